@@ -1,0 +1,26 @@
+"""Fine-Tune Lab for notebooks.
+
+Rooms are modules named for a noun, what they do are verbs that take a workspace first:
+
+    from ftlab_kit import Workspace, datasets, models, trainers
+    ws = Workspace("~/ftlab")
+    chats = datasets.add(ws, datasets.PUDDLE_AND_PINE)
+
+Importing the package loads nothing heavy; each room loads what it needs when it is used.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ftlab_kit.workspace import Workspace
+
+__all__ = ["Workspace", "__version__"]
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Workspace":
+        from ftlab_kit.workspace import Workspace
+
+        return Workspace
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,94 @@
+"""What the machine at hand can do: device, precision, threads, free memory.
+
+Precision is read from the processor's own flags. Without AVX512-bf16 or AMX a processor computes
+bf16 in software, more than ten times slower than fp32, so there it is refused, not tried.
+"""
+
+import os
+
+import psutil
+
+from ftlab_kit.errors import InputError
+
+GIB = 2**30
+
+
+def kind() -> str:
+    """Return 'cuda' where there is a GPU, else 'cpu'."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def precision(wanted: str) -> str:
+    """Return 'fp32', 'bf16' or 'fp16': what is wanted, or the best for 'auto'.
+
+    Raises:
+        InputError: This processor can't do what is wanted.
+    """
+    import torch
+
+    on_gpu = kind() == "cuda"
+    if on_gpu:
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        has_bf16 = (
+            torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # type: ignore[no-untyped-call]
+        )
+    if wanted == "auto":
+        return ("bf16" if has_bf16 else "fp16") if on_gpu else "fp32"
+    if wanted == "bf16" and not has_bf16:
+        raise InputError(
+            "This processor has no bf16 arithmetic (AVX512-bf16, AMX or an Ampere GPU); "
+            "expected precision 'fp32' here. Set precision='auto' to take what it does best."
+        )
+    if wanted == "fp16" and not on_gpu:
+        raise InputError(
+            "precision='fp16' wants a GPU and there is none; expected 'fp32' on a processor. "
+            "Set precision='auto' to take what it does best."
+        )
+    return wanted
+
+
+def threads(wanted: int | None = None) -> int:
+    """Return how many threads to compute with: what is wanted, or one a physical core."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    physical = psutil.cpu_count(logical=False) or allowed
+    return wanted or min(physical or 1, allowed or 1)
+
+
+def free_memory_gib() -> float:
+    """Return the free memory of the device that will train, in GiB."""
+    if kind() == "cuda":
+        import torch
+
+        return float(torch.cuda.mem_get_info()[0]) / GIB
+    return float(psutil.virtual_memory().available) / GIB
+
+
+class Gauge:
+    """Memory and utilisation as they are now; None for what this machine does not tell."""
+
+    def __init__(self) -> None:
+        """Open the process's own figures, and the first GPU's where one is used."""
+        self._process = psutil.Process()
+        self._gpu = None
+        if kind() == "cuda":
+            import pynvml
+
+            pynvml.nvmlInit()
+            self._gpu = pynvml.nvmlDeviceGetHandleByIndex(0)
+
+    def read(self) -> dict[str, float | None]:
+        """Return memory_gib of the process, gpu_memory_gib, and gpu_utilisation from 0 to 1."""
+        gpu_memory = gpu_utilisation = None
+        if self._gpu is not None:
+            import pynvml
+
+            gpu_memory = pynvml.nvmlDeviceGetMemoryInfo(self._gpu).used / GIB
+            gpu_utilisation = pynvml.nvmlDeviceGetUtilizationRates(self._gpu).gpu / 100
+        return {
+            "memory_gib": self._process.memory_info().rss / GIB,
+            "gpu_memory_gib": gpu_memory,
+            "gpu_utilisation": gpu_utilisation,
+        }

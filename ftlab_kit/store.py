@@ -1,0 +1,344 @@
+"""The only file that speaks SQL: tables, migrations, and six plain verbs over them.
+
+SQLAlchemy Core on SQLite. Every writing transaction is BEGIN IMMEDIATE with a 30 s wait, in WAL mode: two
+writers queue, a reader never waits, and "database is locked" does not occur. (A plain BEGIN that
+reads first and writes later can't wait for the lock: SQLite refuses it at once.)
+
+A schema change is a new function at the end of MIGRATIONS; a workspace made by an older kit is
+brought up to date when it is opened, one made by a newer kit is refused.
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from filelock import FileLock
+from sqlalchemy.dialects.sqlite import insert as insert_or_update
+
+from ftlab_kit.errors import Conflict, InputError, OutOfRoom
+
+Row = dict[str, Any]
+
+
+class UtcTime(sa.TypeDecorator[datetime]):
+    """A time that is UTC on both sides; SQLite itself keeps no zone."""
+
+    impl = sa.DateTime
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
+        """Store the UTC time without its zone."""
+        return value.astimezone(UTC).replace(tzinfo=None) if value else None
+
+    def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:
+        """Give the zone back."""
+        return value.replace(tzinfo=UTC) if value else None
+
+
+def _id() -> sa.Column[int]:
+    return sa.Column("id", sa.Integer, primary_key=True, autoincrement=True)
+
+
+def _time(name: str, *, nullable: bool = False) -> sa.Column[datetime]:
+    return sa.Column(name, UtcTime, nullable=nullable)
+
+
+def _of(name: str, table: str, *, nullable: bool = False) -> sa.Column[int]:
+    return sa.Column(name, sa.ForeignKey(f"{table}.id"), nullable=nullable, index=True)
+
+
+TABLES = sa.MetaData()
+
+sa.Table("schema", TABLES, sa.Column("version", sa.Integer, nullable=False))
+
+sa.Table(
+    "datasets",
+    TABLES,
+    _id(),
+    sa.Column("name", sa.String, nullable=False, unique=True),
+    _time("created_at"),
+)
+
+sa.Table(
+    "dataset_versions",
+    TABLES,
+    _id(),
+    _of("dataset_id", "datasets"),
+    sa.Column("side", sa.String, nullable=False),
+    sa.Column("n_rows", sa.Integer, nullable=False),
+    sa.Column("n_refused", sa.Integer, nullable=False),
+    sa.Column("content_sha256", sa.String, nullable=False),
+    sa.Column("path", sa.String, nullable=False),
+    _of("parent_id", "dataset_versions", nullable=True),
+    _time("created_at"),
+    sa.UniqueConstraint("dataset_id", "side", "content_sha256", "parent_id"),
+)
+
+sa.Table(
+    "models",
+    TABLES,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("source", sa.String, nullable=False),
+    sa.Column("folder", sa.String, nullable=False),
+    sa.Column("facts", sa.JSON, nullable=False),
+    _time("created_at"),
+)
+
+sa.Table(
+    "configs",
+    TABLES,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("settings", sa.JSON, nullable=False),
+    _time("created_at"),
+)
+
+sa.Table(
+    "jobs",
+    TABLES,
+    _id(),
+    sa.Column("state", sa.String, nullable=False, index=True),
+    sa.Column("model", sa.String, nullable=False),
+    sa.Column("step", sa.Integer, nullable=False, default=0),
+    sa.Column("total_steps", sa.Integer),
+    _of("dataset_version_id", "dataset_versions"),
+    _of("held_out_version_id", "dataset_versions", nullable=True),
+    sa.Column("config", sa.JSON, nullable=False),
+    sa.Column("error", sa.Text),
+    sa.Column("pid", sa.Integer),
+    sa.Column("pid_started_at", sa.Float),
+    _time("created_at"),
+    _time("started_at", nullable=True),
+    _time("finished_at", nullable=True),
+)
+
+sa.Table(
+    "metrics",
+    TABLES,
+    sa.Column("job_id", sa.ForeignKey("jobs.id"), primary_key=True),
+    sa.Column("step", sa.Integer, primary_key=True),
+    *(
+        sa.Column(name, sa.Float)
+        for name in (
+            "epoch",
+            "loss",
+            "eval_loss",
+            "learning_rate",
+            "grad_norm",
+            "tokens_per_s",
+            "samples_per_s",
+            "memory_gib",
+            "gpu_memory_gib",
+            "gpu_utilisation",
+            "remaining_s",
+        )
+    ),
+    sa.Column("n_tokens", sa.Integer),
+    _time("at"),
+)
+
+sa.Table(
+    "events",
+    TABLES,
+    _id(),
+    _of("job_id", "jobs"),
+    sa.Column("command", sa.String, nullable=False),
+    sa.Column("state", sa.String, nullable=False),
+    sa.Column("step", sa.Integer),
+    sa.Column("note", sa.Text),
+    _time("created_at"),
+)
+
+sa.Table(
+    "checkpoints",
+    TABLES,
+    _id(),
+    _of("job_id", "jobs"),
+    sa.Column("step", sa.Integer, nullable=False),
+    sa.Column("loss", sa.Float),
+    sa.Column("eval_loss", sa.Float),
+    sa.Column("size_bytes", sa.Integer, nullable=False),
+    sa.Column("path", sa.String, nullable=False),
+    _time("created_at"),
+    sa.UniqueConstraint("job_id", "step"),
+)
+
+sa.Table(
+    "evaluations",
+    TABLES,
+    _id(),
+    sa.Column("target", sa.String, nullable=False),
+    _of("job_id", "jobs", nullable=True),
+    _of("dataset_version_id", "dataset_versions"),
+    sa.Column("n_rows", sa.Integer, nullable=False),
+    sa.Column("scores", sa.JSON, nullable=False),
+    sa.Column("details", sa.JSON, nullable=False),
+    sa.Column("samples", sa.JSON, nullable=False),
+    sa.Column("seconds", sa.Float, nullable=False),
+    _time("created_at"),
+)
+
+
+def m001_first(connection: sa.Connection) -> None:
+    """The tables of the first release."""
+    TABLES.create_all(connection)
+
+
+MIGRATIONS: list[Callable[[sa.Connection], None]] = [m001_first]
+
+
+class Store:
+    """The workspace's database. Rows go in and come out as plain dicts."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the database file, make it if missing, and bring its schema up to date.
+
+        Raises:
+            InputError: The file is not a database of this kit.
+            Conflict: A newer kit made it.
+        """
+        self.path = path
+        engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
+        sa.event.listen(engine, "connect", _set_up)
+        sa.event.listen(engine, "begin", _begin)
+        self._reader = engine
+        self._writer = engine.execution_options(immediate=True)
+        try:
+            with FileLock(f"{path}.lock"):
+                _migrate(self._writer, path)
+        except sa.exc.DatabaseError as error:
+            engine.dispose()
+            if isinstance(error.orig, sqlite3.Error) and "not a database" in str(error.orig):
+                raise InputError(
+                    f"{path} is not a database. Expected the store of a workspace. "
+                    "Move the file away, or open another folder as the workspace."
+                ) from error
+            raise
+        except Conflict:
+            engine.dispose()
+            raise
+
+    @contextmanager
+    def transaction(self) -> Iterator[sa.Connection]:
+        """Hold the write lock for several statements that belong together.
+
+        Raises:
+            OutOfRoom: The disk is full; nothing of the transaction is kept.
+        """
+        try:
+            with self._writer.begin() as connection:
+                yield connection
+        except sa.exc.OperationalError as error:
+            if "full" not in str(error.orig):
+                raise
+            raise OutOfRoom(
+                f"The disk is full while writing {self.path}; nothing was kept of it. "
+                "Free some space, then try again."
+            ) from error
+
+    def insert(self, table: str, **values: Any) -> int:
+        """Add a row and return its id (its row number where the table has no id)."""
+        with self.transaction() as connection:
+            result = connection.execute(sa.insert(TABLES.tables[table]).values(**values))
+            return int(result.lastrowid)
+
+    def upsert(self, table: str, key: Mapping[str, Any], **values: Any) -> None:
+        """Write values into the row with this primary key; add it if missing."""
+        statement = insert_or_update(TABLES.tables[table]).values(**key, **values)
+        with self.transaction() as connection:
+            connection.execute(
+                statement.on_conflict_do_update(index_elements=list(key), set_=values)
+            )
+
+    def update(self, table: str, where: Mapping[str, Any], **values: Any) -> int:
+        """Change the rows that match and return how many did: a compare-and-set in one statement."""
+        target = TABLES.tables[table]
+        with self.transaction() as connection:
+            return connection.execute(
+                sa.update(target).where(*_match(target, where)).values(**values)
+            ).rowcount
+
+    def delete(self, table: str, **where: Any) -> int:
+        """Remove the rows that match and return how many did."""
+        target = TABLES.tables[table]
+        with self.transaction() as connection:
+            return connection.execute(sa.delete(target).where(*_match(target, where))).rowcount
+
+    def get(self, table: str, **where: Any) -> Row | None:
+        """Return the newest row that matches, or None."""
+        found = self.rows(table, descending=True, limit=1, **where)
+        return found[0] if found else None
+
+    def rows(
+        self,
+        table: str,
+        *,
+        order: str | None = None,
+        after: Any = None,
+        descending: bool = False,
+        limit: int | None = None,
+        **where: Any,
+    ) -> list[Row]:
+        """Return the rows that match, in the order of one column.
+
+        Args:
+            order: The column; the first one if None.
+            after: Only rows in which that column is greater.
+            where: Column and value; a list of values means any of them.
+        """
+        target = TABLES.tables[table]
+        column = target.c[order] if order else next(iter(target.c))
+        statement = sa.select(target).where(*_match(target, where))
+        if after is not None:
+            statement = statement.where(column > after)
+        statement = statement.order_by(column.desc() if descending else column).limit(limit)
+        with self._reader.begin() as connection:
+            return [dict(row) for row in connection.execute(statement).mappings()]
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._reader.dispose()
+
+
+def _match(table: sa.Table, where: Mapping[str, Any]) -> list[sa.ColumnElement[bool]]:
+    return [
+        table.c[name].in_(value) if isinstance(value, (list, tuple)) else table.c[name] == value
+        for name, value in where.items()
+    ]
+
+
+def _set_up(connection: sqlite3.Connection, _: Any) -> None:
+    # the driver would begin transactions by itself, and always deferred ones
+    connection.isolation_level = None
+    connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute("PRAGMA foreign_keys=ON")
+
+
+def _begin(connection: sa.Connection) -> None:
+    immediate = connection.get_execution_options().get("immediate", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def _migrate(engine: sa.Engine, path: Path) -> None:
+    raw = engine.raw_connection()
+    try:
+        raw.cursor().execute("PRAGMA journal_mode=WAL")
+    finally:
+        raw.close()
+    with engine.begin() as connection:
+        known = sa.inspect(connection).has_table("schema")
+        version = connection.execute(sa.text("SELECT version FROM schema")).scalar() if known else 0
+        if version is None or version > len(MIGRATIONS):
+            raise Conflict(
+                f"{path} has schema version {version}; this kit knows versions up to "
+                f"{len(MIGRATIONS)}. Update the kit: pip install -U ftlab-kit."
+            )
+        for migration in MIGRATIONS[version:]:
+            migration(connection)
+        if version < len(MIGRATIONS):
+            schema = TABLES.tables["schema"]
+            connection.execute(sa.delete(schema))
+            connection.execute(sa.insert(schema).values(version=len(MIGRATIONS)))

@@ -1,0 +1,37 @@
+"""The same metrics to Weights & Biases, for who wants them there; the store stays the truth."""
+
+from pathlib import Path
+from typing import Any
+
+from ftlab_kit.configs import Config
+
+
+class Tracker:
+    """A run at Weights & Biases, or nothing at all where the config says 'off'."""
+
+    def __init__(self, config: Config, job_id: int, folder: Path) -> None:
+        """Open the run; offline ones are kept in the job's folder."""
+        self._run: Any = None
+        if config.wandb == "off":
+            return
+        import wandb
+
+        self._run = wandb.init(
+            project=config.wandb_project,
+            name=f"job-{job_id}",
+            mode=config.wandb,
+            dir=folder,
+            config=config.model_dump(),
+            settings=wandb.Settings(silent=True),
+        )
+
+    def write(self, step: int, values: dict[str, Any]) -> None:
+        """Send the values of a step that are known."""
+        if self._run is not None:
+            known = {name: value for name, value in values.items() if value is not None}
+            self._run.log(known, step=step)
+
+    def close(self) -> None:
+        """Flush and end the run."""
+        if self._run is not None:
+            self._run.finish()

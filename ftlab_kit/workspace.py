@@ -1,0 +1,71 @@
+"""The workspace: one folder that holds everything, handed to every verb as `ws`.
+
+    ftlab.db     the store             models/     base models as safetensors
+    datasets/    rows, by content      jobs/       a folder a job: log, checkpoints, adapter
+    notebooks/   executed copies
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ftlab_kit.errors import InputError, room_on_disk
+from ftlab_kit.store import Store
+
+
+class Workspace:
+    """A folder with its store. Opening one twice, in two processes even, is safe."""
+
+    def __init__(self, root: str | Path = "~/ftlab") -> None:
+        """Open the folder as a workspace; make it if missing.
+
+        Raises:
+            InputError: The path is a file, or can't be written.
+            Conflict: A newer kit made this workspace.
+        """
+        self.root = Path(root).expanduser().absolute()
+        if self.root.exists() and not self.root.is_dir():
+            raise InputError(
+                f"{self.root} is a file; a workspace is a folder. "
+                "Give the path of a folder; it is made if missing."
+            )
+        try:
+            with room_on_disk(str(self.root)):
+                for name in ("datasets", "models", "jobs", "notebooks"):
+                    (self.root / name).mkdir(parents=True, exist_ok=True)
+        except (PermissionError, NotADirectoryError) as error:
+            raise InputError(
+                f"{self.root} can't be made or written ({error.strerror}). "
+                "Give the path of a folder that you may write."
+            ) from error
+        self.store = Store(self.root / "ftlab.db")
+
+    @property
+    def datasets(self) -> Path:
+        """The folder of dataset rows."""
+        return self.root / "datasets"
+
+    @property
+    def models(self) -> Path:
+        """The folder of base models."""
+        return self.root / "models"
+
+    @property
+    def notebooks(self) -> Path:
+        """The folder of executed notebooks."""
+        return self.root / "notebooks"
+
+    def job_folder(self, job_id: int) -> Path:
+        """Return the folder of a job: its log, checkpoints and adapter."""
+        return self.root / "jobs" / str(job_id)
+
+    def close(self) -> None:
+        """Close the store."""
+        self.store.close()
+
+    def __repr__(self) -> str:
+        return f"Workspace({str(self.root)!r})"
+
+
+def now() -> datetime:
+    """Return the time in UTC."""
+    return datetime.now(UTC)

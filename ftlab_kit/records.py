@@ -61,6 +61,11 @@ class Record:
         return f"<table><caption>{type(self).__name__}</caption>{rows}</table>"
 
 
+def fields_of(record: Record) -> list[str]:
+    """Return the names of the fields that a table of many such records shows."""
+    return [item.name for item in fields(record) if "long" not in item.metadata]
+
+
 R = TypeVar("R", bound=Record)
 
 
@@ -75,7 +80,7 @@ class Rows(tuple[R, ...], Generic[R]):
     def _repr_html_(self) -> str:
         if not self:
             return "<p>none</p>"
-        names = [item.name for item in fields(self[0]) if "long" not in item.metadata]
+        names = fields_of(self[0])
         head = "".join(f"<th {CELL}>{html.escape(name)}</th>" for name in names)
         body = "".join(
             "<tr>"
@@ -109,8 +114,8 @@ class DatasetVersion(Record):
     side: str
     n_rows: int
     n_refused: int
-    content_sha256: str
-    path: Path
+    content_sha256: str = field(metadata=LONG)
+    path: Path = field(metadata=LONG)
     parent_id: int | None
     created_at: datetime
 
@@ -161,10 +166,10 @@ class Model(Record):
     context_tokens: int
     licence: str
     gpu_memory_gib: float | None
-    hub_id: str | None
+    hub_id: str | None = field(metadata=LONG)
     is_here: bool
     source: str | None
-    path: Path | None
+    path: Path | None = field(metadata=LONG)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,13 +191,13 @@ class Job(Record):
     model: str
     step: int
     total_steps: int | None
-    dataset_version_id: int
-    held_out_version_id: int | None
+    dataset_version_id: int = field(metadata=LONG)
+    held_out_version_id: int | None = field(metadata=LONG)
     config: Mapping[str, Any] = field(metadata=LONG)
     error: str | None
     created_at: datetime
-    started_at: datetime | None
-    finished_at: datetime | None
+    started_at: datetime | None = field(metadata=LONG)
+    finished_at: datetime | None = field(metadata=LONG)
 
     @property
     def progress(self) -> float | None:
@@ -235,7 +240,7 @@ class Checkpoint(Record):
     loss: float | None
     eval_loss: float | None
     size_bytes: int
-    path: Path
+    path: Path = field(metadata=LONG)
     created_at: datetime
 
 

@@ -32,9 +32,9 @@ def preflight(
     ws: Workspace, config: Config, dataset: DatasetVersion | str | int
 ) -> Rows[Check]:
     """Return everything that is looked at before a job may start, with what was found."""
-    from ftlab_kit.trainers.preflight import checks
+    from ftlab_kit.trainers.checks import look
 
-    return checks(ws, config, datasets.get(ws, dataset))
+    return look(ws, config, datasets.get(ws, dataset))
 
 
 def start(

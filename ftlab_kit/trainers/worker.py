@@ -16,14 +16,21 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments, set_seed
+from transformers import (
+    PrinterCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+    set_seed,
+)
 
 from ftlab_kit import checkpoints, datasets, device, metrics, models
 from ftlab_kit.configs import Config
 from ftlab_kit.errors import JobFailed, KitError
 from ftlab_kit.models import tokens, weights
 from ftlab_kit.records import DatasetVersion
-from ftlab_kit.trainers import control, preflight
+from ftlab_kit.trainers import checks, control
 from ftlab_kit.trainers.sft import AnswerTrainer, adapter, arguments
 from ftlab_kit.trainers.tracking import Tracker
 from ftlab_kit.workspace import Workspace, now
@@ -161,11 +168,11 @@ def train(ws: Workspace, job_id: int) -> bool:
     tokenizer = weights.tokenizer(model.path)
     length = min(config.max_length, model.context_tokens)
     version = datasets.get(ws, row["dataset_version_id"])
-    rows = [item for item in preflight.encode(ws, tokenizer, version, length) if item.n_trained]
+    rows = [item for item in checks.encode(ws, tokenizer, version, length) if item.n_trained]
     held_out: list[tokens.Encoded] = []
     if row["held_out_version_id"]:
         side = datasets.get(ws, row["held_out_version_id"])
-        held_out = preflight.encode(ws, tokenizer, side, length)
+        held_out = checks.encode(ws, tokenizer, side, length)
     say(f"model {config.model}, {len(rows)} rows, {len(held_out)} held out")
     precision = device.precision(config.precision)
     # a full fine-tune keeps fp32 master weights; under an adapter the base may be small
@@ -182,6 +189,7 @@ def train(ws: Workspace, job_id: int) -> bool:
         processing_class=tokenizer,
         callbacks=[steering],
     )
+    trainer.remove_callback(PrinterCallback)
     steering.trainer = trainer
     say(f"trained parameters: {_trained(trainer.model):,}")
     try:

@@ -25,7 +25,7 @@ def encode(
     ]
 
 
-def checks(ws: Workspace, config: Config, version: DatasetVersion) -> Rows[Check]:
+def look(ws: Workspace, config: Config, version: DatasetVersion) -> Rows[Check]:
     """Return every check of a job with what was found; those that are not ok refuse it."""
     model = models.pull(ws, config.model)
     assert model.path is not None

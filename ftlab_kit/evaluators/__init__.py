@@ -1,0 +1,169 @@
+"""Evaluators: one call scores a base model or a job's, on the same rows, and keeps the answers.
+
+An evaluator is a file with a primary metric, whether greater is better, and `score`. What can't be scored
+is None with its reason in the details, never 0.
+"""
+
+import importlib
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import Any
+
+from ftlab_kit import checkpoints, datasets, models
+from ftlab_kit.errors import ConfigError, DataError, NotFound, nearest
+from ftlab_kit.records import DatasetVersion, Evaluation, Job, Model, Rows, Sample
+from ftlab_kit.workspace import Workspace, now
+
+EVALUATORS = {
+    "perplexity": "ftlab_kit.evaluators.perplexity",
+    "bleu": "ftlab_kit.evaluators.bleu",
+}
+
+
+def run(
+    ws: Workspace,
+    target: Job | Model | int | str,
+    dataset: DatasetVersion | str | int,
+    *,
+    metrics: Sequence[str] = ("perplexity", "bleu"),
+    n_rows: int | None = None,
+    max_new_tokens: int = 96,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Evaluation:
+    """Score a model on a dataset version and return the scores with every answer.
+
+    Args:
+        target: A base model by name, or a job (its newest checkpoint).
+        metrics: Names of evaluators.
+        n_rows: Only so many rows from the beginning; None takes all.
+        max_new_tokens: A generated answer is cut there.
+        progress: Called with what is being done, rows done, rows in all.
+
+    Raises:
+        ConfigError: No such metric.
+        NotFound: No such model or job, or the job has no checkpoint yet.
+    """
+    for name in metrics:
+        if name not in EVALUATORS:
+            raise ConfigError(
+                f"There is no metric {name!r}; there are {', '.join(EVALUATORS)}."
+                f"{nearest(name, EVALUATORS)} Ask for one of these."
+            )
+    scored = datasets.get(ws, dataset)
+    rows = [*datasets.rows(ws, scored)][:n_rows]
+    if not rows:
+        raise DataError(f"n_rows is {n_rows}: no row is left to score. Expected at least one.")
+    began = time.perf_counter()
+    label, job_id, model, tokenizer = _load(ws, target)
+    seconds = {"loading": time.perf_counter() - began}
+    fillings: dict[str, Any] = {name: importlib.import_module(EVALUATORS[name]) for name in metrics}
+    answers: Sequence[str] = []
+    if any(filling.NEEDS_ANSWERS for filling in fillings.values()):
+        answers = _answers(model, tokenizer, rows, max_new_tokens, _named(progress, "answers"))
+        seconds["answers"] = time.perf_counter() - began - sum(seconds.values())
+    scores: dict[str, float | None] = {}
+    details: dict[str, Any] = {}
+    for name, filling in fillings.items():
+        step = _named(progress, name)
+        scores[name], details[name] = filling.score(model, tokenizer, rows, answers, step)
+        seconds[name] = time.perf_counter() - began - sum(seconds.values())
+    details |= {
+        "seconds": seconds,
+        "generation": {"max_new_tokens": max_new_tokens, "do_sample": False},
+        "libraries": {name: version(name) for name in ("torch", "transformers", "sacrebleu")},
+    }
+    evaluation_id = ws.store.insert(
+        "evaluations",
+        target=label,
+        job_id=job_id,
+        dataset_version_id=scored.id,
+        n_rows=len(rows),
+        scores=scores,
+        details=details,
+        samples=[sample.as_dict() for sample in _samples(rows, answers)],
+        seconds=time.perf_counter() - began,
+        created_at=now(),
+    )
+    return get(ws, evaluation_id)
+
+
+def get(ws: Workspace, evaluation_id: int) -> Evaluation:
+    """Return one evaluation.
+
+    Raises:
+        NotFound: There is none of this id.
+    """
+    row = ws.store.get("evaluations", id=evaluation_id)
+    if row is None:
+        raise NotFound(f"There is no evaluation {evaluation_id}. See them with evaluators.list(ws).")
+    return Evaluation(**{**row, "samples": Rows(Sample(**item) for item in row["samples"])})
+
+
+def list(ws: Workspace) -> Rows[Evaluation]:
+    """Return all evaluations, the oldest first."""
+    return Rows(get(ws, row["id"]) for row in ws.store.rows("evaluations"))
+
+
+def scores(ws: Workspace, evaluation: Evaluation | int) -> dict[str, float | None]:
+    """Return the scores of an evaluation by metric."""
+    found = evaluation if isinstance(evaluation, Evaluation) else get(ws, evaluation)
+    return dict(found.scores)
+
+
+def _load(ws: Workspace, target: Job | Model | int | str) -> tuple[str, int | None, Any, Any]:
+    """Return a target's label, job, model and tokenizer."""
+    from ftlab_kit import device
+    from ftlab_kit.models import weights
+
+    job_id = target.id if isinstance(target, Job) else target if isinstance(target, int) else None
+    adapter = None
+    if job_id is not None:
+        checkpoint = checkpoints.get(ws, job_id)
+        row = ws.store.get("jobs", id=job_id)
+        assert row is not None
+        name, label = row["model"], f"job {job_id}, step {checkpoint.step}"
+        adapter = checkpoint.path
+    else:
+        name = target.id if isinstance(target, Model) else str(target)
+        label = name
+    folder = models.pull(ws, name).path
+    assert folder is not None
+    if adapter is not None and not (adapter / "adapter_config.json").exists():
+        folder, adapter = adapter, None  # a full fine-tune leaves a whole model
+    model = weights.load(folder, adapter=adapter).to(device.kind())
+    return label, job_id, model, weights.tokenizer(folder)
+
+
+def _answers(
+    model: Any,
+    tokenizer: Any,
+    rows: Sequence[dict[str, Any]],
+    max_new_tokens: int,
+    progress: Callable[[int, int], None] | None,
+) -> Sequence[str]:
+    from ftlab_kit.models import generation, tokens
+
+    prompts = [tokens.prompt(tokenizer, row["messages"][:-1]) for row in rows]
+    return generation.answers(
+        model, tokenizer, prompts, max_new_tokens=max_new_tokens, progress=progress
+    )
+
+
+def _samples(rows: Sequence[dict[str, Any]], answers: Sequence[str]) -> Rows[Sample]:
+    return Rows(
+        Sample(
+            prompt=row["messages"][-2]["content"],
+            reference=row["messages"][-1]["content"],
+            answer=answer,
+        )
+        for row, answer in zip(rows, answers, strict=False)
+    )
+
+
+def _named(
+    progress: Callable[[str, int, int], None] | None, what: str
+) -> Callable[[int, int], None] | None:
+    if progress is None:
+        return None
+    return lambda done, total: progress(what, done, total)

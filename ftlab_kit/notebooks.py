@@ -1,0 +1,178 @@
+"""The curriculum's notebooks, run headless: parameters checked before a kernel starts.
+
+papermill hands `false` on as text, reads 3e-5 as text, and only warns of unknown names. Here the
+notebook's own parameters cell decides: names and types are those of its `name: type = value` lines.
+"""
+
+import ast
+import builtins
+import json
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from ftlab_kit.errors import ConfigError, JobFailed, NotFound, nearest
+from ftlab_kit.workspace import Workspace, now
+
+PACKAGED = Path(__file__).parent / "curriculum"
+FOLDER = PACKAGED if PACKAGED.exists() else Path(__file__).parent.parent / "notebooks"
+TYPES: dict[str, Any] = {"bool": bool, "int": int, "float": float, "str": str}
+TYPES |= {"list": builtins.list, "dict": dict}
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One line of a parameters cell."""
+
+    name: str
+    type: str
+    default: Any
+    help: str
+
+
+def list() -> builtins.list[str]:
+    """Return the names of the notebooks."""
+    return sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+
+
+def path_of(name: str) -> Path:
+    """Return a notebook's path by its name.
+
+    Raises:
+        NotFound: There is no such notebook.
+    """
+    found = FOLDER / f"{name.removesuffix('.ipynb')}.ipynb"
+    if not found.exists():
+        names = ", ".join(list())
+        raise NotFound(f"There is no notebook {name!r}; there are {names}.{nearest(name, list())}")
+    return found
+
+
+def parameters(name: str) -> dict[str, Parameter]:
+    """Return the parameters of a notebook, read from its parameters cell without running it."""
+    cells = json.loads(path_of(name).read_text())["cells"]
+    tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
+    source = "".join(tagged[0]["source"]) if tagged else ""
+    helps = [line.partition("#")[2].strip() for line in source.splitlines()]
+    return {
+        node.target.id: Parameter(
+            name=node.target.id,
+            type=ast.unparse(node.annotation),
+            default=ast.literal_eval(node.value),
+            help=helps[node.lineno - 1],
+        )
+        for node in ast.parse(source).body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value
+    }
+
+
+def check(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the given parameters as the types that the notebook expects.
+
+    Raises:
+        ConfigError: An unknown name or a value of another type.
+    """
+    known = parameters(name)
+    checked = {}
+    for key, value in given.items():
+        if key not in known:
+            raise ConfigError(
+                f"Notebook {name} has no parameter {key!r}.{nearest(key, known)} "
+                f"It has {', '.join(known)}."
+            )
+        kind = known[key].type
+        adapter = TypeAdapter(TYPES[kind])
+        try:
+            is_text = isinstance(value, str) and kind in ("list", "dict")
+            checked[key] = adapter.validate_json(value) if is_text else adapter.validate_python(value)
+        except ValidationError:
+            raise ConfigError(
+                f"Parameter {key} of notebook {name} is {value!r}; expected {kind}, "
+                f"such as {known[key].default!r}."
+            ) from None
+    return checked
+
+
+def run(
+    ws: Workspace,
+    name: str,
+    given: Mapping[str, Any] | None = None,
+    *,
+    timeout_s: int = 3600,
+    progress: Callable[[int, int, str, float], None] | None = None,
+) -> Path:
+    """Execute a notebook in this workspace and return the executed copy.
+
+    Args:
+        given: Parameters that differ from the notebook's own; `workspace` is set to this one.
+        timeout_s: The longest a cell may take.
+        progress: Called after each code cell with cells done, cells in all, the heading that it
+            stands under, and its seconds.
+
+    Raises:
+        ConfigError: A parameter is wrong; no kernel was started.
+        JobFailed: A cell failed; the copy shows where.
+    """
+    values = {**check(name, given or {}), "workspace": str(ws.root)}
+    copy = ws.notebooks / f"{path_of(name).stem}-{now():%Y%m%d-%H%M%S}.ipynb"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import papermill
+        from papermill.exceptions import PapermillExecutionError
+
+        engine = _engine(progress)
+        try:
+            papermill.execute_notebook(
+                path_of(name),
+                copy,
+                parameters=values,
+                engine_name=engine,
+                kernel_name="python3",
+                progress_bar=False,
+                execution_timeout=timeout_s,
+            )
+        except PapermillExecutionError as error:
+            raise JobFailed(
+                f"Notebook {name} failed in cell {error.cell_index}: {error.ename}: {error.evalue} "
+                f"The executed copy shows where: {copy}"
+            ) from None
+    return copy
+
+
+def _engine(progress: Callable[[int, int, str, float], None] | None) -> str:
+    """Register papermill's own engine with a look at each finished cell, and return its name."""
+    from papermill.engines import NBClientEngine, papermill_engines
+
+    class Watched(NBClientEngine):  # type: ignore[misc]
+        @classmethod
+        def execute_managed_notebook(cls, manager: Any, kernel: str, **options: Any) -> None:
+            finish = manager.cell_complete
+            cells = manager.nb.cells
+            total = sum(cell.cell_type == "code" for cell in cells)
+            began = time.perf_counter()
+
+            def complete(cell: Any, cell_index: int | None = None, **kwargs: Any) -> None:
+                nonlocal began
+                finish(cell, cell_index=cell_index, **kwargs)
+                if progress and cell_index is not None and cell.cell_type == "code":
+                    done = sum(item.cell_type == "code" for item in cells[: cell_index + 1])
+                    took = time.perf_counter() - began
+                    progress(done, total, _heading(cells[: cell_index + 1]), took)
+                began = time.perf_counter()
+
+            manager.cell_complete = complete
+            super().execute_managed_notebook(manager, kernel, **options)
+
+    papermill_engines.register("ftlab", Watched)
+    return "ftlab"
+
+
+def _heading(cells: Any) -> str:
+    texts = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    lines = [line for text in texts for line in text.splitlines() if line.startswith("#")]
+    return lines[-1].lstrip("# ") if lines else ""

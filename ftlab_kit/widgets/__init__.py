@@ -1,0 +1,11 @@
+"""Widgets: stock ipywidgets in front of the rooms; each button calls one verb.
+
+What is live here is static in a report: the same pictures, as `<img>` with alt text and a table.
+Under papermill no widget is displayed at all.
+"""
+
+from ftlab_kit.widgets.evaluations import comparison
+from ftlab_kit.widgets.front import is_interactive
+from ftlab_kit.widgets.trainer import report, trainer
+
+__all__ = ["comparison", "is_interactive", "report", "trainer"]

@@ -1,0 +1,48 @@
+"""Whether a person sits in front of this kernel, and what both kinds of display need."""
+
+import os
+from typing import Any
+
+
+def is_interactive() -> bool:
+    """Return whether a person can see and use a widget here.
+
+    Jupyter front ends let the kernel ask for input; papermill, nbclient and nbconvert do not.
+    FTLAB_INTERACTIVE=0 or 1 overrides.
+    """
+    said = os.environ.get("FTLAB_INTERACTIVE", "")
+    if said:
+        return said not in ("0", "false", "no")
+    try:
+        from IPython import get_ipython
+    except ImportError:
+        return False
+    kernel = getattr(get_ipython(), "kernel", None)  # type: ignore[no-untyped-call]
+    if kernel is None:
+        return False
+    return bool(kernel.get_parent().get("content", {}).get("allow_stdin", False))
+
+
+def keep_clicks(widget: Any) -> None:
+    """Let a click through after the page was reloaded under ipykernel 7.4.
+
+    It answers a click on the subshell that last published on the widget's comm; after a reload that
+    subshell is gone, and the click with it. Without the note it takes the main shell.
+    """
+    comm = getattr(widget, "comm", None)
+    if comm is not None:
+        comm.__dict__.pop("_reply_subshell_id", None)
+
+
+class Html:
+    """A piece of HTML that a notebook shows, with words for where there is no HTML."""
+
+    def __init__(self, text: str, words: str) -> None:
+        """Take the HTML and its words."""
+        self.text, self.words = text, words
+
+    def _repr_html_(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        return self.words

@@ -291,7 +291,7 @@ def config_show(as_json: Json = False) -> None:
 def config_save(
     context: typer.Context,
     name: str,
-    preset: Annotated[str | None, typer.Option(help="Start from: " + ", ".join(configs.PRESETS))] = None,
+    preset: Annotated[str | None, typer.Option(help=" or ".join(configs.PRESETS))] = None,
     **settings: Any,
 ) -> None:
     """Keep settings under a name."""
@@ -443,18 +443,20 @@ def evaluation_run(
     target: Annotated[str, typer.Argument(help="A model's name, or a job's number.")],
     dataset: Annotated[str, typer.Argument(help="A dataset's name, or a version's number.")],
     metrics: Annotated[str, typer.Option(help="Names with commas.")] = "perplexity,bleu",
-    n_rows: Annotated[int | None, typer.Option(help="Only the first so many rows.")] = None,
     as_json: Json = False,
 ) -> None:
     """Score a model on a dataset."""
     from ftlab_kit import evaluators
+
+    def progress(what: str, done: int, total: int) -> None:
+        Console(stderr=True).print(f"{what}: {done} of {total} rows")
 
     found = evaluators.run(
         _ws(context),
         int(target) if target.isdigit() else target,
         int(dataset) if dataset.isdigit() else dataset,
         metrics=metrics.split(","),
-        n_rows=n_rows,
+        progress=progress,
     )
     _print(found if as_json else [found], as_json)
 

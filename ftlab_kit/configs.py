@@ -28,7 +28,7 @@ Whole = Annotated[int, BeforeValidator(_number)]
 
 def _field(default: Any, text: str, *, unit: str = "", live: bool = False, **bounds: Any) -> Any:
     """Return a settings field; `live` marks what may change while a job runs."""
-    extra = {"unit": unit, "live": live}
+    extra: dict[str, Any] = {"unit": unit, "live": live}
     return Field(default, description=text, json_schema_extra=extra, **bounds)
 
 
@@ -47,7 +47,7 @@ class Config(BaseModel):
         "lora", "lora trains a small adapter, none trains every weight"
     )
     adapter_rank: Whole = _field(16, "Rank r of the adapter matrices", ge=1, le=512)
-    adapter_alpha: Real = _field(32.0, "Adapter scale is alpha / r", gt=0, le=2048)
+    adapter_alpha: Whole = _field(32, "Adapter scale is alpha / r", ge=1, le=2048)
     adapter_dropout: Real = _field(0.0, "Dropout before the adapter", ge=0, lt=1)
     adapter_targets: str = _field(
         "all-linear", "Layers that get an adapter: all-linear, or module names with commas"
@@ -75,9 +75,7 @@ class Config(BaseModel):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = _field(
         "auto", "auto takes what this processor does best"
     )
-    gradient_checkpointing: bool = _field(
-        False, "Trade a third more time for much less memory"
-    )
+    gradient_checkpointing: bool = _field(False, "Trade a third more time for much less memory")
     threads: Whole | None = _field(
         None, "Processor threads; empty: one for each physical core", unit="threads", ge=1
     )
@@ -106,7 +104,7 @@ class Config(BaseModel):
             raise ConfigError(explain(error, cls)) from None
         if config.micro_batch and config.effective_batch % config.micro_batch:
             raise ConfigError(
-                f"effective_batch is {config.effective_batch} and micro_batch {config.micro_batch}; "
+                f"effective_batch is {config.effective_batch}, micro_batch {config.micro_batch}; "
                 "expected a micro_batch that divides effective_batch. Choose another of the two."
             )
         return config
@@ -191,7 +189,8 @@ def save(ws: Workspace, name: str, config: Config) -> Config:
         raise ConfigError("The config's name is empty; expected a word. Give it a name.")
     if ws.store.get("configs", name=name):
         raise Conflict(
-            f"There is a config {name!r} already. Change it with configs.update, or take another name."
+            f"There is a config {name!r} already. "
+            "Change it with configs.update, or take another name."
         )
     settings = config.model_dump()
     ws.store.insert("configs", name=name, settings=settings, created_at=now())

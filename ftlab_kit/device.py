@@ -32,9 +32,7 @@ def precision(wanted: str) -> str:
     if on_gpu:
         has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
-        has_bf16 = (
-            torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # type: ignore[no-untyped-call]
-        )
+        has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     if wanted == "auto":
         return ("bf16" if has_bf16 else "fp16") if on_gpu else "fp32"
     if wanted == "bf16" and not has_bf16:

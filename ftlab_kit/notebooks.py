@@ -87,9 +87,9 @@ def check(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
             )
         kind = known[key].type
         adapter = TypeAdapter(TYPES[kind])
+        is_json = isinstance(value, str) and kind in ("list", "dict")
         try:
-            is_text = isinstance(value, str) and kind in ("list", "dict")
-            checked[key] = adapter.validate_json(value) if is_text else adapter.validate_python(value)
+            checked[key] = (adapter.validate_json if is_json else adapter.validate_python)(value)
         except ValidationError:
             raise ConfigError(
                 f"Parameter {key} of notebook {name} is {value!r}; expected {kind}, "
@@ -135,6 +135,8 @@ def run(
                 kernel_name="python3",
                 progress_bar=False,
                 execution_timeout=timeout_s,
+                # on loopback its advice about encryption is noise
+                extra_arguments=["--IPKernelApp.log_level=ERROR"],
             )
         except PapermillExecutionError as error:
             raise JobFailed(

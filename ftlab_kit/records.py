@@ -75,6 +75,7 @@ class Rows(tuple[R, ...], Generic[R]):
     __slots__ = ()
 
     def __new__(cls, records: Iterable[R] = ()) -> "Rows[R]":
+        """Take any number of records."""
         return super().__new__(cls, tuple(records))
 
     def _repr_html_(self) -> str:

@@ -1,8 +1,8 @@
 """The only file that speaks SQL: tables, migrations, and six plain verbs over them.
 
-SQLAlchemy Core on SQLite. Every writing transaction is BEGIN IMMEDIATE with a 30 s wait, in WAL mode: two
-writers queue, a reader never waits, and "database is locked" does not occur. (A plain BEGIN that
-reads first and writes later can't wait for the lock: SQLite refuses it at once.)
+SQLAlchemy Core on SQLite. Every writing transaction is BEGIN IMMEDIATE with a 30 s wait, in WAL
+mode: two writers queue, a reader never waits, and "database is locked" does not occur. (A plain
+BEGIN that reads first and writes later can't wait for the lock: SQLite refuses it at once.)
 
 A schema change is a new function at the end of MIGRATIONS; a workspace made by an older kit is
 brought up to date when it is opened, one made by a newer kit is refused.
@@ -254,7 +254,7 @@ class Store:
             )
 
     def update(self, table: str, where: Mapping[str, Any], **values: Any) -> int:
-        """Change the rows that match and return how many did: a compare-and-set in one statement."""
+        """Change the rows that match and return how many did: a compare-and-set at one stroke."""
         target = TABLES.tables[table]
         with self.transaction() as connection:
             return connection.execute(

@@ -1,8 +1,8 @@
 """The workspace: one folder that holds everything, handed to every verb as `ws`.
 
-    ftlab.db     the store             models/     base models as safetensors
-    datasets/    rows, by content      jobs/       a folder a job: log, checkpoints, adapter
-    notebooks/   executed copies
+ftlab.db     the store             models/     base models as safetensors
+datasets/    rows, by content      jobs/       a folder a job: log, checkpoints, adapter
+notebooks/   executed copies
 """
 
 from datetime import UTC, datetime

@@ -1,7 +1,7 @@
 """Datasets: rows that were looked at before anything learns from them.
 
-`add` reads a JSONL file of chats, refuses what can't be trained on line by line, and keeps the rest as
-a version named by the hash of its content. `split` parts a version into train and held-out rows;
+`add` reads a JSONL file of chats, refuses line by line what can't be trained on, and keeps the rest
+as a version named by the hash of its content. `split` parts a version into train and held-out rows;
 a row keeps its side when rows are added, and equal answers never stand on both sides.
 """
 
@@ -33,7 +33,8 @@ def validate(path: str | Path) -> Report:
         InputError: The file does not exist or is no text.
     """
     path = _file(path)
-    n_rows, n_refused, problems = 0, 0, []
+    n_rows, n_refused = 0, 0
+    problems: builtins.list[Problem] = []
     for _, row, problem in _read(path):
         n_rows += row is not None
         n_refused += problem is not None
@@ -68,7 +69,7 @@ def add(
             raise DataError(_sentence(path, n_rows, len(refused), problems))
         if not n_rows:
             raise DataError(f"{path} is empty; expected one chat a line: {chats.FORM}")
-        version = _keep(ws, name, "all", partial, n_rows, n_refused=len(refused))
+        version = _keep(ws, name, "all", partial, n_rows=n_rows, n_refused=len(refused))
         if refused:
             aside = version.path.with_suffix(".refused.jsonl")
             with room_on_disk(str(aside)):
@@ -115,7 +116,8 @@ def split(
         try:
             with room_on_disk(f"the {side} rows"):
                 partial.write_bytes(b"\n".join(lines) + b"\n")
-            made.append(_keep(ws, version.dataset, side, partial, len(lines), parent=version.id))
+            parent = {"n_rows": len(lines), "n_refused": 0, "parent_id": version.id}
+            made.append(_keep(ws, version.dataset, side, partial, **parent))
         finally:
             partial.unlink(missing_ok=True)
     return made[0], made[1]
@@ -235,8 +237,8 @@ def _sift(path: Path, kept: IO[bytes]) -> tuple[int, builtins.list[bytes], built
 def _sentence(path: Path, n_rows: int, n_refused: int, problems: builtins.list[Problem]) -> str:
     if not n_rows and all(problem.field == "line" for problem in problems):
         return (
-            f"{path}:{problems[0].line}: {path.name} is no JSONL: none of its {n_refused} lines is a "
-            f"JSON object. Expected one chat a line: {chats.FORM}"
+            f"{path}:{problems[0].line}: {path.name} is no JSONL: none of its {n_refused} lines is "
+            f"a JSON object. Expected one chat a line: {chats.FORM}"
         )
     lines = [f"{path}:{problem.line}: {problem}" for problem in problems[:SHOWN]]
     more = f"\n… and {n_refused - SHOWN} more lines." if n_refused > SHOWN else ""
@@ -255,39 +257,27 @@ def _draw(seed: int, row: dict[str, Any]) -> float:
     return int.from_bytes(digest[:8]) / 2**64
 
 
-def _keep(
-    ws: Workspace,
-    name: str,
-    side: str,
-    partial: Path,
-    n_rows: int,
-    *,
-    n_refused: int = 0,
-    parent: int | None = None,
-) -> DatasetVersion:
-    """Give the rows in a file their name by content and their record, unless they have them."""
+def _keep(ws: Workspace, name: str, side: str, partial: Path, **facts: Any) -> DatasetVersion:
+    """Give the rows in a file their name by content and their record, unless they have them.
+
+    Args:
+        facts: n_rows, n_refused, and for a side of a split its parent_id.
+    """
     with partial.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     path = ws.datasets / f"{sha256}.jsonl"
     partial.replace(path)
     owner = ws.store.get("datasets", name=name)
     owner_id = owner["id"] if owner else ws.store.insert("datasets", name=name, created_at=now())
-    last = ws.store.get("dataset_versions", dataset_id=owner_id, side="all")
-    if parent is None and last and last["content_sha256"] != sha256:
-        parent = last["id"]
     same = {"dataset_id": owner_id, "side": side, "content_sha256": sha256}
+    if "parent_id" in facts:
+        same["parent_id"] = facts["parent_id"]
     row = ws.store.get("dataset_versions", **same)
-    if row is None or (side != "all" and row["parent_id"] != parent):
-        ws.store.insert(
-            "dataset_versions",
-            **same,
-            n_rows=n_rows,
-            n_refused=n_refused,
-            path=str(path),
-            parent_id=parent,
-            created_at=now(),
-        )
-        row = ws.store.get("dataset_versions", **same)
+    if row is None:
+        last = ws.store.get("dataset_versions", dataset_id=owner_id, side="all")
+        before = {"parent_id": last["id"] if last else None}
+        values = {**before, **facts, **same, "path": str(path), "created_at": now()}
+        row = ws.store.get("dataset_versions", id=ws.store.insert("dataset_versions", **values))
     assert row is not None
     return _version(row, name)
 

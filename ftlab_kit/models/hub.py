@@ -34,7 +34,8 @@ def fetch(origin: Entry, folder: Path) -> None:
     except HfHubHTTPError as error:
         refused = error.response is not None and error.response.status_code in (401, 403)
         cure = " Accept its licence on the hub and log in with: hf auth login." if refused else ""
-        raise Unavailable(f"the hub refuses {origin.hub_id} ({_first_line(error)}).{cure}") from error
+        words = f"the hub refuses {origin.hub_id} ({_first_line(error)}).{cure}"
+        raise Unavailable(words) from error
     except OSError as error:
         raise Unavailable(
             f"the hub broke off while fetching {origin.hub_id} ({_first_line(error)})."

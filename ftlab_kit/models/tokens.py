@@ -59,7 +59,7 @@ def encode(tokenizer: Any, messages: Chat, max_length: int | None = None) -> Enc
     special = set(tokenizer.all_special_ids)
     labels, has_end, position = [], True, 0
     open_end = False
-    for token, (start, end) in zip(tokens["input_ids"], tokens["offset_mapping"], strict=True):
+    for token, (start, _) in zip(tokens["input_ids"], tokens["offset_mapping"], strict=True):
         while position < len(spans) and start >= spans[position][1]:
             position += 1
         is_answer = position < len(spans) and start >= spans[position][0]

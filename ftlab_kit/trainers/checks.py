@@ -73,7 +73,7 @@ def _of_ends(rows: list[tokens.Encoded], tokenizer: Any) -> Check:
         not endless and not pad_is_end,
         f"{endless} of {len(rows)} rows end without one; end {tokenizer.eos_token!r}, "
         f"padding {tokenizer.pad_token!r}",
-        "Use a chat template that closes every answer with a special token, and another for padding.",
+        "Use a chat template that closes each answer with a special token, and pad with another.",
     )
 
 

@@ -53,9 +53,7 @@ def move(ws: Workspace, job_id: int, state: str, **values: Any) -> bool:
     before = [old for old, new in NEXT.items() if state in new]
     if state in OVER:
         values["finished_at"] = now()
-    return bool(
-        ws.store.update("jobs", {"id": job_id, "state": before}, state=state, **values)
-    )
+    return bool(ws.store.update("jobs", {"id": job_id, "state": before}, state=state, **values))
 
 
 def send(ws: Workspace, job_id: int, command: str) -> Event:

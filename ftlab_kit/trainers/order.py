@@ -13,7 +13,7 @@ from torch.utils.data import Sampler
 WINDOW = 8
 
 
-class LengthOrder(Sampler[int]):
+class LengthOrder(Sampler[int]):  # type: ignore[misc]
     """Row numbers of one epoch, batches of like length."""
 
     def __init__(self, lengths: Sequence[int], batch: int, seed: int) -> None:

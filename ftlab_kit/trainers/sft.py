@@ -79,7 +79,7 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         n_trained = sum(row.n_trained for row in self.held_out)
         values = {"eval_loss": math.fsum(sums) / max(1, n_trained)}
         self.log(values)
-        self.control = self.callback_handler.on_evaluate(
+        self.control: Any = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, values
         )
         return values

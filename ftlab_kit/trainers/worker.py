@@ -52,7 +52,7 @@ class Steering(TrainerCallback):  # type: ignore[misc]
         self._steps = self._steps_timed = self._tokens_seen = 0
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, _: TrainerControl, **kwargs: Any
+        self, args: TrainingArguments, state: TrainerState, flow: TrainerControl, **kwargs: Any
     ) -> None:
         """Say how many steps there will be."""
         self.ws.store.update("jobs", {"id": self.job_id}, total_steps=state.max_steps)
@@ -86,7 +86,7 @@ class Steering(TrainerCallback):  # type: ignore[misc]
         self,
         args: TrainingArguments,
         state: TrainerState,
-        _: TrainerControl,
+        flow: TrainerControl,
         logs: dict[str, float] | None = None,
         **kwargs: Any,
     ) -> None:
@@ -160,9 +160,23 @@ def train(ws: Workspace, job_id: int) -> bool:
 
     row = control.row(ws, job_id)
     config = Config(**row["config"])
-    folder = ws.job_folder(job_id)
     torch.set_num_threads(device.threads(config.threads))
     set_seed(config.seed)
+    tracker = Tracker(config, job_id, ws.job_folder(job_id))
+    steering = Steering(ws, job_id, config, tracker)
+    trainer = _trainer(ws, row, config, steering)
+    say(f"trained parameters: {_trained(trainer.model):,}")
+    try:
+        trainer.train()
+    finally:
+        tracker.close()
+    return steering.is_cancelled
+
+
+def _trainer(
+    ws: Workspace, row: dict[str, Any], config: Config, steering: Steering
+) -> AnswerTrainer:
+    """Return the trainer of a job with its rows as tokens."""
     model = models.get(ws, config.model)
     assert model.path is not None, "preflight pulled the model"
     tokenizer = weights.tokenizer(model.path)
@@ -177,26 +191,20 @@ def train(ws: Workspace, job_id: int) -> bool:
     precision = device.precision(config.precision)
     # a full fine-tune keeps fp32 master weights; under an adapter the base may be small
     dtype = "bfloat16" if precision == "bf16" and config.adapter != "none" else "float32"
-    tracker = Tracker(config, job_id, folder)
-    steering = Steering(ws, job_id, config, tracker)
+    writing = ws.job_folder(row["id"]) / "writing"
     trainer = AnswerTrainer(
         model=weights.load(model.path, dtype=dtype),
-        args=arguments(config, folder / "writing", n_rows=len(rows), precision=precision),
+        args=arguments(config, writing, n_rows=len(rows), precision=precision),
         rows=rows,
         held_out=held_out,
-        seal=_sealer(ws, job_id, config, version, steering),
+        seal=_sealer(ws, row["id"], config, version, steering),
         peft_config=adapter(config),
         processing_class=tokenizer,
         callbacks=[steering],
     )
     trainer.remove_callback(PrinterCallback)
     steering.trainer = trainer
-    say(f"trained parameters: {_trained(trainer.model):,}")
-    try:
-        trainer.train()
-    finally:
-        tracker.close()
-    return steering.is_cancelled
+    return trainer
 
 
 def _sealer(

@@ -1,8 +1,8 @@
 """Charts as SVG text: pure functions from numbers to a picture.
 
-The same text is shown live in an `ipywidgets.HTML` and static in an `<img>` with alt text and a table
-of the data, which survives untrusted notebooks, GitHub and export. Colours are Okabe and Ito's, told
-apart by dashes and labels too; text and axes are a grey that reads on white and on black.
+The same text is shown live in an `ipywidgets.HTML` and static in an `<img>` with alt text and a
+table of the data, which survives untrusted notebooks, GitHub and export. Colours are Okabe and
+Ito's, told apart by dashes and labels too; text and axes are a grey that reads on white and black.
 """
 
 import base64
@@ -16,6 +16,7 @@ from ftlab_kit.records import CELL, show
 INK = "#767676"  # 4.5 to 1 on white and on black
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 DASHES = ("", "6 3", "2 2", "8 2 2 2", "1 3")
+WIDTH, HEIGHT = 420, 190
 LEFT, RIGHT, TOP, BOTTOM = 52, 84, 24, 30
 BUCKETS = 256
 
@@ -94,10 +95,9 @@ def alt(title: str, series: Sequence[Series], *, unit: str = "steps") -> str:
     return f"{title}: {'; '.join(said)} over {last:g} {unit}"
 
 
-def lines(
-    title: str, series: Sequence[Series], *, width: int = 420, height: int = 190, unit: str = "steps"
-) -> str:
+def lines(title: str, series: Sequence[Series], *, unit: str = "steps") -> str:
     """Return a line chart as SVG text; the x axis is labelled with the unit."""
+    width, height = WIDTH, HEIGHT
     shown = [item for item in series if item.points]
     label = html.escape(alt(title, series, unit=unit))
     head = (
@@ -148,9 +148,7 @@ def ticks(low: float, high: float, *, whole: bool = False, wanted: int = 4) -> l
     return [index * step for index in range(first, last + 1)]
 
 
-def _axes(
-    frame: _Frame, x_ticks: Sequence[float], y_ticks: Sequence[float], unit: str
-) -> str:
+def _axes(frame: _Frame, x_ticks: Sequence[float], y_ticks: Sequence[float], unit: str) -> str:
     left, right, base = LEFT, frame.width - RIGHT, frame.height - BOTTOM
     parts = []
     for value in y_ticks:
@@ -165,9 +163,7 @@ def _axes(
             f'<text x="{frame.x(value):.1f}" y="{base + 14}" fill="{INK}" '
             f'text-anchor="middle">{_tick(value)}</text>'
         )
-    parts.append(
-        f'<text x="{right}" y="{base + 27}" fill="{INK}" text-anchor="end">{unit}</text>'
-    )
+    parts.append(f'<text x="{right}" y="{base + 27}" fill="{INK}" text-anchor="end">{unit}</text>')
     return "".join(parts)
 
 
@@ -188,9 +184,8 @@ def _line(frame: _Frame, index: int, series: Series) -> str:
         f"<title>{html.escape(series.name)} {show(float(y))} at {x:g}</title></circle>"
         for x, y in (series.points if len(series.points) <= 40 else series.points[-1:])
     )
-    return (
-        f'<polyline fill="none" stroke="{colour}" stroke-width="1.6"{style} points="{where}"/>{dots}'
-    )
+    line = f'<polyline fill="none" stroke="{colour}" stroke-width="1.6"{style} points="{where}"/>'
+    return line + dots
 
 
 def _labels(frame: _Frame, series: Sequence[Series]) -> str:
@@ -216,7 +211,8 @@ def figure(title: str, series: Sequence[Series], *, unit: str = "steps") -> str:
     words = html.escape(alt(title, series, unit=unit), quote=True)
     return (
         f'<img alt="{words}" src="data:image/svg+xml;base64,{picture}"/>'
-        f"<details><summary>{html.escape(title)} as a table</summary>{_table(series, unit)}</details>"
+        f"<details><summary>{html.escape(title)} as a table</summary>"
+        f"{_table(series, unit)}</details>"
     )
 
 
@@ -231,4 +227,5 @@ def _table(series: Sequence[Series], unit: str, *, at_most: int = 20) -> str:
         + "</tr>"
         for x in places
     )
-    return f"<table><thead><tr><th {CELL}>{unit}</th>{head}</tr></thead><tbody>{body}</tbody></table>"
+    top = f"<thead><tr><th {CELL}>{unit}</th>{head}</tr></thead>"
+    return f"<table>{top}<tbody>{body}</tbody></table>"

@@ -17,7 +17,7 @@ def is_interactive() -> bool:
         from IPython import get_ipython
     except ImportError:
         return False
-    kernel = getattr(get_ipython(), "kernel", None)  # type: ignore[no-untyped-call]
+    kernel = getattr(get_ipython(), "kernel", None)
     if kernel is None:
         return False
     return bool(kernel.get_parent().get("content", {}).get("allow_stdin", False))

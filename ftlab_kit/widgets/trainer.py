@@ -61,7 +61,8 @@ class _History:
     """The series of a job in bounded memory."""
 
     def __init__(self) -> None:
-        self._traces = {name: charts.Trace() for panel in PANELS.values() for name in panel.values()}
+        names = [name for panel in PANELS.values() for name in panel.values()]
+        self._traces = {name: charts.Trace() for name in names}
         self.last: Metric | None = None
 
     def take(self, rows: "tuple[Metric, ...]") -> bool:
@@ -79,7 +80,8 @@ class _History:
 
     def series(self, title: str) -> list[charts.Series]:
         return [
-            charts.Series(label, self._traces[name].points()) for label, name in PANELS[title].items()
+            charts.Series(label, self._traces[name].points())
+            for label, name in PANELS[title].items()
         ]
 
     @property
@@ -171,7 +173,9 @@ def duration(seconds: float) -> str:
     """Return a duration as people say it."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _state(job: Job, last: Metric | None) -> str:

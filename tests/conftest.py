@@ -1,0 +1,61 @@
+"""Fixtures: a workspace of its own for each test, and one trained job that many tests look at."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# no test asks a hub; what needs one names it itself
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+from ftlab_kit import Workspace, datasets, models, trainers
+from ftlab_kit.configs import Config
+from ftlab_kit.records import Job
+
+HUES = {"sky": "blue", "grass": "green", "snow": "white", "coal": "black", "rust": "red"}
+TINY = Config(model="tiny", max_steps=4, learning_rate=1e-2, effective_batch=4, threads=1)
+
+
+@pytest.fixture
+def ws(tmp_path: Path) -> Iterator[Workspace]:
+    """An empty workspace."""
+    made = Workspace(tmp_path / "lab")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
+    """A workspace that many tests share: the tiny model is here, and rows with a split."""
+    made = Workspace(tmp_path_factory.mktemp("shared") / "lab")
+    models.pull(made, "tiny")
+    datasets.split(made, datasets.add(made, chats_file(made.root / "hues.jsonl")), held_out=0.3)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def job(lab: Workspace) -> Job:
+    """A completed job of four steps on the tiny model, with a held-out side."""
+    train, held_out = datasets.split(lab, "hues", held_out=0.3)
+    started = trainers.start(lab, TINY.but(eval_every_steps=2), train, held_out=held_out)
+    return trainers.wait(lab, started, timeout_s=180)
+
+
+def chats_file(path: Path, *, copies: int = 4) -> Path:
+    """Write chats about the colours of things, each answer another."""
+    rows = [
+        {
+            "messages": [
+                {"role": "user", "content": f"What colour is {thing} number {number}?"},
+                {"role": "assistant", "content": f"{thing} {number} is {hue}"},
+            ]
+        }
+        for number in range(copies)
+        for thing, hue in HUES.items()
+    ]
+    path.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
+    return path

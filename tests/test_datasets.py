@@ -1,0 +1,197 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ftlab_kit import Workspace, datasets
+from ftlab_kit.datasets import chats
+from ftlab_kit.errors import Conflict, DataError, InputError, NotFound
+from tests.conftest import chats_file
+
+GOOD = '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}'
+
+
+def turns(*pairs: tuple[str, object]) -> str:
+    return json.dumps({"messages": [{"role": role, "content": content} for role, content in pairs]})
+
+
+def write(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def left_behind(ws: Workspace) -> list[str]:
+    return [path.name for path in ws.datasets.iterdir()] + [*datasets.list(ws)]
+
+
+@pytest.mark.parametrize(
+    ("line", "field", "words"),
+    [
+        ("{broken", "line", "no JSON"),
+        ("[1, 2]", "line", "a list"),
+        ('{"text": "hi"}', "messages", "missing (keys: 'text')"),
+        ('{"messages": []}', "messages", "an empty list"),
+        ('{"messages": "hi"}', "messages", "text"),
+        ('{"messages": ["hi"]}', "messages[0]", "text"),
+        (turns(("human", "hi"), ("assistant", "ho")), "messages[0].role", "'human'"),
+        (turns(("user", 3), ("assistant", "ho")), "messages[0].content", "a number"),
+        (turns(("user", " "), ("assistant", "ho")), "messages[0].content", "empty"),
+        (turns(("user", "a"), ("user", "b")), "messages[1].role", "'user'"),
+        (turns(("assistant", "a"), ("user", "b")), "messages[0].role", "'assistant'"),
+        (turns(("user", "a")), "messages[0].role", "'user' in the last turn"),
+        (turns(("system", "a")), "messages[0].role", "'system' in the last turn"),
+        (turns(("user", "a"), ("system", "b")), "messages[1].role", "'system'"),
+    ],
+)
+def test_a_bad_line_is_named_with_field_and_finding(
+    tmp_path: Path, line: str, field: str, words: str
+):
+    report = datasets.validate(write(tmp_path / "rows.jsonl", GOOD, line))
+    (problem,) = report.problems
+    assert (problem.line, problem.field) == (2, field)
+    assert words in problem.found
+    assert problem.cure
+
+
+def test_a_file_with_a_bad_line_is_refused_with_its_place(ws: Workspace, tmp_path: Path):
+    path = write(tmp_path / "rows.jsonl", GOOD, turns(("user", "Well?")))
+    with pytest.raises(DataError, match=r"rows\.jsonl:2: messages\[0\]\.role is 'user'"):
+        datasets.add(ws, path)
+    assert left_behind(ws) == []
+
+
+def test_bad_lines_can_be_set_aside_and_none_vanishes(ws: Workspace, tmp_path: Path):
+    path = write(tmp_path / "rows.jsonl", GOOD, "{broken", turns(("user", "Well?")))
+    version = datasets.add(ws, path, strict=False)
+    assert (version.n_rows, version.n_refused) == (1, 2)
+    aside = version.path.with_suffix(".refused.jsonl").read_text().splitlines()
+    assert aside == ["{broken", turns(("user", "Well?"))]
+
+
+def test_an_empty_file_is_refused(ws: Workspace, tmp_path: Path):
+    with pytest.raises(DataError, match="is empty; expected one chat a line"):
+        datasets.add(ws, write(tmp_path / "rows.jsonl", ""))
+    assert left_behind(ws) == []
+
+
+def test_a_file_that_is_no_jsonl_is_refused_as_such(ws: Workspace, tmp_path: Path):
+    with pytest.raises(DataError, match=r"letter\.txt is no JSONL: none of its 2 lines"):
+        datasets.add(ws, write(tmp_path / "letter.txt", "Dear all,", "see below."))
+    assert left_behind(ws) == []
+
+
+@pytest.mark.parametrize(("name", "words"), [("none.jsonl", "does not exist"), ("", "is a folder")])
+def test_a_path_without_a_file_is_refused(ws: Workspace, tmp_path: Path, name: str, words: str):
+    with pytest.raises(InputError, match=words):
+        datasets.add(ws, tmp_path / name)
+
+
+def test_a_byte_order_mark_and_blank_lines_do_no_harm(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"\xef\xbb\xbf" + GOOD.encode() + b"\r\n\r\n" + GOOD.encode())
+    assert datasets.validate(path).n_rows == 2
+
+
+def test_the_same_content_is_the_same_version(ws: Workspace, tmp_path: Path):
+    path = chats_file(tmp_path / "hues.jsonl")
+    assert datasets.add(ws, path) == datasets.add(ws, path)
+    assert len(datasets.versions(ws, "hues")) == 1
+
+
+def test_other_content_is_a_new_version_with_its_parent(ws: Workspace, tmp_path: Path):
+    path = chats_file(tmp_path / "hues.jsonl")
+    first = datasets.add(ws, path)
+    path.write_text(path.read_text() + GOOD + "\n")
+    second = datasets.add(ws, path)
+    assert second.parent_id == first.id
+    assert datasets.get(ws, "hues") == second
+
+
+def test_other_keys_of_a_row_are_kept(ws: Workspace, tmp_path: Path):
+    row = {**json.loads(GOOD), "id": 7}
+    version = datasets.add(ws, write(tmp_path / "rows.jsonl", json.dumps(row)))
+    assert next(datasets.rows(ws, version)) == row
+
+
+def test_a_split_is_seeded_and_parts_every_row(ws: Workspace, tmp_path: Path):
+    version = datasets.add(ws, chats_file(tmp_path / "hues.jsonl", copies=20))
+    train, held_out = datasets.split(ws, version, held_out=0.2, seed=1)
+    assert train.n_rows + held_out.n_rows == 100
+    assert 8 <= held_out.n_rows <= 32
+    assert datasets.split(ws, version, held_out=0.2, seed=1) == (train, held_out)
+    assert datasets.split(ws, version, held_out=0.2, seed=2)[1] != held_out
+
+
+def test_a_row_keeps_its_side_when_rows_are_added(ws: Workspace, tmp_path: Path):
+    path = chats_file(tmp_path / "hues.jsonl", copies=10)
+    _, before = datasets.split(ws, datasets.add(ws, path), held_out=0.3)
+    _, after = datasets.split(ws, datasets.add(ws, chats_file(path, copies=20)), held_out=0.3)
+    known = {chats.answers(row) for row in datasets.rows(ws, before)}
+    assert known < {chats.answers(row) for row in datasets.rows(ws, after)}
+
+
+def test_equal_answers_never_stand_on_both_sides(ws: Workspace, tmp_path: Path):
+    lines = [turns(("user", f"q{n}"), ("assistant", f"a{n % 7}")) for n in range(100)]
+    version = datasets.add(ws, write(tmp_path / "rows.jsonl", *lines))
+    sides = datasets.split(ws, version, held_out=0.4)
+    first, second = ({chats.answers(row) for row in datasets.rows(ws, side)} for side in sides)
+    assert not first & second
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, -1])
+def test_a_share_outside_its_bounds_is_refused(lab: Workspace, share: float):
+    with pytest.raises(InputError, match="expected a share between 0 and 1"):
+        datasets.split(lab, "hues", held_out=share)
+
+
+def test_a_split_that_leaves_a_side_empty_is_refused(ws: Workspace, tmp_path: Path):
+    version = datasets.add(ws, write(tmp_path / "rows.jsonl", GOOD))
+    with pytest.raises(DataError, match="leaves one side empty"):
+        datasets.split(ws, version)
+
+
+def test_an_unknown_dataset_is_named_with_the_nearest(lab: Workspace):
+    with pytest.raises(NotFound, match="Did you mean 'hues'"):
+        datasets.get(lab, "hue")
+
+
+def test_delete_takes_all_versions_and_files(ws: Workspace, tmp_path: Path):
+    datasets.split(ws, datasets.add(ws, chats_file(tmp_path / "hues.jsonl")), held_out=0.3)
+    datasets.delete(ws, "hues")
+    assert left_behind(ws) == []
+
+
+def test_a_dataset_that_a_job_needs_is_not_deleted(lab: Workspace, job):
+    with pytest.raises(Conflict, match=f"used by job {job.id}"):
+        datasets.delete(lab, "hues")
+
+
+def test_the_sample_chats_are_good_rows_with_no_answer_twice():
+    report = datasets.validate(datasets.PUDDLE_AND_PINE)
+    assert (report.n_rows, report.n_refused) == (300, 0)
+    rows = [json.loads(line) for line in datasets.PUDDLE_AND_PINE.read_text().splitlines()]
+    answers = [t["content"] for row in rows for t in row["messages"] if t["role"] == "assistant"]
+    assert len(set(answers)) == len(answers)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_row_or_a_problem(line: bytes):
+    row, problem = chats.parse(1, line)
+    assert (row is None) != (problem is None)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["messages", "role", "content", "x"]), inner, max_size=3)
+    ),
+)
+
+
+@given(JSON)
+def test_any_json_is_a_row_or_a_problem(value: object):
+    row, problem = chats.parse(1, json.dumps(value).encode())
+    assert (row is None) != (problem is None)

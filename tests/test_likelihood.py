@@ -1,0 +1,87 @@
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch.nn import functional
+
+from ftlab_kit import Workspace, models
+from ftlab_kit.models import likelihood, tokens, weights
+from ftlab_kit.models.tokens import IGNORED, Encoded
+
+
+@pytest.fixture(scope="module")
+def model(lab: Workspace) -> Any:
+    path = models.get(lab, "tiny").path
+    assert path is not None
+    return weights.load(path).eval()
+
+
+def rows() -> list[Encoded]:
+    chance = torch.Generator().manual_seed(0)
+    made = []
+    for length in (5, 12, 9, 30):
+        ids = torch.randint(20, 49000, (length,), generator=chance).tolist()
+        made.append(Encoded(ids, [*[IGNORED] * (length // 2), *ids[length // 2 :]], 0, True))
+    return made
+
+
+def plainly(model: Any, row: Encoded) -> float:
+    """The same by the model's own full logits."""
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([row.input_ids])).logits[0, :-1]
+    targets = torch.tensor(row.labels[1:])
+    return float(functional.cross_entropy(logits, targets, reduction="sum", ignore_index=IGNORED))
+
+
+def test_it_equals_the_full_logits_whatever_the_batching(model: Any):
+    found = likelihood.nll(model, rows(), pad_token_id=0)
+    assert found == pytest.approx([plainly(model, row) for row in rows()], rel=1e-5)
+
+
+def test_chunks_change_neither_loss_nor_gradient(model: Any, monkeypatch: pytest.MonkeyPatch):
+    batch = [Encoded(row.input_ids * 20, row.labels * 20, 0, True) for row in rows()]
+    ids = likelihood.pad([row.input_ids for row in batch], 0)
+    mask = likelihood.pad([[1] * len(row.input_ids) for row in batch], 0)
+    labels = likelihood.pad([row.labels for row in batch], IGNORED)
+    weight = model.model.layers[0].mlp.up_proj.weight
+
+    def measure() -> tuple[float, torch.Tensor]:
+        model.zero_grad()
+        total, _ = likelihood.answer_loss(model, ids, mask, labels)
+        total.backward()
+        return total.item(), weight.grad.clone()
+
+    whole, gradient = measure()
+    monkeypatch.setattr(likelihood, "CHUNK", 64 * 49152)
+    parts, again = measure()
+    assert parts == pytest.approx(whole, rel=1e-6)
+    assert torch.allclose(gradient, again, rtol=1e-4, atol=1e-7)
+
+
+def test_a_soft_cap_is_applied(model: Any):
+    row = rows()[1]
+    before = likelihood.nll(model, [row], pad_token_id=0)
+    model.config.final_logit_softcapping = 0.01
+    try:
+        (capped,) = likelihood.nll(model, [row], pad_token_id=0)
+    finally:
+        del model.config.final_logit_softcapping
+    assert capped == pytest.approx(row.n_trained * math.log(49152), rel=1e-3)
+    assert before != [capped]
+
+
+def test_batches_take_every_row_once_within_the_budget():
+    lengths = [3, 50, 7, 7, 120, 1]
+    made = [*likelihood.batches(lengths, budget_tokens=60)]
+    assert sorted(index for batch in made for index in batch) == [0, 1, 2, 3, 4, 5]
+    for batch in made:
+        assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= 60
+
+
+def test_encode_and_nll_count_the_same_tokens(lab: Workspace, model: Any):
+    tokenizer = weights.tokenizer(models.get(lab, "tiny").path)
+    chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
+    row = tokens.encode(tokenizer, chat)
+    (nll,) = likelihood.nll(model, [row], pad_token_id=0)
+    assert nll / row.n_trained == pytest.approx(math.log(49152), rel=0.05)

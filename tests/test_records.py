@@ -1,0 +1,45 @@
+import dataclasses
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from ftlab_kit.records import Dataset, Metric, Rows, Sample, show
+
+SAMPLE = Sample(prompt="<b>hi</b>", reference="yes", answer="")
+
+
+def test_a_record_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        SAMPLE.answer = "no"  # type: ignore[misc]
+
+
+def test_a_record_shows_itself_as_html_without_running_what_it_holds():
+    shown = SAMPLE._repr_html_()
+    assert "&lt;b&gt;hi&lt;/b&gt;" in shown
+    assert "<b>hi" not in shown
+
+
+def test_unknown_is_a_dash_and_never_zero():
+    assert show(None) == "–"
+    assert show(0.0) == "0"
+
+
+def test_rows_show_as_a_table_with_a_head():
+    shown = Rows([SAMPLE, SAMPLE])._repr_html_()
+    assert shown.count("<tr>") == 3
+    assert "<th" in shown
+
+
+def test_no_rows_say_so():
+    assert Rows()._repr_html_() == "<p>none</p>"
+
+
+def test_a_record_survives_json():
+    at = datetime(2026, 1, 2, tzinfo=UTC)
+    record = Dataset(id=1, name="hues", n_versions=2, created_at=at)
+    assert json.loads(json.dumps(record.as_dict()))["created_at"] == "2026-01-02T00:00:00+00:00"
+
+
+def test_a_metric_that_was_not_measured_is_none():
+    assert Metric(step=1).loss is None

@@ -1,0 +1,122 @@
+import multiprocessing
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from ftlab_kit import store as stores
+from ftlab_kit.errors import Conflict, InputError, OutOfRoom
+from ftlab_kit.store import Store
+from ftlab_kit.workspace import now
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    made = Store(tmp_path / "ftlab.db")
+    yield made
+    made.close()
+
+
+def add(store: Store, name: str) -> int:
+    return store.insert("datasets", name=name, created_at=now())
+
+
+def test_a_row_comes_out_as_it_went_in(store: Store):
+    at = now()
+    store.insert("datasets", name="hues", created_at=at)
+    assert store.get("datasets", name="hues") == {"id": 1, "name": "hues", "created_at": at}
+
+
+def test_get_returns_the_newest_match_or_none(store: Store):
+    add(store, "a")
+    add(store, "b")
+    assert store.get("datasets", name=["a", "b"])["name"] == "b"
+    assert store.get("datasets", name="c") is None
+
+
+def test_update_is_a_compare_and_set(store: Store):
+    add(store, "a")
+    assert store.update("datasets", {"name": "a"}, name="b") == 1
+    assert store.update("datasets", {"name": "a"}, name="c") == 0
+
+
+def test_upsert_keeps_the_values_that_it_was_not_given(store: Store):
+    key = {"name": "mine"}
+    store.upsert("configs", key, settings={"a": 1}, created_at=now())
+    store.upsert("configs", key, settings={"a": 2})
+    assert store.get("configs", name="mine")["created_at"] is not None
+    assert store.get("configs", name="mine")["settings"] == {"a": 2}
+
+
+def test_rows_follow_on_after_a_value(store: Store):
+    for name in "abc":
+        add(store, name)
+    assert [row["name"] for row in store.rows("datasets", after=1)] == ["b", "c"]
+
+
+def test_a_transaction_that_fails_leaves_nothing(store: Store):
+    with pytest.raises(ZeroDivisionError), store.transaction() as connection:
+        connection.execute(
+            sa.insert(stores.TABLES.tables["datasets"]).values(name="a", created_at=now())
+        )
+        1 / 0  # noqa: B018
+    assert store.rows("datasets") == []
+
+
+def test_an_older_schema_is_migrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    Store(tmp_path / "ftlab.db").close()
+
+    def m002_notes(connection: sa.Connection) -> None:
+        connection.execute(sa.text("CREATE TABLE notes (id INTEGER PRIMARY KEY)"))
+
+    monkeypatch.setattr(stores, "MIGRATIONS", [*stores.MIGRATIONS, m002_notes])
+    migrated = Store(tmp_path / "ftlab.db")
+    with migrated.transaction() as connection:
+        assert sa.inspect(connection).has_table("notes")
+    migrated.close()
+
+
+def test_a_newer_schema_is_refused_in_words(tmp_path: Path):
+    made = Store(tmp_path / "ftlab.db")
+    made.update("schema", {}, version=99)
+    made.close()
+    with pytest.raises(Conflict, match="schema version 99; this kit knows versions up to"):
+        Store(tmp_path / "ftlab.db")
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path):
+    (tmp_path / "ftlab.db").write_text("this is a letter, and a rather long one at that" * 20)
+    with pytest.raises(InputError, match="is not a database"):
+        Store(tmp_path / "ftlab.db")
+
+
+def test_a_full_disk_is_said_in_words_and_loses_nothing(store: Store):
+    add(store, "before")
+    with store.transaction() as connection:
+        pages = connection.execute(sa.text("PRAGMA page_count")).scalar()
+        connection.execute(sa.text(f"PRAGMA max_page_count={pages}"))
+    with pytest.raises(OutOfRoom, match="disk is full"):
+        store.insert("configs", name="big", settings={"a": "x" * 100_000}, created_at=now())
+    assert [row["name"] for row in store.rows("datasets")] == ["before"]
+
+
+def _write_many(path: Path, who: int) -> None:
+    store = Store(path)
+    for number in range(100):
+        add(store, f"{who}-{number}")
+        store.rows("datasets")
+    store.close()
+
+
+def test_four_processes_on_one_store_see_no_lock_and_lose_no_row(tmp_path: Path):
+    context = multiprocessing.get_context("spawn")
+    path = tmp_path / "ftlab.db"
+    workers = [context.Process(target=_write_many, args=(path, who)) for who in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert [worker.exitcode for worker in workers] == [0, 0, 0, 0]
+    store = Store(path)
+    assert len(store.rows("datasets")) == 400
+    store.close()

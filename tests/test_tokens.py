@@ -1,0 +1,76 @@
+from typing import Any
+
+import pytest
+
+from ftlab_kit import Workspace, models
+from ftlab_kit.errors import DataError
+from ftlab_kit.models import tokens, weights
+
+CHAT = [
+    {"role": "system", "content": "Be short."},
+    {"role": "user", "content": "Hi"},
+    {"role": "assistant", "content": "Ho"},
+    {"role": "user", "content": "And?"},
+    {"role": "assistant", "content": "Well, 42."},
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(lab: Workspace) -> Any:
+    path = models.get(lab, "tiny").path
+    assert path is not None
+    return weights.tokenizer(path)
+
+
+def trained(tokenizer: Any, encoded: tokens.Encoded) -> str:
+    return tokenizer.decode([label for label in encoded.labels if label != tokens.IGNORED])
+
+
+def test_every_answer_is_trained_with_its_end_token_and_nothing_else(tokenizer: Any):
+    encoded = tokens.encode(tokenizer, CHAT)
+    assert trained(tokenizer, encoded) == "Ho<|im_end|>Well, 42.<|im_end|>"
+    assert encoded.has_end
+
+
+def test_the_tokens_are_those_of_the_rendered_chat(tokenizer: Any):
+    encoded = tokens.encode(tokenizer, CHAT)
+    text = tokenizer.apply_chat_template(CHAT, tokenize=False)
+    assert tokenizer.decode(encoded.input_ids) == text
+
+
+def test_an_answer_begins_where_the_prompt_ends(tokenizer: Any):
+    encoded = tokens.encode(tokenizer, CHAT[:3])
+    prompt = tokenizer(tokens.prompt(tokenizer, CHAT[:2]), add_special_tokens=False)["input_ids"]
+    first = next(at for at, label in enumerate(encoded.labels) if label != tokens.IGNORED)
+    assert encoded.input_ids[:first] == prompt
+
+
+def test_a_word_that_the_prompt_holds_too_is_found_in_the_answer(tokenizer: Any):
+    chat = [{"role": "user", "content": "user"}, {"role": "assistant", "content": "user"}]
+    assert trained(tokenizer, tokens.encode(tokenizer, chat)) == "user<|im_end|>"
+
+
+def test_a_cut_counts_the_trained_tokens_that_it_takes(tokenizer: Any):
+    whole = tokens.encode(tokenizer, CHAT)
+    cut = tokens.encode(tokenizer, CHAT, max_length=len(whole.input_ids) - 3)
+    assert cut.n_cut == whole.n_trained - cut.n_trained > 0
+
+
+def test_an_answer_that_nothing_closes_has_no_end(tokenizer: Any):
+    template = tokenizer.chat_template
+    tokenizer.chat_template = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    tokenizer.chat_template += "{% if add_generation_prompt %}assistant: {% endif %}"
+    try:
+        assert not tokens.encode(tokenizer, CHAT).has_end
+    finally:
+        tokenizer.chat_template = template
+
+
+def test_a_template_that_rewrites_earlier_turns_is_refused(tokenizer: Any):
+    template = tokenizer.chat_template
+    tokenizer.chat_template = "{{ messages | length }} {{ messages[-1].content }}"
+    try:
+        with pytest.raises(DataError, match="changes the turns before answer 2"):
+            tokens.encode(tokenizer, CHAT)
+    finally:
+        tokenizer.chat_template = template

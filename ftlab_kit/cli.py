@@ -23,7 +23,9 @@ from ftlab_kit.errors import InputError, KitError
 from ftlab_kit.records import Job, Record, fields_of, plain, show
 from ftlab_kit.workspace import Workspace
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
+)
 dataset = typer.Typer(no_args_is_help=True, help="Rows that were looked at.")
 model = typer.Typer(no_args_is_help=True, help="Base models.")
 config = typer.Typer(no_args_is_help=True, help="Settings of jobs.")
@@ -89,13 +91,12 @@ def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
     known = inspect.signature(command)
     own = [item for item in known.parameters.values() if item.kind is not item.VAR_KEYWORD]
     flags = []
-    for name, field in Config.model_fields.items():
-        unit = f" ({configs.unit_of(name)})" if configs.unit_of(name) else ""
-        text = f"{field.description}{unit}. Default: {show(field.default)}"
+    for item in configs.settings():
+        unit = f" ({item['unit']})" if item["unit"] else ""
+        text = f"{item['help']}{unit}. Default: {show(item['default'])}"
         kind = Annotated[str | None, typer.Option(help=text, show_default=False)]
-        flags.append(
-            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kind)
-        )
+        by_name = inspect.Parameter.KEYWORD_ONLY
+        flags.append(inspect.Parameter(item["name"], by_name, default=None, annotation=kind))
 
     @functools.wraps(command)
     def filled(**given: Any) -> None:

@@ -101,7 +101,7 @@ class Config(BaseModel):
         try:
             config: Self = handler(values)
         except ValidationError as error:
-            raise ConfigError(explain(error, cls)) from None
+            raise ConfigError(_explain(error, cls)) from None
         if config.micro_batch and config.effective_batch % config.micro_batch:
             raise ConfigError(
                 f"effective_batch is {config.effective_batch}, micro_batch {config.micro_batch}; "
@@ -118,19 +118,19 @@ class Config(BaseModel):
 
         rows = "".join(
             f"<tr><th {CELL}>{name}</th><td {CELL}>{show(getattr(self, name))}</td>"
-            f"<td {CELL}>{unit_of(name)}</td><td {CELL}>{field.description}</td></tr>"
+            f"<td {CELL}>{_unit(name)}</td><td {CELL}>{field.description}</td></tr>"
             for name, field in type(self).model_fields.items()
         )
         return f"<table><caption>Config</caption>{rows}</table>"
 
 
-def unit_of(name: str) -> str:
+def _unit(name: str) -> str:
     """Return the unit of a setting, '' where it has none."""
     extra = Config.model_fields[name].json_schema_extra
     return str(extra["unit"]) if isinstance(extra, dict) else ""
 
 
-def explain(error: ValidationError, settings: type[BaseModel] = Config) -> str:
+def _explain(error: ValidationError, settings: type[BaseModel] = Config) -> str:
     """Return a validation error as one sentence a setting: what is, what was expected, the cure."""
     sentences = []
     for item in error.errors():
@@ -239,7 +239,7 @@ def settings() -> builtins.list[dict[str, Any]]:
         {
             "name": name,
             "default": field.default,
-            "unit": unit_of(name),
+            "unit": _unit(name),
             "live": schema[name]["live"],
             "bounds": {key: value for key, value in schema[name].items() if key not in skip},
             "help": field.description,

@@ -37,10 +37,10 @@ class Parameter:
 
 def list() -> builtins.list[str]:
     """Return the names of the notebooks."""
-    return sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+    return sorted(book.stem for book in FOLDER.glob("*.ipynb"))
 
 
-def path_of(name: str) -> Path:
+def path(name: str) -> Path:
     """Return a notebook's path by its name.
 
     Raises:
@@ -55,7 +55,7 @@ def path_of(name: str) -> Path:
 
 def parameters(name: str) -> dict[str, Parameter]:
     """Return the parameters of a notebook, read from its parameters cell without running it."""
-    cells = json.loads(path_of(name).read_text())["cells"]
+    cells = json.loads(path(name).read_text())["cells"]
     tagged = [cell for cell in cells if "parameters" in cell["metadata"].get("tags", [])]
     source = "".join(tagged[0]["source"]) if tagged else ""
     helps = [line.partition("#")[2].strip() for line in source.splitlines()]
@@ -119,7 +119,7 @@ def run(
         JobFailed: A cell failed; the copy shows where.
     """
     values = {**check(name, given or {}), "workspace": str(ws.root)}
-    copy = ws.notebooks / f"{path_of(name).stem}-{now():%Y%m%d-%H%M%S}.ipynb"
+    copy = ws.notebooks / f"{path(name).stem}-{now():%Y%m%d-%H%M%S}.ipynb"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         import papermill
@@ -128,7 +128,7 @@ def run(
         engine = _engine(progress)
         try:
             papermill.execute_notebook(
-                path_of(name),
+                path(name),
                 copy,
                 parameters=values,
                 engine_name=engine,

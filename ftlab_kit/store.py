@@ -209,9 +209,9 @@ class Store:
         try:
             with FileLock(f"{path}.lock"):
                 _migrate(self._writer, path)
-        except sa.exc.DatabaseError as error:
+        except (sa.exc.DatabaseError, sqlite3.DatabaseError) as error:
             engine.dispose()
-            if isinstance(error.orig, sqlite3.Error) and "not a database" in str(error.orig):
+            if "not a database" in str(error):
                 raise InputError(
                     f"{path} is not a database. Expected the store of a workspace. "
                     "Move the file away, or open another folder as the workspace."

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -62,14 +63,15 @@ def test_a_model_without_a_reachable_source_says_each_reason(ws: Workspace):
 
 @pytest.mark.parametrize("kind", ["refused", "silent"])
 def test_a_hub_that_does_not_answer_costs_five_seconds_at_most(kind: str):
-    with socket.socket() as server:
+    with ExitStack() as sockets:
+        server = sockets.enter_context(socket.socket())
         server.bind(("127.0.0.1", 0))
         port = server.getsockname()[1]
         if kind == "silent":
             # a listener whose queue is full takes no connection and refuses none
             server.listen(0)
             for _ in range(4):
-                filler = socket.socket()
+                filler = sockets.enter_context(socket.socket())
                 filler.setblocking(False)
                 filler.connect_ex(("127.0.0.1", port))
         began = time.perf_counter()

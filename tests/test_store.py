@@ -40,12 +40,11 @@ def test_update_is_a_compare_and_set(store: Store):
     assert store.update("datasets", {"name": "a"}, name="c") == 0
 
 
-def test_upsert_keeps_the_values_that_it_was_not_given(store: Store):
-    key = {"name": "mine"}
-    store.upsert("configs", key, settings={"a": 1}, created_at=now())
-    store.upsert("configs", key, settings={"a": 2})
-    assert store.get("configs", name="mine")["created_at"] is not None
-    assert store.get("configs", name="mine")["settings"] == {"a": 2}
+def test_upsert_writes_over_a_row_of_the_same_key(store: Store):
+    for value in (1, 2):
+        store.upsert("configs", {"name": "mine"}, settings={"a": value}, created_at=now())
+    (row,) = store.rows("configs")
+    assert row["settings"] == {"a": 2}
 
 
 def test_rows_follow_on_after_a_value(store: Store):

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 from filelock import FileLock
 
-from ftlab_kit.configs import Config
 from ftlab_kit.errors import (
     Conflict,
     InputError,
@@ -25,6 +24,7 @@ from ftlab_kit.errors import (
     room_on_disk,
 )
 from ftlab_kit.models.catalogue import CATALOGUE, DEFAULT, Entry
+from ftlab_kit.models.memory import LEAST, Demand, estimate
 from ftlab_kit.records import Memory, Model, Rows
 from ftlab_kit.workspace import Workspace, now
 
@@ -130,40 +130,17 @@ def delete(ws: Workspace, name: str) -> None:
         shutil.rmtree(model.path, ignore_errors=False)
 
 
-def memory(ws: Workspace, config: Config, *, bytes_per_weight: int = 2) -> Memory:
-    """Return an estimate of the memory that a job takes, in GiB.
-
-    Weights, gradients and two AdamW moments are counted exactly for the named layers; activations
-    by Korthikanti et al. 2022 (arXiv 2205.05198, 34 bytes a token, layer and hidden unit at 16
-    bits, attention without its score matrix), one layer of them with gradient checkpointing;
-    logits for half of the tokens, as answers are about half of a chat.
+def memory(ws: Workspace, settings: Demand, *, bytes_per_weight: int = 2) -> Memory:
+    """Return an estimate of the memory that a job with these settings takes, in GiB.
 
     Args:
+        settings: A Config, or whatever says the same.
         bytes_per_weight: 2 for bf16 and fp16, 4 for fp32.
     """
-    row = ws.store.get("models", id=config.model)
-    get(ws, config.model)
-    entry = CATALOGUE.get(config.model) or _entry(row or {})
-    return _estimate(entry, config, bytes_per_weight)
-
-
-def _estimate(entry: Entry, config: Config, bytes_per_weight: int) -> Memory:
-    gib = 2**30
-    weights = entry.parameters_millions * 1e6
-    # seven linear layers of a Llama-like block, as wide together as about 24 hidden sizes
-    adapter = config.adapter_rank * 24 * entry.hidden * entry.layers
-    trained = weights if config.adapter == "none" else adapter
-    micro_batch = config.micro_batch or min(8, config.effective_batch)
-    tokens = micro_batch * min(config.max_length, entry.context_tokens)
-    layers = 1 if config.gradient_checkpointing else entry.layers
-    activations = 17 * bytes_per_weight * tokens * entry.hidden * layers
-    logits = 4 * tokens / 2 * entry.vocabulary
-    return Memory(
-        weights_gib=weights * bytes_per_weight / gib,
-        trained_gib=trained * 12 / gib,
-        activations_gib=(activations + logits) / gib,
-        total_gib=(weights * bytes_per_weight + trained * 12 + activations + logits) / gib,
-    )
+    row = ws.store.get("models", id=settings.model)
+    get(ws, settings.model)
+    entry = CATALOGUE.get(settings.model) or _entry(row or {})
+    return estimate(entry, settings, bytes_per_weight)
 
 
 def _source(name: str) -> Source:
@@ -223,14 +200,13 @@ def _entry(row: dict[str, Any]) -> Entry:
 def _record(ws: Workspace, entry: Entry, row: dict[str, Any] | None) -> Model:
     path = Path(row["folder"]) if row else None
     is_here = path is not None and (path / "config.json").exists()
-    config = Config(model=entry.id, max_length=1024, micro_batch=1, effective_batch=1)
     return Model(
         id=entry.id,
         family=entry.family,
         parameters_millions=entry.parameters_millions,
         context_tokens=entry.context_tokens,
         licence=entry.licence,
-        gpu_memory_gib=round(_estimate(entry, config, 2).total_gib, 1),
+        gpu_memory_gib=round(estimate(entry, LEAST, 2).total_gib, 1),
         hub_id=entry.hub_id,
         is_here=is_here,
         source=row["source"] if row and is_here else None,

@@ -5,6 +5,7 @@ outlives this one. Every other verb reads the store or leaves a command in the j
 that it works as well from another kernel, a shell, or tomorrow.
 """
 
+import builtins
 import os
 import signal
 import subprocess
@@ -24,7 +25,7 @@ from ftlab_kit.records import Check, Checkpoint, DatasetVersion, Event, Job, Met
 from ftlab_kit.trainers import control
 from ftlab_kit.workspace import Workspace, now
 
-ASK_S, TERMINATE_S = 10.0, 3.0  # cancel asks so long, then terminates so long, then kills
+ASK_S, TERMINATE_S = 10.0, 2.0  # cancel asks so long, then terminates so long, then kills
 START_S = 60.0  # a queued job whose supervisor has not reported after this long never will
 POLL_S = 0.2
 
@@ -51,6 +52,28 @@ def start(
     Raises:
         InputError: Preflight refuses the job; names every check that failed with its cure.
     """
+    job = enqueue(ws, config, dataset, held_out=held_out)
+    try:
+        _launch(ws, job.id)
+    except (OSError, subprocess.SubprocessError, KitError) as error:
+        words = f"The worker could not be started: {error}"
+        control.move(ws, job.id, "failed", error=words)
+        raise JobFailed(f"Job {job.id}: {words}") from error
+    return status(ws, job)
+
+
+def enqueue(
+    ws: Workspace,
+    config: Config,
+    dataset: DatasetVersion | str | int,
+    *,
+    held_out: DatasetVersion | int | None = None,
+) -> Job:
+    """Look at a job and write it down as queued, without starting its worker.
+
+    Raises:
+        InputError: Preflight refuses the job; names every check that failed with its cure.
+    """
     version = datasets.get(ws, dataset)
     refused = [check for check in preflight(ws, config, version) if not check.is_ok]
     if refused:
@@ -66,12 +89,7 @@ def start(
         config=config.model_dump(),
         created_at=now(),
     )
-    try:
-        _launch(ws, job_id)
-    except (OSError, subprocess.SubprocessError, KitError) as error:
-        control.move(ws, job_id, "failed", error=f"The worker could not be started: {error}")
-        raise JobFailed(f"The worker of job {job_id} could not be started: {error}") from error
-    return status(ws, job_id)
+    return control.read(ws, job_id)
 
 
 def list(ws: Workspace) -> Rows[Job]:
@@ -131,26 +149,19 @@ def cancel(ws: Workspace, job: Job | int) -> Job:
     """End a job for good within 15 s and return it; its checkpoints are kept.
 
     The worker is asked to stop at the next step border and to save; after 10 s its process group
-    is terminated, and 3 s later killed.
+    is terminated, and 2 s later killed.
 
     Raises:
         Conflict: The job is over already.
     """
     job_id = status(ws, job).id
     event = control.send(ws, job_id, "cancel")
-    for patience_s, how in ((ASK_S, None), (TERMINATE_S, signal.SIGTERM), (1.0, signal.SIGKILL)):
-        if how is not None:
-            _signal(ws, job_id, how)
-        deadline = time.monotonic() + patience_s
-        while time.monotonic() < deadline:
-            row = control.row(ws, job_id)
-            if row["state"] in control.OVER:
-                return control.read(ws, job_id)
-            if how is not None and not _is_alive(row):
-                break
-            time.sleep(POLL_S)
-        if how is not None and not _is_alive(control.row(ws, job_id)):
-            break
+    deadline = time.monotonic() + ASK_S
+    while time.monotonic() < deadline:
+        if status(ws, job_id).is_over:
+            return control.read(ws, job_id)
+        time.sleep(POLL_S)
+    _end(control.row(ws, job_id))
     if control.move(ws, job_id, "cancelled"):
         control.settle(ws, event, "applied", control.read(ws, job_id).step, "the worker was ended")
     return control.read(ws, job_id)
@@ -208,12 +219,28 @@ def _is_alive(row: dict[str, Any]) -> bool:
         return False
 
 
-def _signal(ws: Workspace, job_id: int, how: signal.Signals) -> None:
-    row = control.row(ws, job_id)
+def _end(row: dict[str, Any]) -> None:
+    """End the supervisor and its worker, who share a process group that the supervisor leads."""
     if row["pid"] is None or not _is_alive(row):
         return
-    # the supervisor leads a process group of its own; the worker is in it
-    os.killpg(row["pid"], how)
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        for process in _group(row["pid"]):
+            process.send_signal(how)
+        deadline = time.monotonic() + TERMINATE_S
+        while _group(row["pid"]) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+
+
+def _group(leader: int) -> builtins.list[psutil.Process]:
+    """Return the living processes of a group."""
+    members = []
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
+                members.append(process)
+        except (psutil.NoSuchProcess, ProcessLookupError):
+            continue
+    return members
 
 
 __all__ = [

@@ -164,10 +164,11 @@ def train(ws: Workspace, job_id: int) -> bool:
     set_seed(config.seed)
     tracker = Tracker(config, job_id, ws.job_folder(job_id))
     steering = Steering(ws, job_id, config, tracker)
-    trainer = _trainer(ws, row, config, steering)
-    say(f"trained parameters: {_trained(trainer.model):,}")
     try:
-        trainer.train()
+        with weights.quiet():
+            trainer = _trainer(ws, row, config, steering)
+            say(f"trained parameters: {_trained(trainer.model):,}")
+            trainer.train()
     finally:
         tracker.close()
     return steering.is_cancelled

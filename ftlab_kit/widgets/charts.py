@@ -137,7 +137,10 @@ class _Frame:
 
 def ticks(low: float, high: float, *, whole: bool = False, wanted: int = 4) -> list[float]:
     """Return round numbers that span a range, about as many as wanted."""
-    span = (high - low) or abs(high) or 1.0
+    span = high - low
+    size = max(abs(low), abs(high))
+    if span <= 1e-9 * size or span < 1e-300:  # a flat line still needs a frame
+        span = size if size > 1e-300 else 1.0
     rough = span / wanted
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough)

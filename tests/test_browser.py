@@ -1,0 +1,153 @@
+"""The live view in a real JupyterLab, seen by a real browser.
+
+Chromium comes from the system (Debian: apt-get install chromium); without it these tests say so.
+FTLAB_PICTURE=FILE.png keeps a picture of the view.
+"""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import nbformat.v4 as nb
+import pytest
+
+from ftlab_kit import Workspace, trainers
+from tests.conftest import TINY
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run "
+    "--disable-background-networking --disable-component-update --disable-sync"
+).split()
+NEWS = "settings/@jupyterlab/apputils-extension/notification.jupyterlab-settings"
+IDLE = "window.jupyterapp?.shell?.currentWidget?.sessionContext?.session?.kernel?.status==='idle'"
+EXECUTE = "id => { window.jupyterapp.commands.execute(id) }"
+
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium"),
+    # the browser's client leaves its event loop to the interpreter's end
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+def own_settings(folder: Path) -> dict[str, str]:
+    """An environment in which Jupyter knows nothing of this user, and asks for no news."""
+    news = folder / NEWS
+    news.parent.mkdir(parents=True)
+    news.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
+    own = {f"JUPYTER_{kind}_DIR": str(folder / kind) for kind in ("CONFIG", "DATA", "RUNTIME")}
+    own |= {"JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")}
+    own |= {"JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces")}
+    return {**os.environ, **own, "IPYTHONDIR": str(folder / "ipython")}
+
+
+@contextmanager
+def jupyter_lab(folder: Path) -> Iterator[str]:
+    """A server with settings of its own; yields its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "jupyterlab", "--allow-root", "--no-browser"]
+    command += [f"--port={port}", "--ip=127.0.0.1", "--ServerApp.port_retries=0"]
+    command += ["--IdentityProvider.token=t", f"--ServerApp.root_dir={folder}"]
+    command += ["--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly"]
+    with (folder / "server.log").open("w") as log:
+        server = subprocess.Popen(
+            command, env=own_settings(folder), stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        address = f"http://127.0.0.1:{port}"
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                urllib.request.urlopen(f"{address}/api/status?token=t", timeout=1).close()
+                break
+            except (urllib.error.URLError, TimeoutError):
+                assert time.monotonic() < deadline, (folder / "server.log").read_text()
+                time.sleep(0.2)
+        yield address
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(20)
+
+
+@contextmanager
+def browser(folder: Path) -> Iterator[Any]:
+    """A page of a fresh Chromium."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            folder / "profile",
+            executable_path=CHROMIUM,
+            headless=True,
+            viewport={"width": 1180, "height": 1000},
+            args=FLAGS,
+        )
+        yield context.new_page()
+        context.close()
+
+
+def open_notebook(page: Any, address: str, name: str) -> None:
+    page.goto(f"{address}/lab?token=t&reset")
+    page.wait_for_selector(".jp-Launcher", timeout=60_000)
+    page.evaluate("path => { window.jupyterapp.commands.execute('docmanager:open', {path}) }", name)
+    page.wait_for_function(IDLE, timeout=60_000)
+
+
+def shown_step(page: Any) -> int:
+    words = page.locator('[role="status"]', has_text="step").first.inner_text()
+    return int(words.split("step ")[1].split(" ")[0])
+
+
+def write_notebook(path: Path, ws: Workspace, job_id: int) -> None:
+    code = (
+        "from ftlab_kit import Workspace, widgets\n"
+        f'ws = Workspace("{ws.root}")\n'
+        f"widgets.trainer(ws, {job_id})"
+    )
+    book = nb.new_notebook(cells=[nb.new_code_cell(code)])
+    book.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
+    path.write_text(json.dumps(book))
+
+
+def test_the_live_view_moves_survives_a_reload_and_cancels(lab: Workspace, tmp_path: Path):
+    job = trainers.start(lab, TINY.but(max_steps=3000, save_every_steps=1000), "hues")
+    trainers.wait(lab, job, until_step=2, timeout_s=120)
+    write_notebook(tmp_path / "live.ipynb", lab, job.id)
+    requests: list[str] = []
+    with jupyter_lab(tmp_path) as address, browser(tmp_path) as page:
+        page.on("request", lambda request: requests.append(request.url))
+        open_notebook(page, address, "live.ipynb")
+        page.evaluate(EXECUTE, "notebook:run-all-cells")
+        page.wait_for_selector('svg[aria-label^="loss: training from"]', timeout=60_000)
+        first = shown_step(page)
+        page.wait_for_timeout(3000)
+        assert shown_step(page) > first
+
+        page.evaluate(EXECUTE, "docmanager:save")
+        page.wait_for_timeout(1000)
+        page.reload()
+        page.wait_for_selector('svg[aria-label^="loss: training from"]', timeout=60_000)
+        again = shown_step(page)
+        page.wait_for_timeout(3000)
+        assert shown_step(page) > again
+
+        page.get_by_role("button", name="Cancel").click()
+        page.wait_for_selector('text="cancelled"', timeout=30_000)
+        page.screenshot(path=os.environ.get("FTLAB_PICTURE", tmp_path / "live.png"))
+    assert trainers.status(lab, job).state == "cancelled"
+    allowed = (address, address.replace("http", "ws"), "data:", "blob:")
+    assert [url for url in requests if not url.startswith(allowed)] == []

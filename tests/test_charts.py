@@ -1,0 +1,83 @@
+import base64
+import re
+from xml.etree import ElementTree
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ftlab_kit.widgets import charts
+from ftlab_kit.widgets.charts import Series, Trace
+
+LOSS = [Series("training", [(1, 3.56), (200, 2.0), (400, 0.91)]), Series("held out", [(200, 2.1)])]
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance by WCAG 2."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("ground", ["#ffffff", "#000000"])
+def test_text_reads_on_white_and_on_black(ground: str):
+    low, high = sorted([luminance(charts.INK), luminance(ground)])
+    assert (high + 0.05) / (low + 0.05) >= 4.5
+
+
+def test_the_alt_text_is_made_from_the_data():
+    assert charts.alt("loss", LOSS) == (
+        "loss: training from 3.56 to 0.91; held out from 2.1 to 2.1 over 400 steps"
+    )
+
+
+def test_a_chart_is_well_formed_and_names_every_line():
+    root = ElementTree.fromstring(charts.lines("loss", LOSS))
+    text = " ".join(root.itertext())
+    assert "training" in text
+    assert "held out" in text
+    assert len(root.findall("{*}polyline")) == 2
+
+
+def test_a_chart_without_data_says_so():
+    assert "no data yet" in charts.lines("loss", [Series("training")])
+
+
+def test_names_are_escaped():
+    ElementTree.fromstring(charts.lines("<loss> & co", [Series("<b>", [(1, 1.0)])]))
+
+
+def test_a_figure_has_alt_text_and_a_table_and_loads_nothing():
+    shown = charts.figure("loss", LOSS)
+    assert 'alt="loss: training from 3.56' in shown
+    assert "<td" in shown
+    (picture,) = re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', shown)
+    assert base64.b64decode(picture).startswith(b"<svg")
+    assert "http://" not in shown.replace("http://www.w3.org/2000/svg", "")
+
+
+@given(st.floats(-1e6, 1e6), st.floats(0, 1e6))
+def test_ticks_span_the_data(low: float, span: float):
+    made = charts.ticks(low, low + span)
+    slack = 1e-6 * (abs(low) + span + 1)
+    assert made[0] <= low + slack
+    assert made[-1] >= low + span - slack
+    assert 2 <= len(made) <= 12
+
+
+def test_a_trace_keeps_first_last_and_every_spike():
+    trace = Trace()
+    for x in range(100_000):
+        trace.add(x, 1000.0 if x == 54_321 else x % 7)
+    points = trace.points()
+    assert len(points) <= 2 * charts.BUCKETS + 2
+    assert points[0] == (0, 0)
+    assert points[-1] == (99_999, 99_999 % 7)
+    assert (54_321, 1000.0) in points
+
+
+def test_a_short_trace_is_kept_whole():
+    trace = Trace()
+    for x in range(50):
+        trace.add(x, float(x))
+    assert trace.points() == [(x, float(x)) for x in range(50)]

@@ -1,0 +1,133 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from ftlab_kit import Workspace, cli
+from ftlab_kit.configs import Config
+from ftlab_kit.records import Job
+from tests.conftest import chats_file
+
+LISTINGS = [
+    "dataset list",
+    "dataset versions hues",
+    "dataset preview hues",
+    "model list",
+    "config show",
+    "config list",
+    "job list",
+    "job metrics 1",
+    "job checkpoints 1",
+    "job events 1",
+    "evaluation list",
+]
+
+
+def run(capsys: pytest.CaptureFixture[str], root: Path, command: str) -> tuple[int, str, str]:
+    """Run a command line in this process and return its exit code, output and errors."""
+    with pytest.raises(SystemExit) as end:
+        cli.main(["--workspace", str(root), *command.split()])
+    said = capsys.readouterr()
+    return int(end.value.code or 0), said.out, said.err
+
+
+@pytest.mark.parametrize("command", LISTINGS)
+def test_every_listing_speaks_json_and_tables(capsys, lab: Workspace, job: Job, command: str):
+    code, out, _ = run(capsys, lab.root, f"{command} --json")
+    assert code == 0
+    assert isinstance(json.loads(out), list | dict)
+    code, out, _ = run(capsys, lab.root, command)
+    assert code == 0
+    assert out.strip()
+
+
+def test_a_dataset_is_added_and_split(capsys, tmp_path: Path):
+    path = chats_file(tmp_path / "hues.jsonl")
+    code, out, _ = run(capsys, tmp_path / "lab", f"dataset add {path} --json")
+    assert (code, json.loads(out)["n_rows"]) == (0, 20)
+    code, out, _ = run(capsys, tmp_path / "lab", "dataset split hues --held-out 0.3 --json")
+    assert [side["side"] for side in json.loads(out)] == ["train", "held_out"]
+
+
+def test_validate_exits_1_on_a_bad_line(capsys, tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("{broken\n")
+    code, out, _ = run(capsys, tmp_path, f"dataset validate {path} --json")
+    assert code == 1
+    assert json.loads(out)["problems"][0]["line"] == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "words"),
+    [
+        ("dataset add none.jsonl", 2, "does not exist; expected a JSONL file"),
+        ("job start hues --learning-rate fast", 2, "learning_rate is 'fast'; expected a number"),
+        ("job status 10000", 1, "There is no job 10000"),
+        ("model get tinny", 1, "Did you mean 'tiny'"),
+        ("notebook run templat", 1, "Did you mean 'template'"),
+        ("notebook run template -p learning=3", 2, "has no parameter 'learning'"),
+        ("notebook run template -p max_steps=many", 2, "max_steps of notebook template is 'many'"),
+        ("notebook run template -p max_steps", 2, "has no '='"),
+    ],
+)
+def test_an_error_is_one_sentence_and_an_exit_code(
+    capsys, lab: Workspace, command: str, code: int, words: str
+):
+    found, out, err = run(capsys, lab.root, command)
+    assert found == code
+    assert words in err
+    assert "Traceback" not in err
+
+
+def test_an_unknown_flag_exits_2(capsys, lab: Workspace):
+    code, _, _ = run(capsys, lab.root, "job start hues --learning 3")
+    assert code == 2
+
+
+def test_configs_are_saved_shown_changed_and_deleted(capsys, tmp_path: Path):
+    assert run(capsys, tmp_path, "config save mine --preset dozens --seed 7")[0] == 0
+    assert json.loads(run(capsys, tmp_path, "config get mine")[1])["epochs"] == 5.0
+    assert run(capsys, tmp_path, "config update mine --epochs 2")[0] == 0
+    saved = Config(**json.loads(run(capsys, tmp_path, "config list --json")[1])["mine"])
+    assert (saved.epochs, saved.seed) == (2.0, 7)
+    assert run(capsys, tmp_path, "config delete mine")[0] == 0
+
+
+def test_every_setting_is_a_flag_of_start():
+    root = typer.main.get_command(cli.app)
+    flags = {item.name for item in root.commands["job"].commands["start"].params}
+    assert set(Config.model_fields) <= flags
+
+
+def test_a_job_from_start_to_end(capsys, lab: Workspace):
+    settings = "--model tiny --max-steps 2 --effective-batch 4 --threads 1"
+    code, out, _ = run(capsys, lab.root, f"job start hues --held-out 0.3 {settings} --json")
+    assert code == 0
+    number = json.loads(out)["id"]
+    code, out, _ = run(capsys, lab.root, f"job wait {number} --timeout-s 120")
+    assert code == 0
+    assert f"job {number} completed step 2 of 2" in out
+    assert run(capsys, lab.root, f"job cancel {number}")[0] == 1
+    assert "checkpoint at step 2" in run(capsys, lab.root, f"job logs {number}")[1]
+    command = f"evaluation run {number} hues --metrics perplexity --json"
+    code, out, err = run(capsys, lab.root, command)
+    assert json.loads(out)["scores"]["perplexity"] > 1000
+    assert "perplexity: 20 of 20 rows" in err
+
+
+def test_preflight_exits_1_when_it_refuses(capsys, lab: Workspace):
+    code, out, _ = run(capsys, lab.root, "job preflight hues --model tiny --max-length 8 --json")
+    assert code == 1
+    assert [check["name"] for check in json.loads(out) if not check["is_ok"]] == [
+        "trained tokens",
+        "whole answers",
+    ]
+
+
+def test_help_touches_no_disk(tmp_path: Path):
+    command = [sys.executable, "-m", "ftlab_kit.cli", "-w", str(tmp_path / "lab"), "job", "--help"]
+    subprocess.run(command, check=True, capture_output=True)
+    assert not (tmp_path / "lab").exists()

@@ -1,0 +1,56 @@
+from pathlib import Path
+
+import pytest
+
+from ftlab_kit import Workspace, datasets
+from ftlab_kit.errors import Conflict, NotFound
+from ftlab_kit.trainers import control
+from ftlab_kit.workspace import now
+from tests.conftest import chats_file
+
+
+@pytest.fixture
+def queued(ws: Workspace, tmp_path: Path) -> int:
+    version = datasets.add(ws, chats_file(tmp_path / "hues.jsonl"))
+    values = {"model": "tiny", "step": 0, "config": {}, "created_at": now()}
+    return ws.store.insert("jobs", state="queued", dataset_version_id=version.id, **values)
+
+
+@pytest.mark.parametrize("state", control.STATES)
+@pytest.mark.parametrize("wanted", control.STATES)
+def test_only_the_moves_of_the_table_are_made(ws: Workspace, queued: int, state: str, wanted: str):
+    ws.store.update("jobs", {"id": queued}, state=state)
+    allowed = wanted in control.NEXT.get(state, ())
+    assert control.move(ws, queued, wanted) is allowed
+    assert control.read(ws, queued).state == (wanted if allowed else state)
+
+
+def test_the_second_of_two_moves_is_refused(ws: Workspace, queued: int):
+    assert control.move(ws, queued, "cancelled")
+    assert not control.move(ws, queued, "running")
+
+
+def test_a_job_that_is_over_has_its_time(ws: Workspace, queued: int):
+    control.move(ws, queued, "failed", error="x")
+    assert control.read(ws, queued).finished_at is not None
+
+
+def test_a_command_waits_in_the_mailbox_until_it_is_settled(ws: Workspace, queued: int):
+    event = control.send(ws, queued, "cancel")
+    assert control.events(ws, queued, state="pending") == (event,)
+    control.settle(ws, event, "applied", 3)
+    (settled,) = control.events(ws, queued)
+    assert (settled.state, settled.step) == ("applied", 3)
+
+
+@pytest.mark.parametrize("state", control.OVER)
+def test_a_job_that_is_over_takes_no_command(ws: Workspace, queued: int, state: str):
+    ws.store.update("jobs", {"id": queued}, state=state)
+    with pytest.raises(Conflict, match=f"is {state}; only a queued or running job can take"):
+        control.send(ws, queued, "cancel")
+    assert control.events(ws, queued) == ()
+
+
+def test_an_unknown_job_is_not_found(ws: Workspace):
+    with pytest.raises(NotFound, match="There is no job 7"):
+        control.read(ws, 7)

@@ -1,0 +1,248 @@
+"""The notebooks: their form, then each executed headless, then what it left behind."""
+
+import ast
+import importlib
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftlab_kit import Workspace, datasets, evaluators, models, notebooks, trainers
+from ftlab_kit.configs import Config
+from ftlab_kit.errors import ConfigError, JobFailed, NotFound
+
+NAMES = notebooks.list()
+# what makes a notebook small enough for a test
+SMALL: dict[str, dict[str, Any]] = {
+    "00_quickstart": {"model": "tiny", "epochs": 0.1, "max_new_tokens": 4},
+    "template": {"max_steps": 2},
+}
+
+
+def cells(name: str) -> list[dict[str, Any]]:
+    return json.loads(notebooks.path(name).read_text())["cells"]
+
+
+def source(cell: dict[str, Any]) -> str:
+    return "".join(cell["source"])
+
+
+def code(name: str) -> list[str]:
+    return [source(cell) for cell in cells(name) if cell["cell_type"] == "code"]
+
+
+def tags(cell: dict[str, Any]) -> list[str]:
+    return cell["metadata"].get("tags", [])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_has_the_form_of_the_house(name: str):
+    found = cells(name)
+    headings = [
+        line
+        for cell in found
+        if cell["cell_type"] == "markdown"
+        for line in source(cell).splitlines()
+        if re.match(r"#+ ", line)
+    ]
+    assert 20 <= len(found) <= 32
+    assert sum(line.startswith("# ") for line in headings) == 1
+    assert headings[0].startswith("# ")
+    assert sum(line.startswith("## ") for line in headings) >= 5
+    for wanted in ("## Summary", "## If it went wrong", "## Exercises", "## Next"):
+        assert wanted in headings
+    assert sum("exercise" in tags(cell) for cell in found) == 3
+    assert sum("solution" in tags(cell) for cell in found) == 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_code_is_short_plain_and_defines_nothing(name: str):
+    lines = 0
+    for text in code(name):
+        count = len(text.splitlines())
+        lines += count
+        assert count <= 20, text
+        assert not re.search(r"time\.sleep|^\s*[!%]|if False", text, re.M), text
+        for node in ast.walk(ast.parse(text)):
+            assert not isinstance(node, ast.FunctionDef | ast.ClassDef), text
+    assert lines <= 120
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_parameters_come_first_and_begin_with_the_workspace(name: str):
+    first = next(cell for cell in cells(name) if cell["cell_type"] == "code")
+    assert tags(first) == ["parameters"]
+    known = notebooks.parameters(name)
+    assert next(iter(known)) == "workspace"
+    assert len(known) <= 8
+    for parameter in known.values():
+        assert parameter.type in notebooks.TYPES
+        assert parameter.help
+        assert not re.search("key|token$|secret|password", parameter.name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_prose_stands_before_each_step(name: str):
+    kinds = [cell["cell_type"] for cell in cells(name)]
+    runs = "".join(kind[0] for kind in kinds)
+    assert "cccc" not in runs
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_name_of_the_kit_that_it_uses_is_there(name: str):
+    for text in code(name):
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                room = node.value.id
+                if room in ("configs", "datasets", "evaluators", "models", "trainers", "widgets"):
+                    assert hasattr(importlib.import_module(f"ftlab_kit.{room}"), node.attr), text
+
+
+def test_nothing_that_was_executed_is_committed():
+    paths = [str(notebooks.path(name)) for name in NAMES]
+    command = [sys.executable, "-m", "nbstripout", "--verify", *paths]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_links_lead_somewhere(name: str):
+    for cell in cells(name):
+        if cell["cell_type"] == "markdown":
+            for target in re.findall(r"\]\(([^)]+)\)", source(cell)):
+                assert (notebooks.FOLDER / target).exists(), target
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Workspace, Path]]:
+    """Every notebook executed at its small size, each in a workspace of its own."""
+    made = {}
+    for name in NAMES:
+        ws = Workspace(tmp_path_factory.mktemp(name) / "lab")
+        made[name] = (ws, notebooks.run(ws, name, SMALL[name]))
+    return made
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_executed_copy_is_small_and_free_of_widgets(executed, name: str):
+    _, copy = executed[name]
+    text = copy.read_text()
+    assert len(text) < 100_000
+    found = json.loads(text)
+    assert "widgets" not in found["metadata"]
+    assert "application/vnd.jupyter.widget-view+json" not in text
+    assert 'alt=\\"loss: training from' in text
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_picture_has_words(executed, name: str):
+    pictures = re.findall(r"<img [^>]*>", executed[name][1].read_text())
+    assert pictures
+    assert all("alt=" in picture for picture in pictures)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_whole_report_survives_export(executed, name: str, tmp_path: Path):
+    command = [sys.executable, "-m", "nbconvert", "--to", "html", "--output-dir", str(tmp_path)]
+    subprocess.run([*command, str(executed[name][1])], check=True, capture_output=True)
+    page = next(tmp_path.glob("*.html")).read_text()
+    assert page.count("data:image/svg+xml;base64,") >= 4
+
+
+def test_the_quick_start_leaves_job_adapter_and_two_evaluations(executed):
+    ws, _ = executed["00_quickstart"]
+    (job,) = trainers.list(ws)
+    assert job.state == "completed"
+    before, after = evaluators.list(ws)
+    assert (before.target, after.job_id) == ("tiny", job.id)
+    assert {version.side for version in datasets.versions(ws, "puddle_and_pine")} == {
+        "all",
+        "train",
+        "held_out",
+    }
+    assert models.get(ws, "tiny").is_here
+    assert (trainers.checkpoints(ws, job)[-1].path / "adapter_model.safetensors").exists()
+
+
+def test_the_template_trains_twice(executed):
+    ws, _ = executed["template"]
+    assert [job.state for job in trainers.list(ws)] == ["completed", "completed"]
+
+
+def test_progress_is_told_for_each_cell(ws: Workspace, tmp_path: Path, small: Path):
+    told: list[tuple[int, int, str]] = []
+    notebooks.run(ws, "small", progress=lambda done, of, head, _: told.append((done, of, head)))
+    assert told == [(1, 3, "Small"), (2, 3, "Small"), (3, 3, "End")]
+
+
+def test_a_cell_that_fails_is_named_and_the_copy_written(ws: Workspace, small: Path):
+    with pytest.raises(JobFailed, match=r"failed in cell \d+: ZeroDivisionError") as failed:
+        notebooks.run(ws, "small", {"divisor": 0})
+    copy = Path(str(failed.value).rpartition(": ")[2])
+    assert copy.exists()
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with one small notebook of its own."""
+    import nbformat.v4 as nb
+
+    parameters = nb.new_code_cell('workspace: str = ""  # folder\ndivisor: int = 1  # not 0')
+    parameters.metadata["tags"] = ["parameters"]
+    book = nb.new_notebook(
+        cells=[
+            nb.new_markdown_cell("# Small"),
+            parameters,
+            nb.new_markdown_cell("## End"),
+            nb.new_code_cell("1 / divisor"),
+        ]
+    )
+    book.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
+    (tmp_path / "small.ipynb").write_text(json.dumps(book))
+    monkeypatch.setattr(notebooks, "FOLDER", tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"epoch": 1}, "has no parameter 'epoch'. Did you mean 'epochs'"),
+        (
+            {"epochs": "many"},
+            "Parameter epochs of notebook 00_quickstart is 'many'; expected",
+        ),
+        ({"model": 3}, "Parameter model of notebook 00_quickstart is 3; expected str"),
+    ],
+)
+def test_a_wrong_parameter_is_refused_before_a_kernel_starts(given: dict, words: str):
+    with pytest.raises(ConfigError) as refused:
+        notebooks.check("00_quickstart", given)
+    assert words in str(refused.value)
+
+
+def test_parameters_come_as_their_types():
+    assert notebooks.check("00_quickstart", {"learning_rate": "3e-5"}) == {"learning_rate": 3e-5}
+
+
+def test_the_parameters_of_the_quick_start_make_a_config():
+    known = notebooks.parameters("00_quickstart")
+    config = Config(**{name: known[name].default for name in known if name in Config.model_fields})
+    assert config.model == "smollm2-135m-instruct"
+
+
+def test_an_unknown_notebook_names_the_known_ones():
+    with pytest.raises(NotFound, match="there are 00_quickstart, template"):
+        notebooks.path("01")
+
+
+@pytest.mark.slow
+def test_the_quick_start_teaches_the_real_model(tmp_path: Path):
+    ws = Workspace(tmp_path / "lab")
+    notebooks.run(ws, "00_quickstart")
+    before, after = (evaluation.scores for evaluation in evaluators.list(ws))
+    assert after["perplexity"] <= 0.6 * before["perplexity"]
+    assert after["bleu"] >= before["bleu"] + 3

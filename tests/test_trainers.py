@@ -1,0 +1,274 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from safetensors.torch import load_file, save_file
+
+from ftlab_kit import Workspace, checkpoints, datasets, device, models, trainers
+from ftlab_kit.configs import Config
+from ftlab_kit.errors import Conflict, InputError, JobFailed
+from ftlab_kit.records import Job
+from ftlab_kit.trainers import control, worker
+from tests.conftest import TINY, chats_file
+
+LONG = TINY.but(max_steps=2000, save_every_steps=5)
+
+
+def train_here(ws: Workspace, config: Config, dataset: str = "hues") -> Job:
+    """Train in this process: the worker's own main, without a process around it."""
+    job = trainers.enqueue(ws, config, dataset)
+    worker.main(str(ws.root), job.id)
+    return trainers.status(ws, job)
+
+
+def losses(ws: Workspace, job: Job) -> list[float | None]:
+    return [metric.loss for metric in trainers.metrics(ws, job)]
+
+
+def until_running(ws: Workspace, job: Job) -> Job:
+    return trainers.wait(ws, job, until_step=2, timeout_s=120)
+
+
+def worker_of(ws: Workspace, job: Job) -> psutil.Process:
+    (child,) = psutil.Process(control.row(ws, job)["pid"]).children()
+    return child
+
+
+def test_a_job_runs_to_its_end(job: Job):
+    assert (job.state, job.step, job.total_steps) == ("completed", 4, 4)
+    assert job.progress == 1.0
+    assert job.error is None
+
+
+def test_every_step_has_its_metrics(lab: Workspace, job: Job):
+    found = trainers.metrics(lab, job)
+    assert [metric.step for metric in found] == [1, 2, 3, 4]
+    for metric in found:
+        assert metric.loss is not None and 5 < metric.loss < 15
+        assert metric.grad_norm is not None and metric.grad_norm > 0
+        assert metric.tokens_per_s is not None and metric.tokens_per_s > 0
+        assert metric.samples_per_s is not None and metric.samples_per_s > 0
+        assert metric.memory_gib is not None and metric.memory_gib > 0.1
+        assert metric.learning_rate is not None
+    assert [metric.step for metric in found if metric.eval_loss is not None] == [2, 4]
+
+
+def test_an_epoch_counts_the_tokens_of_its_rows_without_padding(lab: Workspace):
+    from ftlab_kit.models import tokens, weights
+
+    tokenizer = weights.tokenizer(models.get(lab, "tiny").path or Path())
+    rows = [tokens.encode(tokenizer, row["messages"]) for row in datasets.rows(lab, "hues")]
+    job = train_here(lab, TINY.but(max_steps=None, epochs=1))
+    assert trainers.metrics(lab, job)[-1].n_tokens == sum(len(row.input_ids) for row in rows)
+
+
+def test_the_loss_falls(lab: Workspace, job: Job):
+    first, *_, last = losses(lab, job)
+    assert first is not None and last is not None
+    assert last < first
+
+
+def test_checkpoints_verify_and_know_their_held_out_loss(lab: Workspace, job: Job):
+    found = trainers.checkpoints(lab, job)
+    assert found[-1].step == 4
+    assert found[-1].eval_loss is not None
+    assert [checkpoints.verify(item) for item in found] == [None] * len(found)
+    names = {path.name for path in found[-1].path.iterdir()}
+    assert {"adapter_model.safetensors", "adapter_config.json", "MANIFEST.json"} <= names
+
+
+def test_no_half_written_checkpoint_is_left(lab: Workspace, job: Job):
+    writing = lab.job_folder(job.id) / "writing"
+    assert not writing.exists() or [*writing.iterdir()] == []
+
+
+def test_the_log_says_what_happened(lab: Workspace, job: Job):
+    said = trainers.logs(lab, job)
+    assert "checkpoint at step 4" in said
+    assert len(trainers.logs(lab, job, last=2).splitlines()) == 2
+
+
+def test_the_same_seed_gives_the_same_losses_and_another_seed_others(lab: Workspace):
+    first, again, other = (
+        losses(lab, train_here(lab, TINY.but(seed=seed, adapter_dropout=0.1))) for seed in (3, 3, 4)
+    )
+    assert len(first) == 4
+    assert first == again
+    assert first != other
+
+
+def test_accumulated_micro_batches_learn_as_one_batch(lab: Workspace):
+    whole, halves, singles = (
+        losses(lab, train_here(lab, TINY.but(micro_batch=size))) for size in (4, 2, 1)
+    )
+    assert len(whole) == 4
+    assert halves == pytest.approx(whole, rel=1e-4)
+    assert singles == pytest.approx(whole, rel=1e-4)
+
+
+def test_every_weight_can_be_trained_without_an_adapter(lab: Workspace):
+    job = train_here(lab, TINY.but(adapter="none"))
+    assert job.state == "completed"
+    assert (trainers.checkpoints(lab, job)[-1].path / "model.safetensors").exists()
+
+
+def test_adapter_targets_can_be_named(lab: Workspace):
+    job = train_here(lab, TINY.but(adapter_targets="q_proj, v_proj"))
+    folder = trainers.checkpoints(lab, job)[-1].path
+    found = json.loads((folder / "adapter_config.json").read_text())["target_modules"]
+    assert sorted(found) == ["q_proj", "v_proj"]
+
+
+def test_unknown_targets_fail_the_job_in_words(lab: Workspace):
+    job = train_here(lab, TINY.but(adapter_targets="nothing"))
+    assert job.state == "failed"
+    assert "nothing" in (job.error or "")
+
+
+def test_a_loss_that_is_no_number_fails_the_job_and_says_where(
+    lab: Workspace, ws: Workspace, tmp_path: Path
+):
+    broken = shutil.copytree(models.get(lab, "tiny").path or Path(), tmp_path / "broken")
+    tensors = load_file(broken / "model.safetensors")
+    tensors["model.norm.weight"].fill_(float("nan"))
+    save_file(tensors, broken / "model.safetensors", metadata={"format": "pt"})
+    models.add(ws, "broken", broken)
+    datasets.add(ws, chats_file(tmp_path / "hues.jsonl"))
+    job = train_here(ws, TINY.but(model="broken"))
+    assert job.state == "failed"
+    assert "loss became nan at step 1" in (job.error or "")
+    assert "Lower learning_rate" in (job.error or "")
+
+
+def test_preflight_says_what_it_found(lab: Workspace):
+    checks = {check.name: check for check in trainers.preflight(lab, TINY, "hues")}
+    assert all(check.is_ok for check in checks.values())
+    assert set(checks) == {
+        "trained tokens",
+        "whole answers",
+        "length",
+        "end token",
+        "precision",
+        "memory",
+        "disk",
+    }
+
+
+def test_rows_without_a_trained_token_refuse_the_job_and_leave_none(lab: Workspace):
+    before = len(trainers.list(lab))
+    with pytest.raises(InputError, match="trained tokens: 20 of 20 rows have none"):
+        trainers.start(lab, TINY.but(max_length=8), "hues")
+    assert len(trainers.list(lab)) == before
+
+
+def test_cut_answers_refuse_the_job(lab: Workspace):
+    longest = next(
+        check.found for check in trainers.preflight(lab, TINY, "hues") if check.name == "length"
+    )
+    length = int(longest.split("the longest row has ")[1].split()[0]) - 4
+    with pytest.raises(InputError, match=f"rows are cut at {length} tokens"):
+        trainers.start(lab, TINY.but(max_length=length), "hues")
+
+
+def test_a_precision_that_this_processor_lacks_is_refused(lab: Workspace):
+    if device.kind() == "cuda":
+        pytest.skip("a GPU can do fp16")
+    with pytest.raises(InputError, match="precision='fp16' wants a GPU"):
+        trainers.start(lab, TINY.but(precision="fp16"), "hues")
+
+
+def test_a_job_that_does_not_fit_in_memory_is_refused(lab: Workspace):
+    config = TINY.but(effective_batch=512, micro_batch=512, max_length=1_000_000)
+    with pytest.raises(InputError, match="memory: about .* GiB of .* GiB free"):
+        trainers.start(lab, config, "hues")
+
+
+def test_a_running_job_is_cancelled_and_stays_so(lab: Workspace):
+    job = until_running(lab, trainers.start(lab, LONG, "hues"))
+    began = time.monotonic()
+    cancelled = trainers.cancel(lab, job)
+    assert cancelled.state == "cancelled"
+    assert time.monotonic() - began < 15
+    (event,) = trainers.events(lab, job)
+    assert (event.command, event.state) == ("cancel", "applied")
+    assert trainers.checkpoints(lab, job)[-1].step == event.step
+    with pytest.raises(Conflict, match="is cancelled; only"):
+        trainers.cancel(lab, job)
+
+
+def test_a_worker_that_does_not_listen_is_ended_all_the_same(lab: Workspace):
+    job = until_running(lab, trainers.start(lab, LONG, "hues"))
+    process = worker_of(lab, job)
+    process.suspend()
+    began = time.monotonic()
+    assert trainers.cancel(lab, job).state == "cancelled"
+    assert time.monotonic() - began < 15
+    assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_killed_worker_is_seen_and_said_in_words(lab: Workspace):
+    job = until_running(lab, trainers.start(lab, LONG, "hues"))
+    worker_of(lab, job).kill()
+    with pytest.raises(JobFailed, match="killed by SIGKILL"):
+        trainers.wait(lab, job, timeout_s=20)
+
+
+def test_a_job_whose_processes_vanish_together_is_seen(lab: Workspace):
+    job = until_running(lab, trainers.start(lab, LONG, "hues"))
+    os.killpg(control.row(lab, job)["pid"], signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while trainers.status(lab, job).state == "running" and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert "The worker has vanished" in (trainers.status(lab, job).error or "")
+
+
+def test_a_job_outlives_the_process_that_started_it(lab: Workspace):
+    script = (
+        "from ftlab_kit import Workspace, trainers\n"
+        "from ftlab_kit.configs import Config\n"
+        f"ws = Workspace({str(lab.root)!r})\n"
+        f"print(trainers.start(ws, Config(**{TINY.model_dump()!r}), 'hues').id)\n"
+    )
+    number = subprocess.check_output([sys.executable, "-c", script], text=True)
+    job = trainers.wait(lab, int(number), timeout_s=120)
+    assert job.state == "completed"
+
+
+def test_the_same_metrics_go_to_wandb_offline(lab: Workspace):
+    job = trainers.start(lab, TINY.but(max_steps=2, wandb="offline"), "hues")
+    job = trainers.wait(lab, job, timeout_s=180)
+    (path,) = (lab.job_folder(job.id) / "wandb").glob("offline-run-*/*.wandb")
+    sent = _history(path)
+    assert [row["loss"] for row in sent] == losses(lab, job)
+    assert [row["_step"] for row in sent] == [1, 2]
+
+
+def _history(path: Path) -> list[dict[str, float]]:
+    """The metrics in an offline run: protocol buffers in LevelDB's log format.
+
+    A seven-byte head, then blocks of 32 KiB with parts of (checksum 4, length 2, type 1, data);
+    types 1 to 4 are whole, first, middle and last.
+    """
+    from wandb.proto import wandb_internal_pb2
+
+    content, at, whole, rows = path.read_bytes(), 7, b"", []
+    while at + 7 <= len(content):
+        if 32768 - at % 32768 < 7:
+            at += 32768 - at % 32768
+            continue
+        size, kind = int.from_bytes(content[at + 4 : at + 6], "little"), content[at + 6]
+        whole, at = whole + content[at + 7 : at + 7 + size], at + 7 + size
+        if kind in (1, 4):
+            record = wandb_internal_pb2.Record.FromString(whole)
+            items = record.history.item
+            if items:
+                rows.append({(i.key or i.nested_key[0]): json.loads(i.value_json) for i in items})
+            whole = b""
+    return rows

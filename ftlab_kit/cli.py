@@ -1,49 +1,58 @@
-"""The command line: `ftlab NOUN VERB`, one verb of one room each.
+"""The command line: `ftlab NOUN VERB`, made from the rooms' own verbs.
+
+A verb's arguments become arguments, its keywords flags, its docstring the help, and a Config a flag
+for every setting. Nothing is said twice, and no command can drift from its verb.
 
 Exit codes: 0 done; 1 refused, failed or not found; 2 a wrong flag, setting, parameter or file.
-Every listing takes --json.
+Whatever a command shows, --json prints it as JSON.
 """
 
 import functools
 import inspect
 import json
+import re
 import sys
+import textwrap
 import time
-from collections.abc import Callable, Iterable
+import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType, UnionType
 from typing import Annotated, Any
 
 import typer
+from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
-from ftlab_kit import configs, datasets, notebooks
+from ftlab_kit import configs, datasets, evaluators, models, notebooks, trainers
 from ftlab_kit.configs import Config
 from ftlab_kit.errors import InputError, KitError
-from ftlab_kit.records import Job, Record, fields_of, plain, show
+from ftlab_kit.models.memory import Demand
+from ftlab_kit.records import DatasetVersion, Job, Model, Record, fields_of, plain, show
 from ftlab_kit.workspace import Workspace
+
+NOUNS: dict[str, ModuleType] = {
+    "dataset": datasets,
+    "model": models,
+    "config": configs,
+    "job": trainers,
+    "evaluation": evaluators,
+    "notebook": notebooks,
+}
+# verbs whose answer can be a no: what is a yes
+YES: dict[Any, Callable[[Any], bool]] = {
+    datasets.validate: lambda report: report.n_refused == 0,
+    trainers.preflight: lambda checks: all(check.is_ok for check in checks),
+    trainers.wait: lambda job: job.state == "completed",
+}
+SIMPLE = (bool, int, float, str, Path)
+# from what typer parsed to what a verb takes
+Reader = Callable[[typer.Context, dict[str, Any]], Any]
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
 )
-dataset = typer.Typer(no_args_is_help=True, help="Rows that were looked at.")
-model = typer.Typer(no_args_is_help=True, help="Base models.")
-config = typer.Typer(no_args_is_help=True, help="Settings of jobs.")
-job = typer.Typer(no_args_is_help=True, help="Training jobs.")
-evaluation = typer.Typer(no_args_is_help=True, help="Scores of models.")
-notebook = typer.Typer(no_args_is_help=True, help="The curriculum, run headless.")
-for name, group in (
-    ("dataset", dataset),
-    ("model", model),
-    ("config", config),
-    ("job", job),
-    ("evaluation", evaluation),
-    ("notebook", notebook),
-):
-    app.add_typer(group, name=name)
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-JobId = Annotated[int, typer.Argument(help="Number of the job.")]
 # a pipe has no width; a table that was cut to 80 columns is of no use there
 Out = Console(width=None if sys.stdout.isatty() else 200)
 
@@ -59,66 +68,15 @@ def _open(
     context.obj = functools.cache(lambda: Workspace(workspace))
 
 
-def _ws(context: typer.Context) -> Workspace:
-    opened: Callable[[], Workspace] = context.obj
-    return opened()
-
-
-def _print(found: Any, as_json: bool = False) -> None:
-    """Print a record, or many, as a table or as JSON."""
-    if as_json:
-        print(json.dumps(plain(found), indent=2))
-        return
-    if isinstance(found, Record):
-        table = Table(show_header=False, box=None)
-        for name, value in found.as_dict().items():
-            table.add_row(name, show(value))
-        Out.print(table)
-        return
-    rows = [*found]
-    if not rows:
-        Out.print("none")
-        return
-    names = fields_of(rows[0])
-    table = Table(*names, box=None)
-    for row in rows:
-        table.add_row(*(show(getattr(row, name)) for name in names))
-    Out.print(table)
-
-
-def _with_settings(command: Callable[..., None]) -> Callable[..., None]:
-    """Add a flag for every setting of a Config to a command that takes **settings."""
-    known = inspect.signature(command)
-    own = [item for item in known.parameters.values() if item.kind is not item.VAR_KEYWORD]
-    flags = []
-    for item in configs.settings():
-        unit = f" ({item['unit']})" if item["unit"] else ""
-        text = f"{item['help']}{unit}. Default: {show(item['default'])}"
-        kind = Annotated[str | None, typer.Option(help=text, show_default=False)]
-        by_name = inspect.Parameter.KEYWORD_ONLY
-        flags.append(inspect.Parameter(item["name"], by_name, default=None, annotation=kind))
-
-    @functools.wraps(command)
-    def filled(**given: Any) -> None:
-        settings = {name: given.pop(name) for name in Config.model_fields}
-        command(**given, **{name: value for name, value in settings.items() if value is not None})
-
-    filled.__signature__ = known.replace(parameters=[*own, *flags])  # type: ignore[attr-defined]
-    filled.__annotations__ = {item.name: item.annotation for item in [*own, *flags]}
-    return filled
-
-
 @app.command()
 def quickstart(
     context: typer.Context,
-    model: Annotated[str, typer.Option(help="Base model.")] = "",
+    model_name: Annotated[str, typer.Option("--model", help="Base model.")] = "",
     epochs: Annotated[float | None, typer.Option(help="Passes over the rows.")] = None,
 ) -> None:
     """Fine-tune a real model on the sample chats, headless, and show what came of it."""
-    from ftlab_kit import evaluators, trainers
-
-    ws = _ws(context)
-    given = {"model": model, "epochs": epochs}
+    ws: Workspace = context.obj()
+    given = {"model": model_name, "epochs": epochs}
     began, spent = time.perf_counter(), dict[str, float]()
 
     def progress(done: int, total: int, heading: str, seconds: float) -> None:
@@ -160,338 +118,144 @@ def quickstart(
     Out.print(table)
 
 
-@dataset.command("add")
-def dataset_add(
-    context: typer.Context,
-    path: Annotated[Path, typer.Argument(help="JSONL file of chats.")],
-    name: Annotated[str | None, typer.Option(help="What to call it.")] = None,
-    strict: Annotated[bool, typer.Option(help="Refuse the file with any bad line.")] = True,
-    as_json: Json = False,
-) -> None:
-    """Read a JSONL file of chats into the workspace."""
-    _print(datasets.add(_ws(context), path, name=name, strict=strict), as_json)
+def _commands() -> None:
+    """Give every noun a group, and every public verb of its room a command in it."""
+    for noun, room in NOUNS.items():
+        summary = (room.__doc__ or "").split("\n\n")[0]
+        group = typer.Typer(no_args_is_help=True, help=" ".join(summary.split()))
+        app.add_typer(group, name=noun)
+        for name, verb in vars(room).items():
+            is_own = inspect.isfunction(verb) and verb.__module__ == room.__name__
+            if is_own and not name.startswith("_"):
+                group.command(name)(_command(verb))
 
 
-@dataset.command("validate")
-def dataset_validate(
-    path: Annotated[Path, typer.Argument(help="JSONL file of chats.")], as_json: Json = False
-) -> None:
-    """Say what is wrong with a file, line by line; exit 1 if anything is."""
-    report = datasets.validate(path)
-    _print(report if as_json else report.problems, as_json)
-    if report.n_refused:
-        raise typer.Exit(1)
+def _command(verb: Callable[..., Any]) -> Callable[..., None]:
+    """Return a typer command that parses, calls one verb, and shows what it returns."""
+    flags, readers = _flags(verb)
+    takes = inspect.signature(verb).parameters
+
+    def command(context: typer.Context, as_json: bool, **given: Any) -> None:
+        filled: dict[str, Any] = {}
+        for name, read in readers.items():
+            filled |= read(context, given) if name == "" else {name: read(context, given)}
+        if "ws" in takes:
+            filled["ws"] = context.obj()
+        if "progress" in takes:
+            filled["progress"] = _tell
+        result = verb(**filled)
+        _show(result, as_json)
+        if not YES.get(verb, lambda _: True)(result):
+            raise typer.Exit(1)
+
+    command.__doc__ = _said(verb)[""]
+    command.__signature__ = inspect.Signature(flags)  # type: ignore[attr-defined]
+    command.__annotations__ = {flag.name: flag.annotation for flag in flags}
+    return command
 
 
-@dataset.command("split")
-def dataset_split(
-    context: typer.Context,
-    name: str,
-    held_out: Annotated[float, typer.Option(help="Share of rows to hold out.")] = 0.1,
-    seed: int = 0,
-    as_json: Json = False,
-) -> None:
-    """Part a dataset into train and held-out rows."""
-    _print(datasets.split(_ws(context), name, held_out=held_out, seed=seed), as_json)
+def _flags(verb: Callable[..., Any]) -> tuple[list[inspect.Parameter], dict[str, Reader]]:
+    """Return a command's arguments and flags, and how each of the verb's parameters is read.
+
+    The reader under '' reads what a verb takes as **settings.
+    """
+    hints, says = typing.get_type_hints(verb), _said(verb)
+    by_name = inspect.Parameter.KEYWORD_ONLY
+    flags = [inspect.Parameter("context", by_name, annotation=typer.Context)]
+    readers: dict[str, Reader] = {}
+    for name, item in inspect.signature(verb).parameters.items():
+        if name in ("ws", "progress"):
+            continue
+        if item.kind is item.VAR_KEYWORD:
+            flags += _settings()
+            readers[""] = lambda context, given: _given_settings(given)
+        elif hints[name] in (Config, Demand):
+            flags += [*_bases(), *_settings()]
+            readers[name] = _config
+        else:
+            flag, readers[name] = _flag(item, hints[name], says.get(name, ""))
+            flags.append(flag)
+    return [*flags, _option("as_json", bool, False, "Print JSON.", "--json")], readers
 
 
-@dataset.command("list")
-def dataset_list(context: typer.Context, as_json: Json = False) -> None:
-    """List all datasets."""
-    _print(datasets.list(_ws(context)), as_json)
+def _said(verb: Callable[..., Any]) -> dict[str, str]:
+    """Return a docstring's first paragraph under '', and what it says of each argument."""
+    text = inspect.getdoc(verb) or ""
+    says = {"": " ".join(text.split("\n\n")[0].split())}
+    block = re.search(r"Args:\n((?: {4}.*\n?|\n)+)", text)
+    for entry in re.split(r"\n(?=\w)", textwrap.dedent(block[1])) if block else []:
+        name, _, words = entry.partition(":")
+        says[name.strip()] = " ".join(words.split())
+    return says
 
 
-@dataset.command("versions")
-def dataset_versions(context: typer.Context, name: str, as_json: Json = False) -> None:
-    """List the versions of a dataset."""
-    _print(datasets.versions(_ws(context), name), as_json)
-
-
-@dataset.command("preview")
-def dataset_preview(
-    context: typer.Context,
-    name: str,
-    n_rows: Annotated[int, typer.Option(help="How many rows.")] = 3,
-    as_json: Json = False,
-) -> None:
-    """Show the first rows of a dataset."""
-    _print(datasets.preview(_ws(context), name, n_rows=n_rows), as_json)
-
-
-@dataset.command("delete")
-def dataset_delete(context: typer.Context, name: str) -> None:
-    """Remove a dataset that no job was trained on."""
-    datasets.delete(_ws(context), name)
-
-
-@model.command("list")
-def model_list(context: typer.Context, as_json: Json = False) -> None:
-    """List the catalogue and what is already here."""
-    from ftlab_kit import models
-
-    _print(models.list(_ws(context)), as_json)
-
-
-@model.command("get")
-def model_get(context: typer.Context, name: str, as_json: Json = False) -> None:
-    """Show one model."""
-    from ftlab_kit import models
-
-    _print(models.get(_ws(context), name), as_json)
-
-
-@model.command("pull")
-def model_pull(context: typer.Context, name: str, as_json: Json = False) -> None:
-    """Fetch a model's weights into the workspace."""
-    from ftlab_kit import models
-
-    _print(models.pull(_ws(context), name), as_json)
-
-
-@model.command("add")
-def model_add(context: typer.Context, name: str, path: Path, as_json: Json = False) -> None:
-    """Register a folder with safetensors, or a GGUF file."""
-    from ftlab_kit import models
-
-    _print(models.add(_ws(context), name, path), as_json)
-
-
-@model.command("delete")
-def model_delete(context: typer.Context, name: str) -> None:
-    """Remove a model's files."""
-    from ftlab_kit import models
-
-    models.delete(_ws(context), name)
-
-
-@model.command("memory")
-@_with_settings
-def model_memory(context: typer.Context, as_json: Json = False, **settings: Any) -> None:
-    """Estimate the memory that a job with these settings takes, in GiB at 16 bits."""
-    from ftlab_kit import models
-
-    _print(models.memory(_ws(context), Config(**settings)), as_json)
-
-
-@config.command("show")
-def config_show(as_json: Json = False) -> None:
-    """List every setting with default, unit, bounds and help."""
-    found = configs.settings()
-    if as_json:
-        print(json.dumps(found, indent=2))
-        return
-    table = Table("setting", "default", "unit", "live", "help", box=None)
-    for item in found:
-        live = "yes" if item["live"] else ""
-        table.add_row(item["name"], show(item["default"]), item["unit"], live, item["help"])
-    Out.print(table)
-
-
-@config.command("save")
-@_with_settings
-def config_save(
-    context: typer.Context,
-    name: str,
-    preset: Annotated[str | None, typer.Option(help=" or ".join(configs.PRESETS))] = None,
-    **settings: Any,
-) -> None:
-    """Keep settings under a name."""
-    made = configs.preset(preset, **settings) if preset else Config(**settings)
-    configs.save(_ws(context), name, made)
-
-
-@config.command("get")
-def config_get(context: typer.Context, name: str) -> None:
-    """Print a saved config as JSON."""
-    print(configs.get(_ws(context), name).model_dump_json(indent=2))
-
-
-@config.command("list")
-def config_list(context: typer.Context, as_json: Json = False) -> None:
-    """List all saved configs."""
-    found = configs.list(_ws(context))
-    if as_json:
-        print(json.dumps({name: item.model_dump() for name, item in found.items()}, indent=2))
+def _flag(item: inspect.Parameter, hint: Any, words: str) -> tuple[inspect.Parameter, Reader]:
+    """Return an argument or option for a verb's parameter, and how its value is read."""
+    is_argument = item.kind is not item.KEYWORD_ONLY
+    if _origin(hint) is Mapping:
+        flag = _option(item.name, list[str] | None, None, "name=value; repeatable.", "-p")
+        return flag, lambda _, given: dict(_pair(text) for text in given[item.name] or [])
+    if _origin(hint) is Sequence:
+        default = ",".join(item.default)
+        flag = _option(item.name, str, default, f"{words} With commas between.")
+        return flag, lambda _, given: given[item.name].split(",")
+    choices = typing.get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    simple = [kind for kind in choices if kind in SIMPLE]
+    is_number_too = len(simple) > 1 and int in simple or {DatasetVersion, Job, Model} & {*choices}
+    kind: Any = Path if Path in simple else str if str in simple else simple[0]
+    default = item.default
+    if is_argument and default is item.empty:
+        what = Annotated[kind, typer.Argument(help=words)]
+        flag = inspect.Parameter(item.name, item.KEYWORD_ONLY, annotation=what)
     else:
-        Out.print("\n".join(found) or "none")
+        kind = kind | None if default is None else kind
+        flag = _option(item.name, kind, default, words)
+
+    def read(_: typer.Context, given: dict[str, Any]) -> Any:
+        value = given[item.name]
+        is_number = is_number_too and isinstance(value, str) and value.isdigit()
+        return int(value) if is_number else value
+
+    return flag, read
 
 
-@config.command("update")
-@_with_settings
-def config_update(context: typer.Context, name: str, **settings: Any) -> None:
-    """Change settings of a saved config."""
-    configs.update(_ws(context), name, **settings)
+def _origin(hint: Any) -> Any:
+    choices = typing.get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    return typing.get_origin(choices[0])
 
 
-@config.command("delete")
-def config_delete(context: typer.Context, name: str) -> None:
-    """Remove a saved config."""
-    configs.delete(_ws(context), name)
+def _option(name: str, kind: Any, default: Any, words: str, *flags: str) -> inspect.Parameter:
+    shown = default is not None and not isinstance(default, bool)
+    option = Annotated[kind, typer.Option(*flags, help=words, show_default=shown)]
+    by_name = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, by_name, default=default, annotation=option)
 
 
-@job.command("start")
-@_with_settings
-def job_start(
-    context: typer.Context,
-    dataset: Annotated[str, typer.Argument(help="Name of the dataset.")],
-    saved: Annotated[str | None, typer.Option("--config", help="A saved config.")] = None,
-    held_out: Annotated[float, typer.Option(help="Share of rows held out; 0 for none.")] = 0.1,
-    as_json: Json = False,
-    **settings: Any,
-) -> None:
-    """Start a job and return at once; it goes on without this shell."""
-    from ftlab_kit import trainers
-
-    ws = _ws(context)
-    made = configs.get(ws, saved).but(**settings) if saved else Config(**settings)
-    if held_out:
-        train, side = datasets.split(ws, dataset, held_out=held_out, seed=made.seed)
-        _print(trainers.start(ws, made, train, held_out=side), as_json)
-    else:
-        _print(trainers.start(ws, made, dataset), as_json)
+def _bases() -> Iterator[inspect.Parameter]:
+    """Yield the flags for what a Config starts from."""
+    presets = " or ".join(configs.PRESETS)
+    yield _option("base", str | None, None, "Start from a saved config.", "--config")
+    yield _option("preset", str | None, None, f"Start from a preset: {presets}.")
 
 
-@job.command("preflight")
-@_with_settings
-def job_preflight(
-    context: typer.Context, dataset: str, as_json: Json = False, **settings: Any
-) -> None:
-    """Look at rows, tokens and machine without starting; exit 1 if a check fails."""
-    from ftlab_kit import trainers
-
-    checks = trainers.preflight(_ws(context), Config(**settings), dataset)
-    _print(checks, as_json)
-    if not all(check.is_ok for check in checks):
-        raise typer.Exit(1)
+def _settings() -> Iterator[inspect.Parameter]:
+    """Yield a flag for every setting of a Config."""
+    for item in configs.settings():
+        unit = f" ({item['unit']})" if item["unit"] else ""
+        words = f"{item['help']}{unit}. Default: {show(item['default'])}"
+        yield _option(item["name"], str | None, None, words)
 
 
-@job.command("list")
-def job_list(context: typer.Context, as_json: Json = False) -> None:
-    """List all jobs, the newest first."""
-    from ftlab_kit import trainers
-
-    _print(trainers.list(_ws(context)), as_json)
+def _given_settings(given: dict[str, Any]) -> dict[str, Any]:
+    names = Config.model_fields
+    return {name: given[name] for name in names if given.get(name) is not None}
 
 
-@job.command("status")
-def job_status(context: typer.Context, number: JobId, as_json: Json = False) -> None:
-    """Show a job as it is now."""
-    from ftlab_kit import trainers
-
-    _print(trainers.status(_ws(context), number), as_json)
-
-
-@job.command("wait")
-def job_wait(
-    context: typer.Context,
-    number: JobId,
-    timeout_s: Annotated[float | None, typer.Option(help="Give up after so long.")] = None,
-) -> None:
-    """Follow a job to its end; exit 0 only if it is completed."""
-    from ftlab_kit import trainers
-
-    def progress(found: Job) -> None:
-        Out.print(f"job {found.id} {found.state} step {found.step} of {show(found.total_steps)}")
-
-    found = trainers.wait(_ws(context), number, timeout_s=timeout_s, progress=progress)
-    if found.state != "completed":
-        raise typer.Exit(1)
-
-
-@job.command("cancel")
-def job_cancel(context: typer.Context, number: JobId, as_json: Json = False) -> None:
-    """End a job for good; its checkpoints are kept."""
-    from ftlab_kit import trainers
-
-    _print(trainers.cancel(_ws(context), number), as_json)
-
-
-@job.command("logs")
-def job_logs(context: typer.Context, number: JobId, last: int = 50) -> None:
-    """Print the last lines of what the worker said."""
-    from ftlab_kit import trainers
-
-    print(trainers.logs(_ws(context), number, last=last))
-
-
-@job.command("metrics")
-def job_metrics(context: typer.Context, number: JobId, as_json: Json = False) -> None:
-    """List what was measured at each step."""
-    from ftlab_kit import trainers
-
-    _print(trainers.metrics(_ws(context), number), as_json)
-
-
-@job.command("checkpoints")
-def job_checkpoints(context: typer.Context, number: JobId, as_json: Json = False) -> None:
-    """List the checkpoints that are kept."""
-    from ftlab_kit import trainers
-
-    _print(trainers.checkpoints(_ws(context), number), as_json)
-
-
-@job.command("events")
-def job_events(context: typer.Context, number: JobId, as_json: Json = False) -> None:
-    """List the commands that the job was given."""
-    from ftlab_kit import trainers
-
-    _print(trainers.events(_ws(context), number), as_json)
-
-
-@evaluation.command("run")
-def evaluation_run(
-    context: typer.Context,
-    target: Annotated[str, typer.Argument(help="A model's name, or a job's number.")],
-    dataset: Annotated[str, typer.Argument(help="A dataset's name, or a version's number.")],
-    metrics: Annotated[str, typer.Option(help="Names with commas.")] = "perplexity,bleu",
-    as_json: Json = False,
-) -> None:
-    """Score a model on a dataset."""
-    from ftlab_kit import evaluators
-
-    def progress(what: str, done: int, total: int) -> None:
-        Console(stderr=True).print(f"{what}: {done} of {total} rows")
-
-    found = evaluators.run(
-        _ws(context),
-        int(target) if target.isdigit() else target,
-        int(dataset) if dataset.isdigit() else dataset,
-        metrics=metrics.split(","),
-        progress=progress,
-    )
-    _print(found if as_json else [found], as_json)
-
-
-@evaluation.command("list")
-def evaluation_list(context: typer.Context, as_json: Json = False) -> None:
-    """List all evaluations."""
-    from ftlab_kit import evaluators
-
-    _print(evaluators.list(_ws(context)), as_json)
-
-
-@notebook.command("list")
-def notebook_list(as_json: Json = False) -> None:
-    """List the notebooks."""
-    names = notebooks.list()
-    print(json.dumps(names) if as_json else "\n".join(names))
-
-
-@notebook.command("run")
-def notebook_run(
-    context: typer.Context,
-    name: str,
-    parameter: Annotated[
-        list[str] | None, typer.Option("--parameter", "-p", help="name=value; repeatable.")
-    ] = None,
-) -> None:
-    """Execute a notebook headless in the workspace; exit 2 for a wrong parameter."""
-
-    def progress(done: int, total: int, heading: str, seconds: float) -> None:
-        Out.print(f"cell {done:>2} of {total}  {seconds:6.1f} s  {heading}")
-
-    given = dict(_pair(item) for item in parameter or [])
-    print(notebooks.run(_ws(context), name, given, progress=progress))
+def _config(context: typer.Context, given: dict[str, Any]) -> Config:
+    changes = _given_settings(given)
+    if given["base"]:
+        return configs.get(context.obj(), given["base"]).but(**changes)
+    return configs.preset(given["preset"], **changes) if given["preset"] else Config(**changes)
 
 
 def _pair(text: str) -> tuple[str, str]:
@@ -501,10 +265,48 @@ def _pair(text: str) -> tuple[str, str]:
     return name, value
 
 
+def _tell(*news: Any) -> None:
+    """Say on standard error how far a long verb is."""
+    if isinstance(news[0], Job):
+        job = news[0]
+        words = f"job {job.id} {job.state} step {job.step} of {show(job.total_steps)}"
+    else:
+        words = "  ".join(
+            f"{item:.1f} s" if isinstance(item, float) else str(item) for item in news
+        )
+    print(words, file=sys.stderr)
+
+
+def _show(found: Any, as_json: bool) -> None:
+    """Print what a verb returned: a record or many as a table, all else as it is."""
+    if isinstance(found, Iterator):
+        found = [*found]
+    if as_json or isinstance(found, BaseModel) or (isinstance(found, dict) and found):
+        print(json.dumps(plain(found), indent=2, default=BaseModel.model_dump))
+    elif isinstance(found, Record):
+        table = Table(show_header=False, box=None)
+        for name, value in found.as_dict().items():
+            table.add_row(name, show(value))
+        Out.print(table)
+    elif isinstance(found, list | tuple) and found and isinstance(found[0], Record):
+        names = fields_of(found[0])
+        table = Table(*names, box=None)
+        for row in found:
+            table.add_row(*(show(getattr(row, name)) for name in names))
+        Out.print(table)
+    elif isinstance(found, list | tuple | dict):
+        print("\n".join(json.dumps(plain(item)) for item in found) or "none")
+    elif found is not None:
+        print(found)
+
+
+_commands()
+
+
 def main(arguments: Iterable[str] | None = None) -> None:
     """Run the command line; say an error of the kit in its own words."""
     try:
-        app(args=list(arguments) if arguments is not None else None)
+        app(args=[*arguments] if arguments is not None else None)
     except KitError as error:
         print(error, file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)

@@ -138,7 +138,7 @@ def _explain(error: ValidationError, settings: type[BaseModel] = Config) -> str:
         if item["type"] == "extra_forbidden":
             sentences.append(
                 f"{name!r} is no setting.{nearest(name, settings.model_fields)} "
-                "All settings: ftlab config show."
+                "All settings: ftlab config settings."
             )
         else:
             expected = item["msg"].removeprefix("Value error, ")

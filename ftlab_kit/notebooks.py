@@ -10,29 +10,19 @@ import json
 import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
 from ftlab_kit.errors import ConfigError, JobFailed, NotFound, nearest
+from ftlab_kit.records import Parameter
 from ftlab_kit.workspace import Workspace, now
 
 PACKAGED = Path(__file__).parent / "curriculum"
 FOLDER = PACKAGED if PACKAGED.exists() else Path(__file__).parent.parent / "notebooks"
 TYPES: dict[str, Any] = {"bool": bool, "int": int, "float": float, "str": str}
 TYPES |= {"list": builtins.list, "dict": dict}
-
-
-@dataclass(frozen=True, slots=True)
-class Parameter:
-    """One line of a parameters cell."""
-
-    name: str
-    type: str
-    default: Any
-    help: str
 
 
 def list() -> builtins.list[str]:

@@ -291,3 +291,13 @@ class Evaluation(Record):
     samples: "Rows[Sample]" = field(metadata=LONG)
     seconds: float
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter(Record):
+    """One line of a notebook's parameters cell."""
+
+    name: str
+    type: str
+    default: Any
+    help: str

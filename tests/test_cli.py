@@ -1,3 +1,4 @@
+import inspect
 import json
 import subprocess
 import sys
@@ -6,17 +7,20 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from ftlab_kit import Workspace, cli
+from ftlab_kit import Workspace, cli, datasets
 from ftlab_kit.configs import Config
 from ftlab_kit.records import Job
 from tests.conftest import chats_file
 
 LISTINGS = [
     "dataset list",
+    "dataset rows hues",
+    "notebook list",
+    "notebook parameters template",
     "dataset versions hues",
     "dataset preview hues",
     "model list",
-    "config show",
+    "config settings",
     "config list",
     "job list",
     "job metrics 1",
@@ -102,20 +106,38 @@ def test_every_setting_is_a_flag_of_start():
     assert set(Config.model_fields) <= flags
 
 
+@pytest.mark.parametrize("noun", cli.NOUNS)
+def test_every_verb_of_a_room_is_a_command_with_its_help(noun: str):
+    group = typer.main.get_command(cli.app).commands[noun].commands
+    verbs = {
+        name: verb
+        for name, verb in vars(cli.NOUNS[noun]).items()
+        if inspect.isfunction(verb)
+        and verb.__module__ == cli.NOUNS[noun].__name__
+        and not name.startswith("_")
+    }
+    assert set(group) == set(verbs)
+    for name, verb in verbs.items():
+        first = " ".join((inspect.getdoc(verb) or "").split("\n\n")[0].split())
+        assert group[name].help == first
+
+
 def test_a_job_from_start_to_end(capsys, lab: Workspace):
     settings = "--model tiny --max-steps 2 --effective-batch 4 --threads 1"
-    code, out, _ = run(capsys, lab.root, f"job start hues --held-out 0.3 {settings} --json")
+    train, held_out = datasets.split(lab, "hues", held_out=0.3)
+    command = f"job start {train.id} --held-out {held_out.id} {settings} --json"
+    code, out, _ = run(capsys, lab.root, command)
     assert code == 0
     number = json.loads(out)["id"]
-    code, out, _ = run(capsys, lab.root, f"job wait {number} --timeout-s 120")
+    code, out, err = run(capsys, lab.root, f"job wait {number} --timeout-s 120")
     assert code == 0
-    assert f"job {number} completed step 2 of 2" in out
+    assert f"job {number} completed step 2 of 2" in err
     assert run(capsys, lab.root, f"job cancel {number}")[0] == 1
     assert "checkpoint at step 2" in run(capsys, lab.root, f"job logs {number}")[1]
     command = f"evaluation run {number} hues --metrics perplexity --json"
     code, out, err = run(capsys, lab.root, command)
     assert json.loads(out)["scores"]["perplexity"] > 1000
-    assert "perplexity: 20 of 20 rows" in err
+    assert "perplexity  20  20" in err
 
 
 def test_preflight_exits_1_when_it_refuses(capsys, lab: Workspace):

@@ -23,7 +23,7 @@ LONG = TINY.but(max_steps=2000, save_every_steps=5)
 
 def train_here(ws: Workspace, config: Config, dataset: str = "hues") -> Job:
     """Train in this process: the worker's own main, without a process around it."""
-    job = trainers.enqueue(ws, config, dataset)
+    job = trainers._enqueue(ws, config, dataset)
     worker.main(str(ws.root), job.id)
     return trainers.status(ws, job)
 

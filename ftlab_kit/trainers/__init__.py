@@ -52,7 +52,7 @@ def start(
     Raises:
         InputError: Preflight refuses the job; names every check that failed with its cure.
     """
-    job = enqueue(ws, config, dataset, held_out=held_out)
+    job = _enqueue(ws, config, dataset, held_out=held_out)
     try:
         _launch(ws, job.id)
     except (OSError, subprocess.SubprocessError, KitError) as error:
@@ -62,7 +62,7 @@ def start(
     return status(ws, job)
 
 
-def enqueue(
+def _enqueue(
     ws: Workspace,
     config: Config,
     dataset: DatasetVersion | str | int,

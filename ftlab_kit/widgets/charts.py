@@ -17,7 +17,7 @@ INK = "#767676"  # 4.5 to 1 on white and on black
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 DASHES = ("", "6 3", "2 2", "8 2 2 2", "1 3")
 WIDTH, HEIGHT = 420, 190
-LEFT, RIGHT, TOP, BOTTOM = 52, 84, 24, 30
+LEFT, RIGHT, TOP, BOTTOM = 52, 96, 24, 30
 BUCKETS = 256
 
 Point = tuple[float, float]
@@ -179,16 +179,20 @@ def _tick(value: float) -> str:
 
 
 def _line(frame: _Frame, index: int, series: Series) -> str:
-    colour, dash = COLOURS[index % len(COLOURS)], DASHES[index % len(DASHES)]
+    colour = COLOURS[index % len(COLOURS)]
     where = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in series.points)
-    style = f' stroke-dasharray="{dash}"' if dash else ""
     dots = "".join(
         f'<circle cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="2.5" fill="{colour}">'
         f"<title>{html.escape(series.name)} {show(float(y))} at {x:g}</title></circle>"
         for x, y in (series.points if len(series.points) <= 40 else series.points[-1:])
     )
-    line = f'<polyline fill="none" stroke="{colour}" stroke-width="1.6"{style} points="{where}"/>'
+    line = f'<polyline fill="none" {_stroke(index)} stroke-width="1.6" points="{where}"/>'
     return line + dots
+
+
+def _stroke(index: int) -> str:
+    colour, dash = COLOURS[index % len(COLOURS)], DASHES[index % len(DASHES)]
+    return f'stroke="{colour}"' + (f' stroke-dasharray="{dash}"' if dash else "")
 
 
 def _labels(frame: _Frame, series: Sequence[Series]) -> str:
@@ -200,10 +204,13 @@ def _labels(frame: _Frame, series: Sequence[Series]) -> str:
         floor = place + 24
         item = series[index]
         x = frame.width - RIGHT + 6
+        # words in ink, because a line's colour alone is too faint for text on one of the grounds
         parts.append(
-            f'<text x="{x}" y="{place:.1f}" fill="{COLOURS[index % len(COLOURS)]}">'
+            f'<line x1="{x}" x2="{x + 14}" y1="{place - 4:.1f}" y2="{place - 4:.1f}" '
+            f'{_stroke(index)} stroke-width="3"/>'
+            f'<text x="{x + 18}" y="{place:.1f}" fill="{INK}">'
             f'<tspan font-weight="600">{show(float(item.points[-1][1]))}</tspan>'
-            f'<tspan x="{x}" dy="11">{html.escape(item.name)}</tspan></text>'
+            f'<tspan x="{x + 18}" dy="11">{html.escape(item.name)}</tspan></text>'
         )
     return "".join(parts)
 

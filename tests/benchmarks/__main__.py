@@ -46,7 +46,7 @@ def view(steps: int = 50_000, refreshes: int = 50) -> None:
     with tempfile.TemporaryDirectory() as folder:
         ws = Workspace(Path(folder) / "lab")
         chats = datasets.add(ws, datasets.PUDDLE_AND_PINE)
-        job = trainers.enqueue(ws, Config(model="tiny", max_steps=steps * 2), chats)
+        job = trainers._enqueue(ws, Config(model="tiny", max_steps=steps * 2), chats)
         began = time.perf_counter()
         with ws.store.transaction() as connection:
             rows = [

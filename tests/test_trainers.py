@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -13,9 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from ftlab_kit import Workspace, checkpoints, datasets, device, models, trainers
 from ftlab_kit.configs import Config
-from ftlab_kit.errors import Conflict, InputError, JobFailed
+from ftlab_kit.errors import Conflict, InputError, JobFailed, OutOfRoom
 from ftlab_kit.records import Job
 from ftlab_kit.trainers import control, worker
+from ftlab_kit.workspace import now
 from tests.conftest import TINY, chats_file
 
 LONG = TINY.but(max_steps=2000, save_every_steps=5)
@@ -185,7 +187,7 @@ def test_a_precision_that_this_processor_lacks_is_refused(lab: Workspace):
 
 
 def test_a_job_that_does_not_fit_in_memory_is_refused(lab: Workspace):
-    config = TINY.but(effective_batch=512, micro_batch=512, max_length=1_000_000)
+    config = TINY.but(effective_batch=100_000, micro_batch=100_000)
     with pytest.raises(InputError, match="memory: about .* GiB of .* GiB free"):
         trainers.start(lab, config, "hues")
 
@@ -203,6 +205,13 @@ def test_a_running_job_is_cancelled_and_stays_so(lab: Workspace):
         trainers.cancel(lab, job)
 
 
+def test_a_queued_job_is_cancelled_at_once_and_never_runs(lab: Workspace):
+    job = trainers._enqueue(lab, TINY, "hues")
+    assert trainers.cancel(lab, job).state == "cancelled"
+    worker.main(str(lab.root), job.id)
+    assert trainers.status(lab, job).step == 0
+
+
 def test_a_worker_that_does_not_listen_is_ended_all_the_same(lab: Workspace):
     job = until_running(lab, trainers.start(lab, LONG, "hues"))
     process = worker_of(lab, job)
@@ -211,6 +220,62 @@ def test_a_worker_that_does_not_listen_is_ended_all_the_same(lab: Workspace):
     assert trainers.cancel(lab, job).state == "cancelled"
     assert time.monotonic() - began < 15
     assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 40 MB that can really be full."""
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(tmp_path)], check=False
+    )
+    if done.returncode:
+        pytest.skip("a disk of its own can be mounted by root only")
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+def fill(disk: Path, *, but_bytes: int) -> None:
+    free = shutil.disk_usage(disk).free
+    (disk / "ballast").write_bytes(bytes(max(0, free - but_bytes)))
+
+
+def test_a_disk_without_room_for_checkpoints_refuses_the_job(small_disk: Path):
+    ws = Workspace(small_disk / "lab")
+    datasets.add(ws, chats_file(small_disk / "hues.jsonl"))
+    models.pull(ws, "tiny")
+    with pytest.raises(InputError, match="disk: about .* GiB free. Free some space"):
+        trainers.start(ws, TINY, "hues")
+    assert trainers.list(ws) == ()
+
+
+def test_a_disk_that_fills_up_fails_the_job_and_leaves_no_half_checkpoint(small_disk: Path):
+    ws = Workspace(small_disk / "lab")
+    datasets.add(ws, chats_file(small_disk / "hues.jsonl"))
+    models.pull(ws, "tiny")
+    config = TINY.but(keep_checkpoints=1, max_steps=2, save_every_steps=2)
+    values = {"model": "tiny", "step": 0, "config": config.model_dump(), "created_at": now()}
+    job = ws.store.insert("jobs", state="queued", dataset_version_id=1, **values)
+    fill(small_disk, but_bytes=2_000_000)
+    worker.main(str(ws.root), job)
+    (small_disk / "ballast").unlink()
+    failed = trainers.status(ws, job)
+    assert failed.state == "failed"
+    assert "The disk is full while writing the checkpoint of step 2" in (failed.error or "")
+    assert trainers.checkpoints(ws, job) == ()
+    assert [*(ws.job_folder(job) / "writing").iterdir()] == []
+
+
+def test_a_full_disk_leaves_no_half_dataset_and_no_half_model(small_disk: Path):
+    ws = Workspace(small_disk / "lab")
+    rows = chats_file(small_disk / "hues.jsonl", copies=4000)
+    fill(small_disk, but_bytes=300_000)
+    with pytest.raises(OutOfRoom, match="disk is full while writing the dataset hues"):
+        datasets.add(ws, rows)
+    with pytest.raises(OutOfRoom, match="disk is full while writing the model tiny"):
+        models.pull(ws, "tiny")
+    assert datasets.list(ws) == ()
+    assert [*ws.datasets.iterdir()] == []
+    assert [path for path in ws.models.iterdir() if path.is_dir()] == []
 
 
 def test_a_killed_worker_is_seen_and_said_in_words(lab: Workspace):

@@ -7,7 +7,7 @@ a row keeps its side when rows are added, and equal answers never stand on both 
 
 import builtins
 import hashlib
-import os
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -61,7 +61,7 @@ def add(
     """
     path = _file(path)
     name = name or path.stem
-    partial = ws.datasets / f".{name}-{os.getpid()}.partial"
+    partial = _partial(ws)
     try:
         with room_on_disk(f"the dataset {name}"), partial.open("wb") as kept:
             n_rows, refused, problems = _sift(path, kept)
@@ -112,7 +112,7 @@ def split(
         )
     made = []
     for side, lines in sides.items():
-        partial = ws.datasets / f".{side}-{os.getpid()}.partial"
+        partial = _partial(ws)
         try:
             with room_on_disk(f"the {side} rows"):
                 partial.write_bytes(b"\n".join(lines) + b"\n")
@@ -211,6 +211,11 @@ def _file(path: str | Path) -> Path:
         what = "is a folder" if path.is_dir() else "does not exist"
         raise InputError(f"{path} {what}; expected a JSONL file. Check the path.")
     return path
+
+
+def _partial(ws: Workspace) -> Path:
+    """Return a path that no one else writes to, for rows whose hash is not known yet."""
+    return ws.datasets / f".{uuid.uuid4().hex}.partial"
 
 
 def _read(path: Path) -> Iterator[tuple[bytes, dict[str, Any] | None, Problem | None]]:

@@ -8,7 +8,7 @@ are read, and code that comes with a model is never run.
 
 import importlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -91,8 +91,11 @@ def add(ws: Workspace, name: str, path: str | Path) -> Model:
     return get(ws, name)
 
 
-def pull(ws: Workspace, name: str) -> Model:
+def pull(ws: Workspace, name: str, *, progress: Callable[[str], None] | None = None) -> Model:
     """Fetch a model's weights into the workspace and return it; at once if they are here.
+
+    Args:
+        progress: Called with each source before it is tried.
 
     Raises:
         NotFound: No such model.
@@ -108,7 +111,7 @@ def pull(ws: Workspace, name: str) -> Model:
                 f"The files of model {name!r} are gone. "
                 f"Remove it with models.delete(ws, {name!r}) and add it again."
             )
-        _keep(ws, name, [(source, entry) for source in entry.sources])
+        _keep(ws, name, [(source, entry) for source in entry.sources], progress)
     return get(ws, name)
 
 
@@ -127,7 +130,7 @@ def delete(ws: Workspace, name: str) -> None:
         )
     ws.store.delete("models", id=name)
     if model.path is not None and model.path.is_relative_to(ws.models):
-        shutil.rmtree(model.path, ignore_errors=False)
+        shutil.rmtree(model.path)
 
 
 def memory(ws: Workspace, settings: Demand, *, bytes_per_weight: int = 2) -> Memory:
@@ -148,19 +151,30 @@ def _source(name: str) -> Source:
     return module  # type: ignore[no-any-return]
 
 
-def _keep(ws: Workspace, name: str, origins: Sequence[tuple[str, Any]]) -> None:
-    """Fetch from the first origin that can be had into a folder that appears only when complete."""
+def _keep(
+    ws: Workspace,
+    name: str,
+    origins: Sequence[tuple[str, Any]],
+    progress: Callable[[str], None] | None = None,
+) -> None:
+    """Fetch from the first origin that can be had into a folder that appears only when complete.
+
+    What a broken download left in its hidden folder stays there, so that the next try goes on.
+    """
     folder = ws.models / name.replace("/", "-")
-    partial = ws.models / f".{folder.name}.partial"
     skipped: dict[str, str] = {}
     for source, origin in origins:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        partial = ws.models / f".{folder.name}.{source}.partial"
+        partial.mkdir(parents=True, exist_ok=True)
+        if progress:
+            progress(f"{name}: fetching from {source}")
         try:
             with room_on_disk(f"the model {name}"):
                 _source(source).fetch(origin, partial)
         except Unavailable as error:
             skipped[source] = str(error)
+            if not any(partial.iterdir()):
+                partial.rmdir()
             continue
         except KitError:
             shutil.rmtree(partial)
@@ -169,7 +183,6 @@ def _keep(ws: Workspace, name: str, origins: Sequence[tuple[str, Any]]) -> None:
         partial.rename(folder)
         _remember(ws, name, source, folder, skipped)
         return
-    shutil.rmtree(partial, ignore_errors=True)
     reasons = " ".join(f"{source}: {why}" for source, why in skipped.items())
     raise Unavailable(
         f"Model {name!r} can't be had from any of its sources. {reasons} "
@@ -210,5 +223,6 @@ def _record(ws: Workspace, entry: Entry, row: dict[str, Any] | None) -> Model:
         hub_id=entry.hub_id,
         is_here=is_here,
         source=row["source"] if row and is_here else None,
+        skipped=row["facts"]["skipped"] if row and is_here else {},
         path=path if is_here else None,
     )

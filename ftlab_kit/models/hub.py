@@ -1,5 +1,6 @@
 """The Hugging Face hub. A hub that can't be reached costs five seconds, not minutes."""
 
+import shutil
 import threading
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -31,6 +32,7 @@ def fetch(origin: Entry, folder: Path) -> None:
         snapshot_download(
             origin.hub_id, local_dir=folder, allow_patterns=FILES, etag_timeout=PATIENCE_S
         )
+        shutil.rmtree(folder / ".cache", ignore_errors=True)  # the client's notes, to go on from
     except HfHubHTTPError as error:
         refused = error.response is not None and error.response.status_code in (401, 403)
         cure = " Accept its licence on the hub and log in with: hf auth login." if refused else ""

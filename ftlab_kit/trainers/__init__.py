@@ -156,14 +156,17 @@ def cancel(ws: Workspace, job: Job | int) -> Job:
     """
     job_id = status(ws, job).id
     event = control.send(ws, job_id, "cancel")
+    if control.move(ws, job_id, "cancelled", only_from="queued"):
+        control.settle(ws, event, "applied", 0, "before it had begun")
+        return control.read(ws, job_id)
     deadline = time.monotonic() + ASK_S
     while time.monotonic() < deadline:
         if status(ws, job_id).is_over:
             return control.read(ws, job_id)
         time.sleep(POLL_S)
-    _end(control.row(ws, job_id))
-    if control.move(ws, job_id, "cancelled"):
+    if control.move(ws, job_id, "cancelled"):  # first, or the supervisor would call it a failure
         control.settle(ws, event, "applied", control.read(ws, job_id).step, "the worker was ended")
+    _end(control.row(ws, job_id))
     return control.read(ws, job_id)
 
 
@@ -199,8 +202,10 @@ def _launch(ws: Workspace, job_id: int) -> None:
     with room_on_disk(str(folder)):
         folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "ftlab_kit.trainers.supervisor", str(ws.root), str(job_id)]
-    # the model is here already: a worker never asks the hub
-    env = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    # the model is here already: a worker never asks the hub; and one process uses one GPU
+    gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": gpu}
+    env["TOKENIZERS_PARALLELISM"] = "false"
     with (folder / "log.txt").open("ab") as log:
         subprocess.run(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, check=True
@@ -241,17 +246,3 @@ def _group(leader: int) -> builtins.list[psutil.Process]:
         except (psutil.NoSuchProcess, ProcessLookupError):
             continue
     return members
-
-
-__all__ = [
-    "cancel",
-    "checkpoints",
-    "events",
-    "list",
-    "logs",
-    "metrics",
-    "preflight",
-    "start",
-    "status",
-    "wait",
-]

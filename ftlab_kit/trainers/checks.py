@@ -13,6 +13,7 @@ from ftlab_kit.records import Check, DatasetVersion, Rows
 from ftlab_kit.workspace import Workspace
 
 BLIND = 0.05  # share of rows without any trained token that is still borne
+TOKENIZER_GIB = 0.01
 CUT = 0.10  # share of rows whose answers are cut that is still borne
 
 
@@ -33,9 +34,11 @@ def look(ws: Workspace, config: Config, version: DatasetVersion) -> Rows[Check]:
     try:
         rows = encode(ws, tokenizer, version, min(config.max_length, model.context_tokens))
         found = [*_of_tokens(rows, config), _of_ends(rows, tokenizer)]
+        longest = max(len(row.input_ids) for row in rows)
     except DataError as error:
         found = [Check("chat template", False, str(error), "")]
-    return Rows([*found, *_of_machine(ws, config)])
+        longest = config.max_length
+    return Rows([*found, *_of_machine(ws, config.but(max_length=max(8, longest)))])
 
 
 def _of_tokens(rows: list[tokens.Encoded], config: Config) -> list[Check]:
@@ -87,8 +90,9 @@ def _of_machine(ws: Workspace, config: Config) -> list[Check]:
     bytes_per_weight = 4 if found == "fp32" else 2
     need = models.memory(ws, config, bytes_per_weight=bytes_per_weight)
     free = device.free_memory_gib()
-    # a checkpoint holds what is trained with its two moments; one more is written before one goes
-    disk = (config.keep_checkpoints + 2) * need.trained_gib
+    # a checkpoint holds what is trained with its two moments, and a tokenizer; one more is written
+    # before one goes, and the best is kept besides
+    disk = (config.keep_checkpoints + 2) * (need.trained_gib + TOKENIZER_GIB)
     room = shutil.disk_usage(ws.root).free / device.GIB
     return [
         precision,
@@ -101,7 +105,7 @@ def _of_machine(ws: Workspace, config: Config) -> list[Check]:
         Check(
             "disk",
             disk <= room,
-            f"about {disk:.1f} GiB of {room:.1f} GiB free",
+            f"about {disk:.2g} GiB of {room:.2g} GiB free",
             "Free some space, or keep fewer checkpoints with keep_checkpoints.",
         ),
     ]

@@ -48,9 +48,11 @@ def record(found: dict[str, Any]) -> Job:
     return Job(**{key: value for key, value in found.items() if key not in HIDDEN})
 
 
-def move(ws: Workspace, job_id: int, state: str, **values: Any) -> bool:
+def move(
+    ws: Workspace, job_id: int, state: str, *, only_from: str | None = None, **values: Any
+) -> bool:
     """Change a job's state if the table allows it from the present one; return whether it did."""
-    before = [old for old, new in NEXT.items() if state in new]
+    before = [old for old, new in NEXT.items() if state in new and only_from in (None, old)]
     if state in OVER:
         values["finished_at"] = now()
     return bool(ws.store.update("jobs", {"id": job_id, "state": before}, state=state, **values))

@@ -1,6 +1,7 @@
 """Supervised fine-tuning: TRL's SFTTrainer with our row order, answer loss and checkpoints."""
 
 import math
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from peft import LoraConfig
 from trl import SFTConfig, SFTTrainer
 
 from ftlab_kit.configs import Config
+from ftlab_kit.errors import OutOfRoom, room_on_disk
 from ftlab_kit.models import likelihood
 from ftlab_kit.models.tokens import IGNORED, Encoded
 from ftlab_kit.trainers.order import LengthOrder
@@ -85,9 +87,15 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         return values
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        # past TRL's own, which writes a model card into every checkpoint
-        transformers.Trainer._save_checkpoint(self, model, trial)
-        self.seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        try:
+            with room_on_disk(f"the checkpoint of step {self.state.global_step}"):
+                # past TRL's own, which writes a model card into every checkpoint
+                transformers.Trainer._save_checkpoint(self, model, trial)
+        except OutOfRoom:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        self.seal(folder)
 
 
 def arguments(config: Config, folder: Path, *, n_rows: int, precision: str) -> SFTConfig:

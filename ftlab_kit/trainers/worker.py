@@ -12,7 +12,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from importlib.metadata import version
+from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +219,7 @@ def _sealer(
         "config": config.model_dump(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        "libraries": {name: version_of(name) for name in LIBRARIES},
+        "libraries": {name: installed(name) for name in LIBRARIES},
     }
 
     def seal(written: Path) -> None:
@@ -229,11 +229,6 @@ def _sealer(
         say(f"checkpoint at step {step}")
 
     return seal
-
-
-def version_of(library: str) -> str:
-    """Return the installed version of a library."""
-    return version(library)
 
 
 def _trained(model: Any) -> int:

@@ -95,8 +95,14 @@ def alt(title: str, series: Sequence[Series], *, unit: str = "steps") -> str:
     return f"{title}: {'; '.join(said)} over {last:g} {unit}"
 
 
-def lines(title: str, series: Sequence[Series], *, unit: str = "steps") -> str:
-    """Return a line chart as SVG text; the x axis is labelled with the unit."""
+def lines(
+    title: str, series: Sequence[Series], *, unit: str = "steps", is_live: bool = True
+) -> str:
+    """Return a line chart as SVG text; the x axis is labelled with the unit.
+
+    Args:
+        is_live: Points say their value under the pointer, which a picture in a page can't.
+    """
     width, height = WIDTH, HEIGHT
     shown = [item for item in series if item.points]
     label = html.escape(alt(title, series, unit=unit))
@@ -113,7 +119,7 @@ def lines(title: str, series: Sequence[Series], *, unit: str = "steps") -> str:
     x_ticks = ticks(min(x for x, _ in every), max(x for x, _ in every), whole=True)
     y_ticks = ticks(min(y for _, y in every), max(y for _, y in every))
     frame = _Frame(width, height, (x_ticks[0], x_ticks[-1]), (y_ticks[0], y_ticks[-1]))
-    body = "".join(_line(frame, index, item) for index, item in enumerate(shown))
+    body = "".join(_line(frame, index, item, is_live) for index, item in enumerate(shown))
     return head + _axes(frame, x_ticks, y_ticks, unit) + body + _labels(frame, shown) + "</svg>"
 
 
@@ -178,13 +184,15 @@ def _tick(value: float) -> str:
     return f"{value:.1e}".replace("e-0", "e-") if abs(value) < 0.001 else f"{value:.4g}"
 
 
-def _line(frame: _Frame, index: int, series: Series) -> str:
+def _line(frame: _Frame, index: int, series: Series, is_live: bool) -> str:
     colour = COLOURS[index % len(COLOURS)]
     where = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in series.points)
+    few = series.points if len(series.points) <= 40 else series.points[-1:]
     dots = "".join(
         f'<circle cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="2.5" fill="{colour}">'
         f"<title>{html.escape(series.name)} {show(float(y))} at {x:g}</title></circle>"
-        for x, y in (series.points if len(series.points) <= 40 else series.points[-1:])
+        for x, y in few
+        if is_live or len(few) == 1
     )
     line = f'<polyline fill="none" {_stroke(index)} stroke-width="1.6" points="{where}"/>'
     return line + dots
@@ -217,7 +225,7 @@ def _labels(frame: _Frame, series: Sequence[Series]) -> str:
 
 def figure(title: str, series: Sequence[Series], *, unit: str = "steps") -> str:
     """Return a chart as it stays in a saved notebook: a picture, its words, and its data."""
-    picture = base64.b64encode(lines(title, series, unit=unit).encode()).decode()
+    picture = base64.b64encode(lines(title, series, unit=unit, is_live=False).encode()).decode()
     words = html.escape(alt(title, series, unit=unit), quote=True)
     return (
         f'<img alt="{words}" src="data:image/svg+xml;base64,{picture}"/>'

@@ -3,13 +3,14 @@
 A verb's arguments become arguments, its keywords flags, its docstring the help, and a Config a flag
 for every setting. Nothing is said twice, and no command can drift from its verb.
 
-Exit codes: 0 done; 1 refused, failed or not found; 2 a wrong flag, setting, parameter or file.
+Exit codes: 0 done; 1 refused, failed or not found; 2 a wrong flag, setting or parameter.
 Whatever a command shows, --json prints it as JSON.
 """
 
 import functools
 import inspect
 import json
+import math
 import re
 import sys
 import textwrap
@@ -27,7 +28,7 @@ from rich.table import Table
 
 from ftlab_kit import configs, datasets, evaluators, models, notebooks, trainers
 from ftlab_kit.configs import Config
-from ftlab_kit.errors import InputError, KitError
+from ftlab_kit.errors import ConfigError, KitError
 from ftlab_kit.models.memory import Demand
 from ftlab_kit.records import DatasetVersion, Job, Model, Record, fields_of, plain, show
 from ftlab_kit.workspace import Workspace
@@ -41,10 +42,12 @@ NOUNS: dict[str, ModuleType] = {
     "notebook": notebooks,
 }
 # verbs whose answer can be a no: what is a yes
-YES: dict[Any, Callable[[Any], bool]] = {
-    datasets.validate: lambda report: report.n_refused == 0,
-    trainers.preflight: lambda checks: all(check.is_ok for check in checks),
-    trainers.wait: lambda job: job.state == "completed",
+YES: dict[Any, Callable[[Any, dict[str, Any]], bool]] = {
+    datasets.validate: lambda report, _: report.n_refused == 0,
+    trainers.preflight: lambda checks, _: all(check.is_ok for check in checks),
+    trainers.wait: lambda job, asked: (
+        job.state == "completed" or job.step >= (asked["until_step"] or math.inf)
+    ),
 }
 SIMPLE = (bool, int, float, str, Path)
 # from what typer parsed to what a verb takes
@@ -54,7 +57,9 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__
 )
 # a pipe has no width; a table that was cut to 80 columns is of no use there
-Out = Console(width=None if sys.stdout.isatty() else 200)
+Out = Console(
+    width=None if sys.stdout.isatty() else 200, markup=False, emoji=False, highlight=False
+)
 
 
 @app.callback()
@@ -83,15 +88,17 @@ def quickstart(
         spent[heading] = spent.get(heading, 0.0) + seconds
         Out.print(f"cell {done:>2} of {total}  {seconds:6.1f} s  {heading}")
 
-    before_jobs = {item.id for item in trainers.list(ws)}
+    known = {item.id for item in evaluators.list(ws)}
     copy = notebooks.run(
         ws,
         "00_quickstart",
-        {key: value for key, value in given.items() if value},
+        {key: value for key, value in given.items() if value not in (None, "")},
         progress=progress,
     )
-    done = next(item for item in trainers.list(ws) if item.id not in before_jobs)
-    before, after = [*evaluators.list(ws)][-2:]
+    made = [item for item in evaluators.list(ws) if item.id not in known]
+    after = next(item for item in made if item.job_id is not None)
+    before = next(item for item in made if item.job_id is None)
+    done = trainers.status(ws, after.job_id or 0)
     speeds = [item.tokens_per_s for item in trainers.metrics(ws, done) if item.tokens_per_s]
     table = Table("", "before", "after", box=None)
     for name in before.scores:
@@ -145,7 +152,7 @@ def _command(verb: Callable[..., Any]) -> Callable[..., None]:
             filled["progress"] = _tell
         result = verb(**filled)
         _show(result, as_json)
-        if not YES.get(verb, lambda _: True)(result):
+        if verb in YES and not YES[verb](result, filled):
             raise typer.Exit(1)
 
     command.__doc__ = _said(verb)[""]
@@ -261,7 +268,7 @@ def _config(context: typer.Context, given: dict[str, Any]) -> Config:
 def _pair(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals:
-        raise InputError(f"The parameter {text!r} has no '='; expected name=value.")
+        raise ConfigError(f"The parameter {text!r} has no '='; expected name=value.")
     return name, value
 
 
@@ -309,7 +316,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
         app(args=[*arguments] if arguments is not None else None)
     except KitError as error:
         print(error, file=sys.stderr)
-        sys.exit(2 if isinstance(error, InputError) else 1)
+        sys.exit(2 if isinstance(error, ConfigError) else 1)
 
 
 if __name__ == "__main__":

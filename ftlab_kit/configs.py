@@ -109,6 +109,12 @@ class Config(BaseModel):
             )
         return config
 
+    @property
+    def rows_at_once(self) -> int:
+        """The micro-batch: what is set, or the largest divisor of the effective batch up to 8."""
+        divisors = (size for size in range(1, 9) if self.effective_batch % size == 0)
+        return self.micro_batch or max(divisors)
+
     def but(self, **changes: Any) -> Self:
         """Return this config with some settings changed, checked again."""
         return type(self)(**{**self.model_dump(), **changes})
@@ -187,13 +193,12 @@ def save(ws: Workspace, name: str, config: Config) -> Config:
     """
     if not name.strip():
         raise ConfigError("The config's name is empty; expected a word. Give it a name.")
-    if ws.store.get("configs", name=name):
+    settings = config.model_dump()
+    if not ws.store.insert_new("configs", name=name, settings=settings, created_at=now()):
         raise Conflict(
             f"There is a config {name!r} already. "
             "Change it with configs.update, or take another name."
         )
-    settings = config.model_dump()
-    ws.store.insert("configs", name=name, settings=settings, created_at=now())
     return config
 
 

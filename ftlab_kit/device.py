@@ -4,13 +4,17 @@ Precision is read from the processor's own flags. Without AVX512-bf16 or AMX a p
 bf16 in software, more than ten times slower than fp32, so there it is refused, not tried.
 """
 
+import contextlib
 import os
+from pathlib import Path
+from typing import Any
 
 import psutil
 
 from ftlab_kit.errors import InputError
 
 GIB = 2**30
+CGROUP = Path("/sys/fs/cgroup")
 
 
 def kind() -> str:
@@ -56,37 +60,53 @@ def threads(wanted: int | None = None) -> int:
 
 
 def free_memory_gib() -> float:
-    """Return the free memory of the device that will train, in GiB."""
+    """Return the free memory of the device that will train, in GiB; a container's limit counts."""
     if kind() == "cuda":
         import torch
 
         return float(torch.cuda.mem_get_info()[0]) / GIB
-    return float(psutil.virtual_memory().available) / GIB
+    free = float(psutil.virtual_memory().available)
+    limit, used = (_number(CGROUP / name) for name in ("memory.max", "memory.current"))
+    return (free if limit is None or used is None else min(free, limit - used)) / GIB
+
+
+def _number(path: Path) -> float | None:
+    try:
+        return float(path.read_text())
+    except (OSError, ValueError):  # no such limit here, or "max"
+        return None
 
 
 class Gauge:
     """Memory and utilisation as they are now; None for what this machine does not tell."""
 
     def __init__(self) -> None:
-        """Open the process's own figures, and the first GPU's where one is used."""
+        """Open the process's own figures, and those of the GPU in use where there is one."""
         self._process = psutil.Process()
-        self._gpu = None
+        self._gpu: Any = None
         if kind() == "cuda":
             import pynvml
+            import torch
 
-            pynvml.nvmlInit()
-            self._gpu = pynvml.nvmlDeviceGetHandleByIndex(0)
+            with contextlib.suppress(pynvml.NVMLError):
+                pynvml.nvmlInit()
+                # by its own name: NVML counts GPUs past CUDA_VISIBLE_DEVICES
+                name = f"GPU-{torch.cuda.get_device_properties(0).uuid}"
+                self._gpu = pynvml.nvmlDeviceGetHandleByUUID(name)
 
     def read(self) -> dict[str, float | None]:
         """Return memory_gib of the process, gpu_memory_gib, and gpu_utilisation from 0 to 1."""
-        gpu_memory = gpu_utilisation = None
+        found: dict[str, float | None] = {
+            "memory_gib": self._process.memory_info().rss / GIB,
+            "gpu_memory_gib": None,
+            "gpu_utilisation": None,
+        }
         if self._gpu is not None:
             import pynvml
 
-            gpu_memory = pynvml.nvmlDeviceGetMemoryInfo(self._gpu).used / GIB
-            gpu_utilisation = pynvml.nvmlDeviceGetUtilizationRates(self._gpu).gpu / 100
-        return {
-            "memory_gib": self._process.memory_info().rss / GIB,
-            "gpu_memory_gib": gpu_memory,
-            "gpu_utilisation": gpu_utilisation,
-        }
+            with contextlib.suppress(pynvml.NVMLError):
+                found["gpu_memory_gib"] = pynvml.nvmlDeviceGetMemoryInfo(self._gpu).used / GIB
+            with contextlib.suppress(pynvml.NVMLError):  # a slice of a GPU has none
+                rates = pynvml.nvmlDeviceGetUtilizationRates(self._gpu)
+                found["gpu_utilisation"] = rates.gpu / 100
+        return found

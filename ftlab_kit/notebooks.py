@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from ftlab_kit.configs import Config
 from ftlab_kit.errors import ConfigError, JobFailed, NotFound, nearest
 from ftlab_kit.records import Parameter
 from ftlab_kit.workspace import Workspace, now
@@ -75,6 +76,8 @@ def check(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
                 f"Notebook {name} has no parameter {key!r}.{nearest(key, known)} "
                 f"It has {', '.join(known)}."
             )
+        if key == "workspace":
+            raise ConfigError("The workspace is no parameter here; open it with --workspace.")
         kind = known[key].type
         adapter = TypeAdapter(TYPES[kind])
         is_json = isinstance(value, str) and kind in ("list", "dict")
@@ -85,6 +88,8 @@ def check(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
                 f"Parameter {key} of notebook {name} is {value!r}; expected {kind}, "
                 f"such as {known[key].default!r}."
             ) from None
+    # what is a setting too has its bounds there
+    Config(**{key: value for key, value in checked.items() if key in Config.model_fields})
     return checked
 
 
@@ -113,6 +118,7 @@ def run(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         import papermill
+        from nbclient.exceptions import CellTimeoutError, DeadKernelError
         from papermill.exceptions import PapermillExecutionError
 
         engine = _engine(progress)
@@ -129,11 +135,16 @@ def run(
                 extra_arguments=["--IPKernelApp.log_level=ERROR"],
             )
         except PapermillExecutionError as error:
-            raise JobFailed(
-                f"Notebook {name} failed in cell {error.cell_index}: {error.ename}: {error.evalue} "
-                f"The executed copy shows where: {copy}"
-            ) from None
+            words = f"in cell {error.cell_index}: {error.ename}: {error.evalue}"
+            raise JobFailed(_failed(name, words, copy)) from None
+        except (DeadKernelError, CellTimeoutError) as error:
+            words = f"({type(error).__name__}): {str(error).splitlines()[0]}"
+            raise JobFailed(_failed(name, words, copy)) from None
     return copy
+
+
+def _failed(name: str, words: str, copy: Path) -> str:
+    return f"Notebook {name} failed {words} The executed copy shows where: {copy}"
 
 
 def _engine(progress: Callable[[int, int, str, float], None] | None) -> str:

@@ -96,7 +96,6 @@ class Rows(tuple[R, ...], Generic[R]):
 class Dataset(Record):
     """A named dataset; its rows stand in versions."""
 
-    id: int
     name: str
     n_versions: int
     created_at: datetime

@@ -4,13 +4,14 @@ SQLAlchemy Core on SQLite. Every writing transaction is BEGIN IMMEDIATE with a 3
 mode: two writers queue, a reader never waits, and "database is locked" does not occur. (A plain
 BEGIN that reads first and writes later can't wait for the lock: SQLite refuses it at once.)
 
-A schema change is a new function at the end of MIGRATIONS; a workspace made by an older kit is
-brought up to date when it is opened, one made by a newer kit is refused.
+TABLES is today's schema, and what a new workspace gets. A schema change is also a new function at
+the end of MIGRATIONS, for the workspaces that exist: one made by an older kit is brought up to date
+when it is opened, one made by a newer kit is refused.
 """
 
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -56,18 +57,11 @@ TABLES = sa.MetaData()
 sa.Table("schema", TABLES, sa.Column("version", sa.Integer, nullable=False))
 
 sa.Table(
-    "datasets",
-    TABLES,
-    _id(),
-    sa.Column("name", sa.String, nullable=False, unique=True),
-    _time("created_at"),
-)
-
-sa.Table(
     "dataset_versions",
     TABLES,
     _id(),
-    _of("dataset_id", "datasets"),
+    sa.Column("key", sa.String, nullable=False, unique=True),
+    sa.Column("dataset", sa.String, nullable=False, index=True),
     sa.Column("side", sa.String, nullable=False),
     sa.Column("n_rows", sa.Integer, nullable=False),
     sa.Column("n_refused", sa.Integer, nullable=False),
@@ -75,7 +69,7 @@ sa.Table(
     sa.Column("path", sa.String, nullable=False),
     _of("parent_id", "dataset_versions", nullable=True),
     _time("created_at"),
-    sa.UniqueConstraint("dataset_id", "side", "content_sha256", "parent_id"),
+    _time("added_at"),
 )
 
 sa.Table(
@@ -183,8 +177,7 @@ sa.Table(
 
 
 def m001_first(connection: sa.Connection) -> None:
-    """The tables of the first release."""
-    TABLES.create_all(connection)
+    """The first release: there is nothing older to change."""
 
 
 MIGRATIONS: list[Callable[[sa.Connection], None]] = [m001_first]
@@ -206,20 +199,11 @@ class Store:
         sa.event.listen(engine, "begin", _begin)
         self._reader = engine
         self._writer = engine.execution_options(immediate=True)
-        try:
-            with FileLock(f"{path}.lock"):
+        with ExitStack() as undo:
+            undo.callback(engine.dispose)
+            with FileLock(f"{path}.lock"), _in_words(path):
                 _migrate(self._writer, path)
-        except (sa.exc.DatabaseError, sqlite3.DatabaseError) as error:
-            engine.dispose()
-            if "not a database" in str(error):
-                raise InputError(
-                    f"{path} is not a database. Expected the store of a workspace. "
-                    "Move the file away, or open another folder as the workspace."
-                ) from error
-            raise
-        except Conflict:
-            engine.dispose()
-            raise
+            undo.pop_all()
 
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
@@ -228,22 +212,20 @@ class Store:
         Raises:
             OutOfRoom: The disk is full; nothing of the transaction is kept.
         """
-        try:
-            with self._writer.begin() as connection:
-                yield connection
-        except sa.exc.OperationalError as error:
-            if "full" not in str(error.orig):
-                raise
-            raise OutOfRoom(
-                f"The disk is full while writing {self.path}; nothing was kept of it. "
-                "Free some space, then try again."
-            ) from error
+        with _in_words(self.path), self._writer.begin() as connection:
+            yield connection
 
     def insert(self, table: str, **values: Any) -> int:
         """Add a row and return its id (its row number where the table has no id)."""
         with self.transaction() as connection:
             result = connection.execute(sa.insert(TABLES.tables[table]).values(**values))
             return int(result.lastrowid)
+
+    def insert_new(self, table: str, **values: Any) -> bool:
+        """Add a row unless one with its key is there already; return whether it was added."""
+        statement = insert_or_update(TABLES.tables[table]).values(**values).on_conflict_do_nothing()
+        with self.transaction() as connection:
+            return bool(connection.execute(statement).rowcount)
 
     def upsert(self, table: str, key: Mapping[str, Any], **values: Any) -> None:
         """Write values into the row with this primary key; add it if missing."""
@@ -303,6 +285,25 @@ class Store:
         self._reader.dispose()
 
 
+@contextmanager
+def _in_words(path: Path) -> Iterator[None]:
+    """Say in the kit's words what SQLite says of a full disk, or of a file that is no database."""
+    try:
+        yield
+    except (sa.exc.DatabaseError, sqlite3.DatabaseError) as error:
+        if "disk is full" in str(error):
+            raise OutOfRoom(
+                f"The disk is full while writing {path}; nothing was kept of it. "
+                "Free some space, then try again."
+            ) from error
+        if "not a database" in str(error):
+            raise InputError(
+                f"{path} is not a database. Expected the store of a workspace. "
+                "Move the file away, or open another folder as the workspace."
+            ) from error
+        raise
+
+
 def _match(table: sa.Table, where: Mapping[str, Any]) -> list[sa.ColumnElement[bool]]:
     return [
         table.c[name].in_(value) if isinstance(value, (list, tuple)) else table.c[name] == value
@@ -336,7 +337,9 @@ def _migrate(engine: sa.Engine, path: Path) -> None:
                 f"{path} has schema version {version}; this kit knows versions up to "
                 f"{len(MIGRATIONS)}. Update the kit: pip install -U ftlab-kit."
             )
-        for migration in MIGRATIONS[version:]:
+        if not known:
+            TABLES.create_all(connection)
+        for migration in MIGRATIONS[version:] if known else ():
             migration(connection)
         if version < len(MIGRATIONS):
             schema = TABLES.tables["schema"]

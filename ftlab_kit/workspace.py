@@ -32,12 +32,12 @@ class Workspace:
             with room_on_disk(str(self.root)):
                 for name in ("datasets", "models", "jobs", "notebooks"):
                     (self.root / name).mkdir(parents=True, exist_ok=True)
+            self.store = Store(self.root / "ftlab.db")
         except (PermissionError, NotADirectoryError) as error:
             raise InputError(
                 f"{self.root} can't be made or written ({error.strerror}). "
                 "Give the path of a folder that you may write."
             ) from error
-        self.store = Store(self.root / "ftlab.db")
 
     @property
     def datasets(self) -> Path:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -59,3 +61,20 @@ def chats_file(path: Path, *, copies: int = 4) -> Path:
     ]
     path.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
     return path
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 40 MB that can really be full."""
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(tmp_path)], check=False
+    )
+    if done.returncode:
+        pytest.skip("a disk of its own can be mounted by root only")
+    yield tmp_path
+    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
+
+
+def fill(disk: Path, *, but_bytes: int) -> None:
+    free = shutil.disk_usage(disk).free
+    (disk / "ballast").write_bytes(bytes(max(0, free - but_bytes)))

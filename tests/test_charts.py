@@ -19,10 +19,22 @@ def luminance(colour: str) -> float:
     return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
-@pytest.mark.parametrize("ground", ["#ffffff", "#000000"])
-def test_text_reads_on_white_and_on_black(ground: str):
-    low, high = sorted([luminance(charts.INK), luminance(ground)])
+def test_a_still_picture_reads_on_the_ground_that_it_brings():
+    low, high = sorted([luminance(charts.STILL), luminance(charts.GROUND)])
     assert (high + 0.05) / (low + 0.05) >= 4.5
+    assert f'fill="{charts.GROUND}"' in charts.lines("loss", LOSS, is_live=False)
+
+
+def test_a_live_picture_takes_the_front_ends_own_colour():
+    assert charts.STILL not in charts.lines("loss", LOSS)
+    assert 'fill="currentColor"' in charts.lines("loss", LOSS)
+
+
+@pytest.mark.parametrize("ground", ["#ffffff", "#111111"])
+@pytest.mark.parametrize("colour", charts.COLOURS[:2])
+def test_lines_are_seen_on_both_of_jupyters_grounds(ground: str, colour: str):
+    low, high = sorted([luminance(colour), luminance(ground)])
+    assert (high + 0.05) / (low + 0.05) >= 3
 
 
 def test_the_alt_text_is_made_from_the_data():

@@ -67,7 +67,7 @@ def test_validate_exits_1_on_a_bad_line(capsys, tmp_path: Path):
 @pytest.mark.parametrize(
     ("command", "code", "words"),
     [
-        ("dataset add none.jsonl", 2, "does not exist; expected a JSONL file"),
+        ("dataset add none.jsonl", 1, "does not exist; expected a JSONL file"),
         ("job start hues --learning-rate fast", 2, "learning_rate is 'fast'; expected a number"),
         ("job status 10000", 1, "There is no job 10000"),
         ("model get tinny", 1, "Did you mean 'tiny'"),
@@ -75,6 +75,8 @@ def test_validate_exits_1_on_a_bad_line(capsys, tmp_path: Path):
         ("notebook run template -p learning=3", 2, "has no parameter 'learning'"),
         ("notebook run template -p max_steps=many", 2, "max_steps of notebook template is 'many'"),
         ("notebook run template -p max_steps", 2, "has no '='"),
+        ("notebook run template -p max_steps=0", 2, "max_steps is 0; expected greater than"),
+        ("notebook run template -p workspace=/x", 2, "open it with --workspace"),
     ],
 )
 def test_an_error_is_one_sentence_and_an_exit_code(
@@ -84,6 +86,19 @@ def test_an_error_is_one_sentence_and_an_exit_code(
     assert found == code
     assert words in err
     assert "Traceback" not in err
+
+
+def test_what_people_write_is_printed_as_it_is(capsys, tmp_path: Path):
+    chat = [
+        {"role": "user", "content": "see [/INST] :smile: [bold]here"},
+        {"role": "assistant", "content": "ok"},
+    ]
+    path = tmp_path / "odd.jsonl"
+    path.write_text(json.dumps({"messages": chat}))
+    run(capsys, tmp_path / "lab", f"dataset add {path}")
+    assert (
+        "see [/INST] :smile: [bold]here" in run(capsys, tmp_path / "lab", "dataset preview odd")[1]
+    )
 
 
 def test_an_unknown_flag_exits_2(capsys, lab: Workspace):
@@ -132,6 +147,7 @@ def test_a_job_from_start_to_end(capsys, lab: Workspace):
     code, out, err = run(capsys, lab.root, f"job wait {number} --timeout-s 120")
     assert code == 0
     assert f"job {number} completed step 2 of 2" in err
+    assert run(capsys, lab.root, f"job wait {number} --until-step 1")[0] == 0
     assert run(capsys, lab.root, f"job cancel {number}")[0] == 1
     assert "checkpoint at step 2" in run(capsys, lab.root, f"job logs {number}")[1]
     command = f"evaluation run {number} hues --metrics perplexity --json"

@@ -43,6 +43,17 @@ def test_a_command_waits_in_the_mailbox_until_it_is_settled(ws: Workspace, queue
     assert (settled.state, settled.step) == ("applied", 3)
 
 
+@pytest.mark.parametrize(("end", "outcome"), [("cancelled", "applied"), ("completed", "refused")])
+def test_a_command_that_comes_too_late_is_settled_with_the_job(
+    ws: Workspace, queued: int, end: str, outcome: str
+):
+    control.move(ws, queued, "running")
+    control.send(ws, queued, "cancel")
+    control.move(ws, queued, end)
+    (event,) = control.events(ws, queued)
+    assert (event.state, event.note) == (outcome, f"the job is {end}")
+
+
 @pytest.mark.parametrize("state", control.OVER)
 def test_a_job_that_is_over_takes_no_command(ws: Workspace, queued: int, state: str):
     ws.store.update("jobs", {"id": queued}, state=state)

@@ -1,4 +1,5 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,20 @@ def test_other_content_is_a_new_version_with_its_parent(ws: Workspace, tmp_path:
     second = datasets.add(ws, path)
     assert second.parent_id == first.id
     assert datasets.get(ws, "hues") == second
+
+
+def test_the_name_stands_for_what_was_added_last(ws: Workspace, tmp_path: Path):
+    first = datasets.add(ws, chats_file(tmp_path / "hues.jsonl"))
+    datasets.add(ws, chats_file(tmp_path / "hues.jsonl", copies=5))
+    datasets.add(ws, chats_file(tmp_path / "hues.jsonl"))
+    assert datasets.get(ws, "hues") == first
+
+
+def test_many_at_once_make_one_dataset(ws: Workspace, tmp_path: Path):
+    path = chats_file(tmp_path / "hues.jsonl")
+    with ThreadPoolExecutor(6) as pool:
+        made = [*pool.map(lambda _: datasets.add(ws, path), range(6))]
+    assert set(made) == {datasets.get(ws, "hues")}
 
 
 def test_other_keys_of_a_row_are_kept(ws: Workspace, tmp_path: Path):

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from ftlab_kit import Workspace, datasets, evaluators, models
+from ftlab_kit import Workspace, checkpoints, datasets, evaluators, models
 from ftlab_kit.errors import ConfigError, Conflict, InputError, NotFound
 from ftlab_kit.evaluators import bleu
 from ftlab_kit.models import generation, tokens, weights
@@ -87,9 +87,20 @@ def test_an_unknown_target_is_not_found_and_leaves_nothing(lab: Workspace):
     before = len(evaluators.list(lab))
     with pytest.raises(NotFound, match="There is no model 'none'"):
         evaluators.run(lab, "none", "hues")
-    with pytest.raises(NotFound, match="has no checkpoint yet"):
+    with pytest.raises(NotFound, match="There is no job 10000"):
         evaluators.run(lab, 10_000, "hues")
     assert len(evaluators.list(lab)) == before
+
+
+def test_a_damaged_checkpoint_is_not_scored(lab: Workspace, job: Job):
+    path = checkpoints.get(lab, job.id).path / "adapter_model.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    try:
+        with pytest.raises(Conflict, match="can't be trusted: .* has other bytes"):
+            evaluators.run(lab, job, "hues")
+    finally:
+        path.write_bytes(content)
 
 
 def test_answers_do_not_depend_on_their_batch(lab: Workspace):
@@ -107,7 +118,7 @@ def test_answers_do_not_depend_on_their_batch(lab: Workspace):
 def test_a_comparison_shows_scores_and_answers(base: Evaluation, tuned: Evaluation):
     shown = comparison(base, tuned, n_samples=2)
     assert shown._repr_html_().count("<tr>") == 2 + 2 + 2
-    assert "perplexity" in repr(shown)
+    assert "perplexity (less is better)" in repr(shown)
 
 
 def test_evaluations_of_other_rows_are_not_compared(lab: Workspace, base: Evaluation):

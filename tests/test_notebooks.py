@@ -49,7 +49,7 @@ def test_it_has_the_form_of_the_house(name: str):
         for line in source(cell).splitlines()
         if re.match(r"#+ ", line)
     ]
-    assert 20 <= len(found) <= 32
+    assert 20 <= len(found) <= 30
     assert sum(line.startswith("# ") for line in headings) == 1
     assert headings[0].startswith("# ")
     assert sum(line.startswith("## ") for line in headings) >= 5
@@ -186,19 +186,34 @@ def test_a_cell_that_fails_is_named_and_the_copy_written(ws: Workspace, small: P
     assert copy.exists()
 
 
+def test_a_cell_that_takes_too_long_is_ended(ws: Workspace, small: Path):
+    with pytest.raises(JobFailed, match="CellTimeoutError"):
+        notebooks.run(ws, "small", {"seconds": 30}, timeout_s=2)
+
+
+def test_a_kernel_that_dies_is_said_in_words(ws: Workspace, small: Path):
+    with pytest.raises(JobFailed, match="DeadKernelError"):
+        notebooks.run(ws, "small", {"signal": 9})
+
+
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with one small notebook of its own."""
     import nbformat.v4 as nb
 
-    parameters = nb.new_code_cell('workspace: str = ""  # folder\ndivisor: int = 1  # not 0')
+    lines = ['workspace: str = ""  # folder', "divisor: int = 1  # not 0"]
+    lines += ["seconds: int = 0  # to wait", "signal: int = 0  # to the kernel itself"]
+    parameters = nb.new_code_cell("\n".join(lines))
     parameters.metadata["tags"] = ["parameters"]
     book = nb.new_notebook(
         cells=[
             nb.new_markdown_cell("# Small"),
             parameters,
             nb.new_markdown_cell("## End"),
-            nb.new_code_cell("1 / divisor"),
+            nb.new_code_cell(
+                "import os, time\ntime.sleep(seconds)\n"
+                "if signal:\n    os.kill(os.getpid(), signal)\n1 / divisor"
+            ),
         ]
     )
     book.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
@@ -215,6 +230,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             {"epochs": "many"},
             "Parameter epochs of notebook 00_quickstart is 'many'; expected",
         ),
+        ({"epochs": -1}, "epochs is -1.0; expected greater than 0"),
         ({"model": 3}, "Parameter model of notebook 00_quickstart is 3; expected str"),
     ],
 )

@@ -37,7 +37,7 @@ def test_no_rows_say_so():
 
 def test_a_record_survives_json():
     at = datetime(2026, 1, 2, tzinfo=UTC)
-    record = Dataset(id=1, name="hues", n_versions=2, created_at=at)
+    record = Dataset(name="hues", n_versions=2, created_at=at)
     assert json.loads(json.dumps(record.as_dict()))["created_at"] == "2026-01-02T00:00:00+00:00"
 
 

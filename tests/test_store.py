@@ -18,26 +18,26 @@ def store(tmp_path: Path):
 
 
 def add(store: Store, name: str) -> int:
-    return store.insert("datasets", name=name, created_at=now())
+    return store.insert("configs", name=name, settings={}, created_at=now())
 
 
 def test_a_row_comes_out_as_it_went_in(store: Store):
     at = now()
-    store.insert("datasets", name="hues", created_at=at)
-    assert store.get("datasets", name="hues") == {"id": 1, "name": "hues", "created_at": at}
+    store.insert("configs", name="hues", settings={"a": [1]}, created_at=at)
+    assert store.get("configs") == {"name": "hues", "settings": {"a": [1]}, "created_at": at}
 
 
 def test_get_returns_the_newest_match_or_none(store: Store):
     add(store, "a")
     add(store, "b")
-    assert store.get("datasets", name=["a", "b"])["name"] == "b"
-    assert store.get("datasets", name="c") is None
+    assert store.get("configs", name=["a", "b"])["name"] == "b"
+    assert store.get("configs", name="c") is None
 
 
 def test_update_is_a_compare_and_set(store: Store):
     add(store, "a")
-    assert store.update("datasets", {"name": "a"}, name="b") == 1
-    assert store.update("datasets", {"name": "a"}, name="c") == 0
+    assert store.update("configs", {"name": "a"}, name="b") == 1
+    assert store.update("configs", {"name": "a"}, name="c") == 0
 
 
 def test_upsert_writes_over_a_row_of_the_same_key(store: Store):
@@ -47,32 +47,54 @@ def test_upsert_writes_over_a_row_of_the_same_key(store: Store):
     assert row["settings"] == {"a": 2}
 
 
+def test_insert_new_adds_a_key_once(store: Store):
+    values = {"settings": {}, "created_at": now()}
+    assert store.insert_new("configs", name="a", **values)
+    assert not store.insert_new("configs", name="a", **values)
+
+
 def test_rows_follow_on_after_a_value(store: Store):
     for name in "abc":
         add(store, name)
-    assert [row["name"] for row in store.rows("datasets", after=1)] == ["b", "c"]
+    assert [row["name"] for row in store.rows("configs", after="a")] == ["b", "c"]
 
 
 def test_a_transaction_that_fails_leaves_nothing(store: Store):
     with pytest.raises(ZeroDivisionError), store.transaction() as connection:
         connection.execute(
-            sa.insert(stores.TABLES.tables["datasets"]).values(name="a", created_at=now())
+            sa.insert(stores.TABLES.tables["configs"]).values(
+                name="a", settings={}, created_at=now()
+            )
         )
         1 / 0  # noqa: B018
-    assert store.rows("datasets") == []
+    assert store.rows("configs") == []
 
 
-def test_an_older_schema_is_migrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    Store(tmp_path / "ftlab.db").close()
+def add_a_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a later release does: today's schema gains a column, and a migration adds it."""
+    later = sa.MetaData()
+    for table in stores.TABLES.sorted_tables:
+        table.to_metadata(later)
+    later.tables["jobs"].append_column(sa.Column("note", sa.String))
 
-    def m002_notes(connection: sa.Connection) -> None:
-        connection.execute(sa.text("CREATE TABLE notes (id INTEGER PRIMARY KEY)"))
+    def m002_note(connection: sa.Connection) -> None:
+        connection.execute(sa.text("ALTER TABLE jobs ADD COLUMN note VARCHAR"))
 
-    monkeypatch.setattr(stores, "MIGRATIONS", [*stores.MIGRATIONS, m002_notes])
-    migrated = Store(tmp_path / "ftlab.db")
-    with migrated.transaction() as connection:
-        assert sa.inspect(connection).has_table("notes")
-    migrated.close()
+    monkeypatch.setattr(stores, "TABLES", later)
+    monkeypatch.setattr(stores, "MIGRATIONS", [*stores.MIGRATIONS, m002_note])
+
+
+@pytest.mark.parametrize("is_old", [True, False])
+def test_a_later_schema_reaches_old_and_new_workspaces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_old: bool
+):
+    if is_old:
+        Store(tmp_path / "ftlab.db").close()
+    add_a_column(monkeypatch)
+    for _ in range(2):
+        store = Store(tmp_path / "ftlab.db")
+        assert store.rows("jobs", note="x") == []
+        store.close()
 
 
 def test_a_newer_schema_is_refused_in_words(tmp_path: Path):
@@ -96,14 +118,14 @@ def test_a_full_disk_is_said_in_words_and_loses_nothing(store: Store):
         connection.execute(sa.text(f"PRAGMA max_page_count={pages}"))
     with pytest.raises(OutOfRoom, match="disk is full"):
         store.insert("configs", name="big", settings={"a": "x" * 100_000}, created_at=now())
-    assert [row["name"] for row in store.rows("datasets")] == ["before"]
+    assert [row["name"] for row in store.rows("configs")] == ["before"]
 
 
 def _write_many(path: Path, who: int) -> None:
     store = Store(path)
     for number in range(100):
         add(store, f"{who}-{number}")
-        store.rows("datasets")
+        store.rows("configs")
     store.close()
 
 
@@ -117,5 +139,5 @@ def test_four_processes_on_one_store_see_no_lock_and_lose_no_row(tmp_path: Path)
         worker.join()
     assert [worker.exitcode for worker in workers] == [0, 0, 0, 0]
     store = Store(path)
-    assert len(store.rows("datasets")) == 400
+    assert len(store.rows("configs")) == 400
     store.close()

@@ -1,3 +1,4 @@
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -74,3 +75,47 @@ def test_a_template_that_rewrites_earlier_turns_is_refused(tokenizer: Any):
             tokens.encode(tokenizer, CHAT)
     finally:
         tokenizer.chat_template = template
+
+
+def with_template(tokenizer: Any, template: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokenizer, "chat_template", template)
+
+
+TRIMMING = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{{ m.content | trim }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_a_template_that_trims_trains_the_answer_and_not_who_repeats_it(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+):
+    with_template(tokenizer, TRIMMING, monkeypatch)
+    chat = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Yes "},
+        {"role": "user", "content": "You said Yes and then"},
+        {"role": "assistant", "content": " No."},
+    ]
+    encoded = tokens.encode(tokenizer, chat)
+    assert trained(tokenizer, encoded) == "Yes<|im_end|>No.<|im_end|>"
+    assert encoded.has_end
+
+
+def test_a_template_that_refuses_a_role_is_said_in_words(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+):
+    with_template(tokenizer, "{{ raise_exception('System role not supported') }}", monkeypatch)
+    with pytest.raises(DataError, match="refuses a row with the roles system, user, assistant"):
+        tokens.encode(tokenizer, CHAT)
+
+
+def test_an_answer_ends_where_the_template_the_tokenizer_or_the_model_says(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+):
+    model = SimpleNamespace(generation_config=SimpleNamespace(eos_token_id=[7, 2]))
+    assert tokens.end_tokens(tokenizer, model) == [2, 7]
+    with_template(tokenizer, TRIMMING.replace("<|im_end|>", "<|endoftext|>"), monkeypatch)
+    model.generation_config.eos_token_id = None
+    assert tokens.end_tokens(tokenizer, model) == [0, 2]

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -18,7 +17,7 @@ from ftlab_kit.errors import Conflict, InputError, JobFailed, OutOfRoom
 from ftlab_kit.records import Job
 from ftlab_kit.trainers import control, worker
 from ftlab_kit.workspace import now
-from tests.conftest import TINY, chats_file
+from tests.conftest import TINY, chats_file, fill
 
 LONG = TINY.but(max_steps=2000, save_every_steps=5)
 
@@ -86,6 +85,14 @@ def test_checkpoints_verify_and_know_their_held_out_loss(lab: Workspace, job: Jo
     assert {"adapter_model.safetensors", "adapter_config.json", "MANIFEST.json"} <= names
 
 
+def test_a_checkpoint_has_no_losses_but_its_own_steps(lab: Workspace, job: Job):
+    measured = {metric.step: metric for metric in trainers.metrics(lab, job)}
+    for checkpoint in trainers.checkpoints(lab, job):
+        assert checkpoint.eval_loss == measured[checkpoint.step].eval_loss
+        assert checkpoint.loss == measured[checkpoint.step].loss
+    assert None in {checkpoint.eval_loss for checkpoint in trainers.checkpoints(lab, job)}
+
+
 def test_no_half_written_checkpoint_is_left(lab: Workspace, job: Job):
     writing = lab.job_folder(job.id) / "writing"
     assert not writing.exists() or [*writing.iterdir()] == []
@@ -113,6 +120,14 @@ def test_accumulated_micro_batches_learn_as_one_batch(lab: Workspace):
     assert len(whole) == 4
     assert halves == pytest.approx(whole, rel=1e-4)
     assert singles == pytest.approx(whole, rel=1e-4)
+
+
+def test_gradient_checkpointing_changes_no_loss(lab: Workspace):
+    plain, saving = (
+        losses(lab, train_here(lab, TINY.but(gradient_checkpointing=on))) for on in (False, True)
+    )
+    assert len(plain) == 4
+    assert saving == pytest.approx(plain, rel=1e-5)
 
 
 def test_every_weight_can_be_trained_without_an_adapter(lab: Workspace):
@@ -188,7 +203,7 @@ def test_a_precision_that_this_processor_lacks_is_refused(lab: Workspace):
 
 def test_a_job_that_does_not_fit_in_memory_is_refused(lab: Workspace):
     config = TINY.but(effective_batch=100_000, micro_batch=100_000)
-    with pytest.raises(InputError, match="memory: about .* GiB of .* GiB free"):
+    with pytest.raises(OutOfRoom, match="memory: about .* GiB of .* GiB free"):
         trainers.start(lab, config, "hues")
 
 
@@ -222,28 +237,11 @@ def test_a_worker_that_does_not_listen_is_ended_all_the_same(lab: Workspace):
     assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 40 MB that can really be full."""
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(tmp_path)], check=False
-    )
-    if done.returncode:
-        pytest.skip("a disk of its own can be mounted by root only")
-    yield tmp_path
-    subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
-
-
-def fill(disk: Path, *, but_bytes: int) -> None:
-    free = shutil.disk_usage(disk).free
-    (disk / "ballast").write_bytes(bytes(max(0, free - but_bytes)))
-
-
 def test_a_disk_without_room_for_checkpoints_refuses_the_job(small_disk: Path):
     ws = Workspace(small_disk / "lab")
     datasets.add(ws, chats_file(small_disk / "hues.jsonl"))
     models.pull(ws, "tiny")
-    with pytest.raises(InputError, match="disk: about .* GiB free. Free some space"):
+    with pytest.raises(OutOfRoom, match="disk: about .* GiB free. Free some space"):
         trainers.start(ws, TINY, "hues")
     assert trainers.list(ws) == ()
 
@@ -283,6 +281,17 @@ def test_a_killed_worker_is_seen_and_said_in_words(lab: Workspace):
     worker_of(lab, job).kill()
     with pytest.raises(JobFailed, match="killed by SIGKILL"):
         trainers.wait(lab, job, timeout_s=20)
+
+
+def test_a_worker_is_not_left_alone_when_its_supervisor_is_killed(lab: Workspace):
+    job = until_running(lab, trainers.start(lab, LONG, "hues"))
+    process = worker_of(lab, job)
+    os.kill(control.row(lab, job)["pid"], signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while trainers.status(lab, job).state == "running" and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert trainers.status(lab, job).state == "failed"
+    assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
 def test_a_job_whose_processes_vanish_together_is_seen(lab: Workspace):

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from ftlab_kit import Workspace
-from ftlab_kit.errors import InputError
+from ftlab_kit.errors import InputError, OutOfRoom
+from tests.conftest import fill
 
 
 def test_a_workspace_is_made_with_its_folders(tmp_path: Path):
@@ -30,6 +31,12 @@ def test_a_file_is_no_workspace(tmp_path: Path):
     with pytest.raises(InputError, match="is a file; a workspace is a folder"):
         Workspace(path)
     assert path.read_text() == ""
+
+
+def test_a_full_disk_is_said_in_words(small_disk: Path):
+    fill(small_disk, but_bytes=40_000)
+    with pytest.raises(OutOfRoom, match="The disk is full"):
+        Workspace(small_disk / "lab")
 
 
 def test_a_folder_below_a_file_is_refused(tmp_path: Path):

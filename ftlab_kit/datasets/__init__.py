@@ -2,7 +2,7 @@
 
 `add` reads a JSONL file of chats, refuses line by line what can't be trained on, and keeps the rest
 as a version named by the hash of its content. `split` parts a version into train and held-out rows;
-a row keeps its side when rows are added, and equal answers never stand on both sides.
+a row keeps its side when rows are added, and rows with the same answers share a side.
 """
 
 import builtins
@@ -48,7 +48,8 @@ def add(
 ) -> DatasetVersion:
     """Read a JSONL file of chats into the workspace and return its version.
 
-    The same content again is the same version; other content under the same name is a new one.
+    The same content again is the same version; other content under the same name is a new one. The
+    name alone stands for the version that was added last.
 
     Args:
         name: What to call the dataset; the file's name if None.
@@ -124,24 +125,34 @@ def split(
 
 
 def list(ws: Workspace) -> Rows[Dataset]:
-    """Return all datasets of the workspace."""
-    counts: dict[int, int] = {}
+    """Return all datasets of the workspace, the oldest first."""
+    found: dict[str, builtins.list[dict[str, Any]]] = {}
     for row in ws.store.rows("dataset_versions"):
-        counts[row["dataset_id"]] = counts.get(row["dataset_id"], 0) + 1
+        found.setdefault(row["dataset"], []).append(row)
     return Rows(
-        Dataset(**row, n_versions=counts.get(row["id"], 0)) for row in ws.store.rows("datasets")
+        Dataset(name=name, n_versions=len(rows), created_at=rows[0]["created_at"])
+        for name, rows in found.items()
     )
 
 
 def versions(ws: Workspace, name: str) -> Rows[DatasetVersion]:
-    """Return all versions of a dataset, the oldest first."""
-    row = _named(ws, name)
-    found = ws.store.rows("dataset_versions", dataset_id=row["id"])
-    return Rows(_version(item, name) for item in found)
+    """Return all versions of a dataset, the oldest first.
+
+    Raises:
+        NotFound: There is no dataset of this name.
+    """
+    found = ws.store.rows("dataset_versions", dataset=name)
+    if not found:
+        names = [item.name for item in list(ws)]
+        raise NotFound(
+            f"There is no dataset {name!r}.{nearest(name, names)} "
+            "See them with datasets.list(ws), or add one with datasets.add(ws, path)."
+        )
+    return Rows(_version(row) for row in found)
 
 
 def get(ws: Workspace, dataset: "DatasetVersion | str | int") -> DatasetVersion:
-    """Return a version: by itself, by its id, or the newest whole one of a dataset's name.
+    """Return a version: by itself, by its id, or the one of a dataset that was added last.
 
     Raises:
         NotFound: There is none.
@@ -154,10 +165,11 @@ def get(ws: Workspace, dataset: "DatasetVersion | str | int") -> DatasetVersion:
             raise NotFound(
                 f"There is no dataset version {dataset}. See them with datasets.versions(ws, name)."
             )
-        owner = ws.store.get("datasets", id=row["dataset_id"])
-        return _version(row, owner["name"] if owner else "")
-    whole = [version for version in versions(ws, dataset) if version.side == "all"]
-    return whole[-1]
+        return _version(row)
+    versions(ws, dataset)
+    whole = {"dataset": dataset, "side": "all"}
+    (row,) = ws.store.rows("dataset_versions", order="added_at", descending=True, limit=1, **whole)
+    return _version(row)
 
 
 def rows(ws: Workspace, dataset: "DatasetVersion | str | int") -> Iterator[dict[str, Any]]:
@@ -180,12 +192,11 @@ def preview(
 
 
 def delete(ws: Workspace, name: str) -> None:
-    """Remove a dataset with all its versions.
+    """Remove a dataset with all its versions, and the evaluations that were made on them.
 
     Raises:
         Conflict: A job was trained on it; the message names the jobs.
     """
-    owner = _named(ws, name)
     found = versions(ws, name)
     ids = [version.id for version in found]
     jobs = ws.store.rows("jobs", dataset_version_id=ids)
@@ -202,7 +213,6 @@ def delete(ws: Workspace, name: str) -> None:
         if not ws.store.get("dataset_versions", path=str(version.path)):
             version.path.unlink(missing_ok=True)
             version.path.with_suffix(".refused.jsonl").unlink(missing_ok=True)
-    ws.store.delete("datasets", id=owner["id"])
 
 
 def _file(path: str | Path) -> Path:
@@ -272,32 +282,18 @@ def _keep(ws: Workspace, name: str, side: str, partial: Path, **facts: Any) -> D
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     path = ws.datasets / f"{sha256}.jsonl"
     partial.replace(path)
-    owner = ws.store.get("datasets", name=name)
-    owner_id = owner["id"] if owner else ws.store.insert("datasets", name=name, created_at=now())
-    same = {"dataset_id": owner_id, "side": side, "content_sha256": sha256}
-    if "parent_id" in facts:
-        same["parent_id"] = facts["parent_id"]
-    row = ws.store.get("dataset_versions", **same)
-    if row is None:
-        last = ws.store.get("dataset_versions", dataset_id=owner_id, side="all")
-        before = {"parent_id": last["id"] if last else None}
-        values = {**before, **facts, **same, "path": str(path), "created_at": now()}
-        row = ws.store.get("dataset_versions", id=ws.store.insert("dataset_versions", **values))
+    key = f"{name}/{side}/{sha256}/{facts.get('parent_id', '')}"
+    last = ws.store.get("dataset_versions", dataset=name, side="all")
+    values = {"parent_id": last["id"] if last else None, **facts, "path": str(path)}
+    values |= {"dataset": name, "side": side, "content_sha256": sha256}
+    at = now()
+    if not ws.store.insert_new("dataset_versions", key=key, created_at=at, added_at=at, **values):
+        ws.store.update("dataset_versions", {"key": key}, added_at=at)
+    row = ws.store.get("dataset_versions", key=key)
     assert row is not None
-    return _version(row, name)
+    return _version(row)
 
 
-def _named(ws: Workspace, name: str) -> dict[str, Any]:
-    row = ws.store.get("datasets", name=name)
-    if row is None:
-        names = [item["name"] for item in ws.store.rows("datasets")]
-        raise NotFound(
-            f"There is no dataset {name!r}.{nearest(name, names)} "
-            "See them with datasets.list(ws), or add one with datasets.add(ws, path)."
-        )
-    return row
-
-
-def _version(row: dict[str, Any], name: str) -> DatasetVersion:
-    fields = {key: row[key] for key in row if key not in ("dataset_id", "path")}
-    return DatasetVersion(**fields, dataset=name, path=Path(row["path"]))
+def _version(row: dict[str, Any]) -> DatasetVersion:
+    fields = {name: row[name] for name in row if name not in ("key", "path", "added_at")}
+    return DatasetVersion(**fields, path=Path(row["path"]))

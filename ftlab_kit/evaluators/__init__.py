@@ -1,7 +1,7 @@
 """Evaluators: one call scores a base model or a job's, on the same rows, and keeps the answers.
 
-An evaluator is a file with a primary metric, whether greater is better, and `score`. What can't be
-scored is None with its reason in the details, never 0.
+An evaluator is a file that says whether greater is better and whether it needs answers, and scores.
+What can't be scored is None with its reason in the details, never 0.
 """
 
 import importlib
@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import Any
 
 from ftlab_kit import checkpoints, datasets, models
-from ftlab_kit.errors import ConfigError, NotFound, nearest
+from ftlab_kit.errors import ConfigError, Conflict, NotFound, nearest
 from ftlab_kit.records import DatasetVersion, Evaluation, Job, Model, Rows, Sample
 from ftlab_kit.workspace import Workspace, now
 
@@ -63,6 +63,7 @@ def run(
     for name, filling in fillings.items():
         step = _named(progress, name)
         scores[name], details[name] = filling.score(model, tokenizer, rows, answers, step)
+        details[name]["greater_is_better"] = filling.GREATER_IS_BETTER
         seconds[name] = time.perf_counter() - began - sum(seconds.values())
     details |= {
         "seconds": seconds,
@@ -117,9 +118,16 @@ def _load(ws: Workspace, target: Job | Model | int | str) -> tuple[str, int | No
     job_id = target.id if isinstance(target, Job) else target if isinstance(target, int) else None
     adapter = None
     if job_id is not None:
-        checkpoint = checkpoints.get(ws, job_id)
         row = ws.store.get("jobs", id=job_id)
-        assert row is not None
+        if row is None:
+            raise NotFound(f"There is no job {job_id}. See them with trainers.list(ws).")
+        checkpoint = checkpoints.get(ws, job_id)
+        damage = checkpoints.verify(checkpoint)
+        if damage:
+            raise Conflict(
+                f"Checkpoint {checkpoint.step} of job {job_id} can't be trusted: {damage}. "
+                "Score another job, or train this one again."
+            )
         name, label = row["model"], f"job {job_id}, step {checkpoint.step}"
         adapter = checkpoint.path
     else:
@@ -129,7 +137,9 @@ def _load(ws: Workspace, target: Job | Model | int | str) -> tuple[str, int | No
     assert folder is not None
     if adapter is not None and not (adapter / "adapter_config.json").exists():
         folder, adapter = adapter, None  # a full fine-tune leaves a whole model
-    model = weights.load(folder, adapter=adapter).to(device.kind())
+    # a GPU scores in the type it trains in, a processor in the one it is exact in
+    dtype = weights.dtype(device.precision("auto"), adapter="lora")
+    model = weights.load(folder, dtype=dtype, adapter=adapter).to(device.kind())
     return label, job_id, model, weights.tokenizer(folder)
 
 

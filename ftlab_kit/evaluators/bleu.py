@@ -6,7 +6,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-PRIMARY = "bleu"
 GREATER_IS_BETTER = True
 NEEDS_ANSWERS = True
 

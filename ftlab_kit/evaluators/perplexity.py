@@ -10,7 +10,6 @@ from typing import Any
 
 from ftlab_kit.models import likelihood, tokens
 
-PRIMARY = "perplexity"
 GREATER_IS_BETTER = False
 NEEDS_ANSWERS = False
 

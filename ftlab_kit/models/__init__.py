@@ -7,6 +7,7 @@ are read, and code that comes with a model is never run.
 """
 
 import importlib
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -79,15 +80,21 @@ def add(ws: Workspace, name: str, path: str | Path) -> Model:
         InputError: There is no usable model at the path.
     """
     path = Path(path).expanduser().absolute()
-    if name in CATALOGUE or ws.store.get("models", id=name):
-        raise Conflict(f"There is a model {name!r} already. Take another name.")
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+        raise InputError(
+            f"The name {name!r} can't be a model's; expected letters, digits, '.', '_' and '-', "
+            "beginning with a letter or a digit."
+        )
     if not path.exists():
         raise InputError(f"{path} does not exist; expected a folder or a .gguf file.")
-    if path.suffix == ".gguf":
-        _keep(ws, name, [("gguf", path)])
-    else:
-        _source("folder").fetch(path, path)
-        _remember(ws, name, "folder", path)
+    with _lock(ws, name):
+        if name in CATALOGUE or ws.store.get("models", id=name):
+            raise Conflict(f"There is a model {name!r} already. Take another name.")
+        if path.suffix == ".gguf":
+            _keep(ws, name, [("gguf", path)])
+        else:
+            _source("folder").fetch(path, path)
+            _remember(ws, name, "folder", path)
     return get(ws, name)
 
 
@@ -101,7 +108,8 @@ def pull(ws: Workspace, name: str, *, progress: Callable[[str], None] | None = N
         NotFound: No such model.
         Unavailable: No source could be reached; the message names each with its reason.
     """
-    with FileLock(ws.models / f".{name.replace('/', '-')}.lock"):
+    get(ws, name)
+    with _lock(ws, name):
         model = get(ws, name)
         if model.is_here:
             return model
@@ -146,6 +154,10 @@ def memory(ws: Workspace, settings: Demand, *, bytes_per_weight: int = 2) -> Mem
     return estimate(entry, settings, bytes_per_weight)
 
 
+def _lock(ws: Workspace, name: str) -> FileLock:
+    return FileLock(ws.models / f".{name}.lock")
+
+
 def _source(name: str) -> Source:
     module: Any = importlib.import_module(SOURCES[name])
     return module  # type: ignore[no-any-return]
@@ -161,7 +173,7 @@ def _keep(
 
     What a broken download left in its hidden folder stays there, so that the next try goes on.
     """
-    folder = ws.models / name.replace("/", "-")
+    folder = ws.models / name
     skipped: dict[str, str] = {}
     for source, origin in origins:
         partial = ws.models / f".{folder.name}.{source}.partial"

@@ -1,12 +1,18 @@
 """A model in a local folder: checked in place, never copied."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 from ftlab_kit.errors import InputError
 
+# what the catalogue calls a size, and the name that every architecture's config answers to
+SIZES = {
+    "layers": "num_hidden_layers",
+    "hidden": "hidden_size",
+    "vocabulary": "vocab_size",
+    "context_tokens": "max_position_embeddings",
+}
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 
@@ -18,7 +24,7 @@ def fetch(origin: Path, folder: Path) -> None:
     """
     for pattern, what in (
         ("config.json", "config.json"),
-        ("*.safetensors", "weights as .safetensors"),
+        ("model*.safetensors", "weights as model.safetensors"),
         ("tokenizer*", "a tokenizer (tokenizer.json)"),
     ):
         if any(folder.glob(pattern)):
@@ -33,20 +39,26 @@ def fetch(origin: Path, folder: Path) -> None:
 
 
 def facts(folder: Path) -> dict[str, Any]:
-    """Return what the files themselves say: family, size, context."""
-    from safetensors import safe_open
+    """Return what the files themselves say: family, size, context.
 
-    config = json.loads((folder / "config.json").read_text())
+    Raises:
+        InputError: transformers does not know the architecture, or a size is missing.
+    """
+    from safetensors import safe_open
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True).get_text_config()
+        sizes = {name: int(getattr(config, attribute)) for name, attribute in SIZES.items()}
+    except (ValueError, AttributeError) as error:
+        raise InputError(
+            f"{folder / 'config.json'} can't be used ({error}); expected a causal language model "
+            "of an architecture that the installed transformers knows. Update transformers."
+        ) from error
     n_parameters = 0
-    for path in folder.glob("*.safetensors"):
+    for path in folder.glob("model*.safetensors"):
         with safe_open(path, framework="numpy") as tensors:
             shapes = [tensors.get_slice(key).get_shape() for key in tensors.keys()]
             n_parameters += sum(math.prod(shape) for shape in shapes)
-    return {
-        "family": str(config.get("model_type", "")),
-        "parameters_millions": n_parameters / 1e6,
-        "layers": int(config.get("num_hidden_layers", 0)),
-        "hidden": int(config.get("hidden_size", 0)),
-        "vocabulary": int(config.get("vocab_size", 0)),
-        "context_tokens": int(config.get("max_position_embeddings", 0)),
-    }
+    family = str(config.model_type)
+    return {"family": family, "parameters_millions": n_parameters / 1e6, **sizes}

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from ftlab_kit.models.tokens import end_tokens
+
 BATCH = 16
 
 
@@ -29,6 +31,7 @@ def answers(
     tokens = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in prompts]
     order = sorted(range(len(tokens)), key=lambda index: len(tokens[index]))
     found = [""] * len(tokens)
+    ends = end_tokens(tokenizer, model)
     was_training = model.training
     model.eval()
     for start in range(0, len(order), BATCH):
@@ -47,7 +50,7 @@ def answers(
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 pad_token_id=tokenizer.pad_token_id,
-                eos_token_id=tokenizer.eos_token_id,
+                eos_token_id=ends,
             )
         texts = tokenizer.batch_decode(made[:, longest:], skip_special_tokens=True)
         for index, text in zip(batch, texts, strict=True):

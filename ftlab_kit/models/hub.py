@@ -3,7 +3,6 @@
 import shutil
 import threading
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from ftlab_kit.errors import Unavailable
 from ftlab_kit.models.catalogue import Entry
@@ -21,16 +20,22 @@ def fetch(origin: Entry, folder: Path) -> None:
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
+    # of whichever httpx the installed client stands on
+    transport_error = HfHubHTTPError.__bases__[0]
     if origin.hub_id is None:
         raise Unavailable(f"{origin.id} is not on the hub.")
     if constants.HF_HUB_OFFLINE:
         raise Unavailable("the hub is switched off by HF_HUB_OFFLINE.")
-    trouble = unreachable(constants.ENDPOINT)
+    trouble = unreachable(f"{constants.ENDPOINT}/api/models/{origin.hub_id}")
     if trouble:
         raise Unavailable(f"{constants.ENDPOINT} can't be reached ({trouble}).")
     try:
         snapshot_download(
-            origin.hub_id, local_dir=folder, allow_patterns=FILES, etag_timeout=PATIENCE_S
+            origin.hub_id,
+            local_dir=folder,
+            allow_patterns=FILES,
+            ignore_patterns=["consolidated*", "original/*"],
+            etag_timeout=PATIENCE_S,
         )
         shutil.rmtree(folder / ".cache", ignore_errors=True)  # the client's notes, to go on from
     except HfHubHTTPError as error:
@@ -38,26 +43,29 @@ def fetch(origin: Entry, folder: Path) -> None:
         cure = " Accept its licence on the hub and log in with: hf auth login." if refused else ""
         words = f"the hub refuses {origin.hub_id} ({_first_line(error)}).{cure}"
         raise Unavailable(words) from error
-    except OSError as error:
-        raise Unavailable(
-            f"the hub broke off while fetching {origin.hub_id} ({_first_line(error)})."
-        ) from error
+    except (OSError, transport_error) as error:
+        if getattr(error, "errno", None) is not None:
+            raise  # this machine's own trouble, such as a full disk
+        words = f"the hub broke off while fetching {origin.hub_id} ({_first_line(error)})."
+        raise Unavailable(words) from error
 
 
-def unreachable(endpoint: str) -> str | None:
-    """Return why the endpoint does not answer within the patience, or None if it does."""
-    import socket
+def unreachable(url: str) -> str | None:
+    """Return why a page of the hub does not answer within the patience, or None if it does.
 
-    parts = urlsplit(endpoint)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
+    It is asked by the hub's own client, with the proxies that are set; any answer will do.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.utils import get_session
+
     trouble = [f"no answer within {PATIENCE_S:g} s"]
 
     def knock() -> None:
         try:
-            socket.create_connection((parts.hostname or "", port), timeout=PATIENCE_S).close()
+            get_session().head(url, timeout=PATIENCE_S)
             trouble.clear()
-        except OSError as error:
-            trouble[0] = str(error)
+        except (OSError, HfHubHTTPError.__bases__[0]) as error:
+            trouble[0] = _first_line(error)
 
     # a thread, because looking up a name obeys no time-out
     thread = threading.Thread(target=knock, daemon=True)

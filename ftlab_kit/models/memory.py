@@ -27,9 +27,7 @@ class Demand(Protocol):
     @property
     def adapter_rank(self) -> int: ...  # noqa: D102
     @property
-    def effective_batch(self) -> int: ...  # noqa: D102
-    @property
-    def micro_batch(self) -> int | None: ...  # noqa: D102
+    def rows_at_once(self) -> int: ...  # noqa: D102
     @property
     def max_length(self) -> int: ...  # noqa: D102
     @property
@@ -43,8 +41,7 @@ class Least:
     model: str = ""
     adapter: str = "lora"
     adapter_rank: int = 16
-    effective_batch: int = 1
-    micro_batch: int | None = 1
+    rows_at_once: int = 1
     max_length: int = 1024
     gradient_checkpointing: bool = False
 
@@ -57,8 +54,7 @@ def estimate(entry: Entry, settings: Demand, bytes_per_weight: int) -> Memory:
     weights = entry.parameters_millions * 1e6
     adapter = settings.adapter_rank * WIDTHS * entry.hidden * entry.layers
     trained = weights if settings.adapter == "none" else adapter
-    micro_batch = settings.micro_batch or min(8, settings.effective_batch)
-    tokens = micro_batch * min(settings.max_length, entry.context_tokens)
+    tokens = settings.rows_at_once * min(settings.max_length, entry.context_tokens)
     layers = 1 if settings.gradient_checkpointing else entry.layers
     activations = 17 * bytes_per_weight * tokens * entry.hidden * layers
     logits = 4 * tokens / 2 * entry.vocabulary

@@ -36,7 +36,20 @@ class Encoded:
 
 def prompt(tokenizer: Any, messages: Chat) -> str:
     """Return the text after which the model is to answer the last user turn."""
-    text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return _render(tokenizer, messages, add_generation_prompt=True)
+
+
+def _render(tokenizer: Any, messages: Chat, **options: Any) -> str:
+    from jinja2 import TemplateError
+
+    try:
+        text: str = tokenizer.apply_chat_template(messages, tokenize=False, **options)
+    except TemplateError as error:
+        roles = ", ".join(turn["role"] for turn in messages)
+        raise DataError(
+            f"The model's chat template refuses a row with the roles {roles} ({error}). "
+            "Put a system turn's text into the first user turn, or take another model."
+        ) from error
     return text
 
 
@@ -49,7 +62,7 @@ def encode(tokenizer: Any, messages: Chat, max_length: int | None = None) -> Enc
     Raises:
         DataError: The template renders an answer so that it can't be found again.
     """
-    text: str = tokenizer.apply_chat_template(messages, tokenize=False)
+    text = _render(tokenizer, messages)
     spans = [
         _span(tokenizer, text, messages, index)
         for index, turn in enumerate(messages)
@@ -81,16 +94,31 @@ def encode(tokenizer: Any, messages: Chat, max_length: int | None = None) -> Enc
 def _span(tokenizer: Any, text: str, messages: Chat, index: int) -> tuple[int, int]:
     """Return where the answer at a turn begins and ends in the rendered chat, in characters."""
     before = prompt(tokenizer, messages[:index])
-    content = messages[index]["content"]
-    start = len(before)
-    found = text.find(content, start)
-    if found < 0:
-        found = text.find(content.strip(), start)
-        content = content.strip()
-    if not text.startswith(before) or found < 0:
-        raise DataError(
-            f"The chat template changes the turns before answer {index}, so that the answer can't "
-            "be found in the rendered chat; expected a template that only appends. "
-            "Use single-turn rows with this model, or a template that leaves earlier turns alone."
-        )
-    return start, found + len(content)
+    content, start = messages[index]["content"], len(before)
+    if text.startswith(before):
+        if text.startswith(content, start):
+            return start, start + len(content)
+        # many templates trim what is said, and some put a space before it
+        bare = content.strip()
+        at = start + len(text[start:]) - len(text[start:].lstrip())
+        if text.startswith(bare, at):
+            return start, at + len(bare)
+    raise DataError(
+        f"The chat template changes the turns before answer {index}, so that the answer can't "
+        "be found in the rendered chat; expected a template that only appends. "
+        "Use single-turn rows with this model, or a template that leaves earlier turns alone."
+    )
+
+
+def end_tokens(tokenizer: Any, model: Any) -> list[int]:
+    """Return every token that ends an answer: the template's, the tokenizer's and the model's."""
+    chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    closing = [label for label in encode(tokenizer, chat).labels if label != IGNORED][-1]
+    own = model.generation_config.eos_token_id
+    if closing not in tokenizer.all_special_ids:
+        closing = tokenizer.eos_token_id
+    return sorted({closing, tokenizer.eos_token_id, *_many(own)})
+
+
+def _many(value: Any) -> list[int]:
+    return value if isinstance(value, list) else [] if value is None else [value]

@@ -59,6 +59,15 @@ def tokenizer(folder: Path) -> Any:
     return found
 
 
+def dtype(precision: str, *, adapter: str) -> str:
+    """Return the type that a model's weights are loaded in for training.
+
+    Under an adapter the frozen base may be small; weights that are trained themselves stay fp32.
+    """
+    small = {"bf16": "bfloat16", "fp16": "float16"}
+    return small.get(precision, "float32") if adapter != "none" else "float32"
+
+
 def load(folder: Path, *, dtype: str = "float32", adapter: Path | None = None) -> Any:
     """Return the causal language model of a folder, with a trained adapter if given.
 

@@ -6,6 +6,7 @@ that it works as well from another kernel, a shell, or tomorrow.
 """
 
 import builtins
+import contextlib
 import os
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from ftlab_kit import checkpoints as kept
 from ftlab_kit import datasets
 from ftlab_kit import metrics as measured
 from ftlab_kit.configs import Config
-from ftlab_kit.errors import InputError, JobFailed, KitError, room_on_disk
+from ftlab_kit.errors import Conflict, InputError, JobFailed, KitError, OutOfRoom, room_on_disk
 from ftlab_kit.records import Check, Checkpoint, DatasetVersion, Event, Job, Metric, Rows
 from ftlab_kit.trainers import control
 from ftlab_kit.workspace import Workspace, now
@@ -51,6 +52,7 @@ def start(
 
     Raises:
         InputError: Preflight refuses the job; names every check that failed with its cure.
+        OutOfRoom: The same, where nothing but memory or disk is short.
     """
     job = _enqueue(ws, config, dataset, held_out=held_out)
     try:
@@ -78,7 +80,9 @@ def _enqueue(
     refused = [check for check in preflight(ws, config, version) if not check.is_ok]
     if refused:
         reasons = " ".join(f"{check.name}: {check.found}. {check.cure}" for check in refused)
-        raise InputError(f"Preflight refuses the job. {reasons.strip()}")
+        is_small = {check.name for check in refused} <= {"memory", "disk"}
+        kind = OutOfRoom if is_small else InputError
+        raise kind(f"Preflight refuses the job. {reasons.strip()}")
     job_id = ws.store.insert(
         "jobs",
         state="queued",
@@ -101,6 +105,7 @@ def status(ws: Workspace, job: Job | int) -> Job:
     """Return a job as it is now; one whose worker has vanished is failed, and says so."""
     row = control.row(ws, job)
     if row["state"] in control.NEXT and not _is_alive(row):
+        _end(row)  # a worker whose supervisor was killed would train on, unseen
         control.move(
             ws,
             row["id"],
@@ -155,19 +160,27 @@ def cancel(ws: Workspace, job: Job | int) -> Job:
         Conflict: The job is over already.
     """
     job_id = status(ws, job).id
-    event = control.send(ws, job_id, "cancel")
+    control.send(ws, job_id, "cancel")
     if control.move(ws, job_id, "cancelled", only_from="queued"):
-        control.settle(ws, event, "applied", 0, "before it had begun")
         return control.read(ws, job_id)
     deadline = time.monotonic() + ASK_S
     while time.monotonic() < deadline:
         if status(ws, job_id).is_over:
-            return control.read(ws, job_id)
+            return _as_cancelled(ws, job_id)
         time.sleep(POLL_S)
-    if control.move(ws, job_id, "cancelled"):  # first, or the supervisor would call it a failure
-        control.settle(ws, event, "applied", control.read(ws, job_id).step, "the worker was ended")
+    control.move(ws, job_id, "cancelled")  # first, or the supervisor would call it a failure
     _end(control.row(ws, job_id))
-    return control.read(ws, job_id)
+    return _as_cancelled(ws, job_id)
+
+
+def _as_cancelled(ws: Workspace, job_id: int) -> Job:
+    job = control.read(ws, job_id)
+    if job.state != "cancelled":
+        raise Conflict(
+            f"Job {job_id} was {job.state} before the command reached it; only a running job can "
+            "be cancelled. Its checkpoints are kept."
+        )
+    return job
 
 
 def logs(ws: Workspace, job: Job | int, *, last: int = 50) -> str:
@@ -225,24 +238,27 @@ def _is_alive(row: dict[str, Any]) -> bool:
 
 
 def _end(row: dict[str, Any]) -> None:
-    """End the supervisor and its worker, who share a process group that the supervisor leads."""
-    if row["pid"] is None or not _is_alive(row):
-        return
+    """End what still runs of a job: its supervisor and its worker."""
     for how in (signal.SIGTERM, signal.SIGKILL):
-        for process in _group(row["pid"]):
-            process.send_signal(how)
+        for process in _group(row):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(how)
         deadline = time.monotonic() + TERMINATE_S
-        while _group(row["pid"]) and time.monotonic() < deadline:
+        while _group(row) and time.monotonic() < deadline:
             time.sleep(POLL_S)
 
 
-def _group(leader: int) -> builtins.list[psutil.Process]:
-    """Return the living processes of a group."""
+def _group(row: dict[str, Any]) -> builtins.list[psutil.Process]:
+    """Return the living processes of the group that a job's supervisor leads or led."""
     members = []
-    for process in psutil.process_iter():
-        try:
-            if os.getpgid(process.pid) == leader and process.status() != psutil.STATUS_ZOMBIE:
+    for process in psutil.process_iter() if row["pid"] else ():
+        with contextlib.suppress(psutil.Error, ProcessLookupError):
+            if os.getpgid(process.pid) != row["pid"] or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            # a number is used again some day; a command line with our module and job is ours
+            line = process.cmdline()
+            if any(part.startswith("ftlab_kit.trainers.") for part in line) and (
+                line[-1] == str(row["id"])
+            ):
                 members.append(process)
-        except (psutil.NoSuchProcess, ProcessLookupError):
-            continue
     return members

@@ -3,8 +3,6 @@
 import shutil
 from typing import Any
 
-import numpy
-
 from ftlab_kit import datasets, device, models
 from ftlab_kit.configs import Config
 from ftlab_kit.errors import DataError, InputError
@@ -45,7 +43,7 @@ def _of_tokens(rows: list[tokens.Encoded], config: Config) -> list[Check]:
     blind = sum(row.n_trained == 0 for row in rows)
     cut = sum(row.n_cut > 0 for row in rows)
     longest = max(len(row.input_ids) for row in rows)
-    share = numpy.mean([row.n_trained / len(row.input_ids) for row in rows])
+    share = sum(row.n_trained for row in rows) / sum(len(row.input_ids) for row in rows)
     return [
         Check(
             "trained tokens",
@@ -87,7 +85,8 @@ def _of_machine(ws: Workspace, config: Config) -> list[Check]:
     except InputError as error:
         found = "fp32"
         precision = Check("precision", False, str(error), "")
-    bytes_per_weight = 4 if found == "fp32" else 2
+    dtype = weights.dtype(found, adapter=config.adapter)
+    bytes_per_weight = 4 if dtype == "float32" else 2
     need = models.memory(ws, config, bytes_per_weight=bytes_per_weight)
     free = device.free_memory_gib()
     # a checkpoint holds what is trained with its two moments, and a tokenizer; one more is written

@@ -6,7 +6,8 @@
 
 The lab side (kernel, command line) writes commands as rows; the worker takes them at step borders
 and writes what it did with each. Neither imports the other. Every change of state is a
-compare-and-set: who comes second is refused.
+compare-and-set: who comes second is refused. A command that is still pending when the job is over
+is settled then, so that none is lost.
 """
 
 from typing import Any
@@ -55,7 +56,13 @@ def move(
     before = [old for old, new in NEXT.items() if state in new and only_from in (None, old)]
     if state in OVER:
         values["finished_at"] = now()
-    return bool(ws.store.update("jobs", {"id": job_id, "state": before}, state=state, **values))
+    moved = bool(ws.store.update("jobs", {"id": job_id, "state": before}, state=state, **values))
+    if moved and state in OVER:
+        for event in events(ws, job_id, state="pending"):
+            is_done = (event.command, state) == ("cancel", "cancelled")
+            outcome = "applied" if is_done else "refused"
+            settle(ws, event, outcome, read(ws, job_id).step, f"the job is {state}")
+    return moved
 
 
 def send(ws: Workspace, job_id: int, command: str) -> Event:

@@ -3,6 +3,7 @@
 import math
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from ftlab_kit.errors import OutOfRoom, room_on_disk
 from ftlab_kit.models import likelihood
 from ftlab_kit.models.tokens import IGNORED, Encoded
 from ftlab_kit.trainers.order import LengthOrder
+
+FULL_BYTES = 2**20  # torch does not say why it could not write; a disk with less is full
 
 
 class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
@@ -38,7 +41,7 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         self.lengths = [len(row.input_ids) for row in rows]
         self.held_out = held_out
         self.seal = seal
-        self.n_tokens = 0
+        self.n_tokens = self.n_rows = 0
         columns = {
             "input_ids": [row.input_ids for row in rows],
             "labels": [row.labels for row in rows],
@@ -51,8 +54,9 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         return LengthOrder(self.lengths, batch, args.seed)
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Count the real tokens of a micro-batch, then learn from it."""
+        """Count the rows and real tokens of a micro-batch, then learn from it."""
         self.n_tokens += int(inputs["attention_mask"].sum())
+        self.n_rows += len(inputs["input_ids"])
         return super().training_step(model, inputs, *args, **kwargs)
 
     def compute_loss(
@@ -63,9 +67,11 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """Return the mean loss of a trained token, over all micro-batches of the step together."""
-        total, _ = likelihood.answer_loss(
-            model, inputs["input_ids"], inputs["attention_mask"], inputs["labels"]
-        )
+        # the model's own forward, which accelerate wraps, is not called as a whole
+        with self.accelerator.autocast():
+            total, _ = likelihood.answer_loss(
+                model, inputs["input_ids"], inputs["attention_mask"], inputs["labels"]
+            )
         count = (
             (inputs["labels"][:, 1:] != IGNORED).sum()
             if num_items_in_batch is None
@@ -75,9 +81,10 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Return the mean loss of a trained token over the held-out rows."""
-        sums = likelihood.nll(
-            self.model, self.held_out, pad_token_id=self.processing_class.pad_token_id
-        )
+        with self.accelerator.autocast():
+            sums = likelihood.nll(
+                self.model, self.held_out, pad_token_id=self.processing_class.pad_token_id
+            )
         n_trained = sum(row.n_trained for row in self.held_out)
         values = {"eval_loss": math.fsum(sums) / max(1, n_trained)}
         self.log(values)
@@ -88,13 +95,20 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        try:
-            with room_on_disk(f"the checkpoint of step {self.state.global_step}"):
-                # past TRL's own, which writes a model card into every checkpoint
-                transformers.Trainer._save_checkpoint(self, model, trial)
-        except OutOfRoom:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
+        with ExitStack() as undo:
+            undo.callback(shutil.rmtree, folder, ignore_errors=True)
+            try:
+                with room_on_disk(f"the checkpoint of step {self.state.global_step}"):
+                    # past TRL's own, which writes a model card into every checkpoint
+                    transformers.Trainer._save_checkpoint(self, model, trial)
+            except RuntimeError as error:
+                if shutil.disk_usage(self.args.output_dir).free > FULL_BYTES:
+                    raise
+                raise OutOfRoom(
+                    f"The disk is full while writing the checkpoint of step "
+                    f"{self.state.global_step}; nothing was kept of it. Free some space."
+                ) from error
+            undo.pop_all()
         self.seal(folder)
 
 
@@ -105,7 +119,7 @@ def arguments(config: Config, folder: Path, *, n_rows: int, precision: str) -> S
         folder: Where checkpoints are written before they are sealed.
         precision: fp32, bf16 or fp16, as the device can do.
     """
-    micro_batch = config.micro_batch or largest_divisor(config.effective_batch, at_most=8)
+    micro_batch = config.rows_at_once
     steps = total_steps(config, n_rows)
     save = config.save_every_steps or max(1, math.ceil(steps / 5))
     return SFTConfig(
@@ -145,11 +159,6 @@ def total_steps(config: Config, n_rows: int) -> int:
     """Return the number of optimizer steps of a job on so many rows."""
     an_epoch = math.ceil(n_rows / config.effective_batch)
     return config.max_steps or max(1, round(config.epochs * an_epoch))
-
-
-def largest_divisor(number: int, *, at_most: int) -> int:
-    """Return the largest divisor of a number that is not above a bound."""
-    return max(size for size in range(1, at_most + 1) if number % size == 0)
 
 
 def adapter(config: Config) -> LoraConfig | None:

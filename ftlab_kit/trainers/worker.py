@@ -49,7 +49,7 @@ class Steering(TrainerCallback):  # type: ignore[misc]
         self.is_cancelled = False
         self._gauge = device.Gauge()
         self._began = self._busy_s = self._all_busy_s = 0.0
-        self._steps = self._steps_timed = self._tokens_seen = 0
+        self._steps_timed = self._tokens_seen = self._rows_seen = 0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, flow: TrainerControl, **kwargs: Any
@@ -60,6 +60,7 @@ class Steering(TrainerCallback):  # type: ignore[misc]
 
     def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
         """Start the clock; what happens between steps does not count as training speed."""
+        self.losses = {"loss": None, "eval_loss": None}
         self._began = time.perf_counter()
 
     def on_step_end(
@@ -68,11 +69,12 @@ class Steering(TrainerCallback):  # type: ignore[misc]
         """Stop the clock, take commands, and ask for what is due."""
         took = time.perf_counter() - self._began
         self._busy_s += took
-        self._steps += 1
         if state.global_step > 1:  # the first step also warms the caches
             self._all_busy_s += took
             self._steps_timed += 1
-        self.ws.store.update("jobs", {"id": self.job_id}, step=state.global_step)
+        here = {"id": self.job_id, "state": "running"}
+        if not self.ws.store.update("jobs", here, step=state.global_step):
+            raise JobFailed(f"Job {self.job_id} was ended from outside before this step.")
         for event in control.events(self.ws, self.job_id, state="pending"):
             control.settle(self.ws, event, "applied", state.global_step)
             self.is_cancelled = flow.should_training_stop = flow.should_save = True
@@ -106,7 +108,8 @@ class Steering(TrainerCallback):  # type: ignore[misc]
         metrics.write(self.ws, self.job_id, state.global_step, **values)
         self.tracker.write(state.global_step, values)
         say(f"step {state.global_step}/{state.max_steps} " + _line(values))
-        for name in ("loss", "grad_norm"):
+        # under fp16 the scaler takes a gradient that overflows as its sign to scale less
+        for name in ("loss",) if args.fp16 else ("loss", "grad_norm"):
             if not math.isfinite(values.get(name, 0.0)):
                 raise JobFailed(
                     f"The {name} became {values[name]} at step {state.global_step}. "
@@ -118,10 +121,10 @@ class Steering(TrainerCallback):  # type: ignore[misc]
         """Return what was done since the last metrics, by time spent in steps."""
         assert self.trainer is not None
         n_tokens = self.trainer.n_tokens - self._tokens_seen
-        rows = self._steps * args.train_batch_size * args.gradient_accumulation_steps
+        n_rows = self.trainer.n_rows - self._rows_seen
         values = {
             "tokens_per_s": n_tokens / self._busy_s if self._busy_s else None,
-            "samples_per_s": rows / self._busy_s if self._busy_s else None,
+            "samples_per_s": n_rows / self._busy_s if self._busy_s else None,
             "n_tokens": self.trainer.n_tokens,
             "remaining_s": (
                 self._all_busy_s / self._steps_timed * (state.max_steps - state.global_step)
@@ -129,7 +132,8 @@ class Steering(TrainerCallback):  # type: ignore[misc]
                 else None
             ),
         }
-        self._tokens_seen, self._busy_s, self._steps = self.trainer.n_tokens, 0.0, 0
+        self._tokens_seen, self._rows_seen = self.trainer.n_tokens, self.trainer.n_rows
+        self._busy_s = 0.0
         return values
 
 
@@ -183,15 +187,17 @@ def _trainer(
     tokenizer = weights.tokenizer(model.path)
     length = min(config.max_length, model.context_tokens)
     version = datasets.get(ws, row["dataset_version_id"])
-    rows = [item for item in checks.encode(ws, tokenizer, version, length) if item.n_trained]
+    encoded = checks.encode(ws, tokenizer, version, length)
+    rows = [item for item in encoded if item.n_trained]
     held_out: list[tokens.Encoded] = []
     if row["held_out_version_id"]:
         side = datasets.get(ws, row["held_out_version_id"])
         held_out = checks.encode(ws, tokenizer, side, length)
     say(f"model {config.model}, {len(rows)} rows, {len(held_out)} held out")
+    if len(rows) < len(encoded):
+        say(f"left out: {len(encoded) - len(rows)} rows without a trained token")
     precision = device.precision(config.precision)
-    # a full fine-tune keeps fp32 master weights; under an adapter the base may be small
-    dtype = "bfloat16" if precision == "bf16" and config.adapter != "none" else "float32"
+    dtype = weights.dtype(precision, adapter=config.adapter)
     writing = ws.job_folder(row["id"]) / "writing"
     trainer = AnswerTrainer(
         model=weights.load(model.path, dtype=dtype),

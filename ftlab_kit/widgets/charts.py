@@ -2,7 +2,7 @@
 
 The same text is shown live in an `ipywidgets.HTML` and static in an `<img>` with alt text and a
 table of the data, which survives untrusted notebooks, GitHub and export. Colours are Okabe and
-Ito's, told apart by dashes and labels too; text and axes are a grey that reads on white and black.
+Ito's, told apart by dashes and labels too.
 """
 
 import base64
@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from ftlab_kit.records import CELL, show
 
-INK = "#767676"  # 4.5 to 1 on white and on black
+# live, the words take the front end's own colour; a still picture brings its ground along
+LIVE, STILL, GROUND = "currentColor", "#595959", "#ffffff"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 DASHES = ("", "6 3", "2 2", "8 2 2 2", "1 3")
 WIDTH, HEIGHT = 420, 190
@@ -103,22 +104,23 @@ def lines(
     Args:
         is_live: Points say their value under the pointer, which a picture in a page can't.
     """
-    width, height = WIDTH, HEIGHT
+    width, height, ink = WIDTH, HEIGHT, LIVE if is_live else STILL
     shown = [item for item in series if item.points]
     label = html.escape(alt(title, series, unit=unit))
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
         f'height="{height}" role="img" aria-label="{label}" font-family="system-ui,sans-serif" '
         f'font-size="11"><title>{label}</title>'
-        f'<text x="{LEFT}" y="15" fill="{INK}" font-weight="600">{html.escape(title)}</text>'
+        + ("" if is_live else f'<rect width="{width}" height="{height}" fill="{GROUND}"/>')
+        + f'<text x="{LEFT}" y="15" fill="{ink}" font-weight="600">{html.escape(title)}</text>'
     )
     if not shown:
-        empty = f'<text x="{LEFT}" y="{height / 2:g}" fill="{INK}">no data yet</text>'
+        empty = f'<text x="{LEFT}" y="{height / 2:g}" fill="{ink}">no data yet</text>'
         return f"{head}{empty}</svg>"
     every = [point for item in shown for point in item.points]
     x_ticks = ticks(min(x for x, _ in every), max(x for x, _ in every), whole=True)
     y_ticks = ticks(min(y for _, y in every), max(y for _, y in every))
-    frame = _Frame(width, height, (x_ticks[0], x_ticks[-1]), (y_ticks[0], y_ticks[-1]))
+    frame = _Frame(width, height, ink, (x_ticks[0], x_ticks[-1]), (y_ticks[0], y_ticks[-1]))
     body = "".join(_line(frame, index, item, is_live) for index, item in enumerate(shown))
     return head + _axes(frame, x_ticks, y_ticks, unit) + body + _labels(frame, shown) + "</svg>"
 
@@ -129,6 +131,7 @@ class _Frame:
 
     width: int
     height: int
+    ink: str
     x_range: Point
     y_range: Point
 
@@ -163,16 +166,18 @@ def _axes(frame: _Frame, x_ticks: Sequence[float], y_ticks: Sequence[float], uni
     for value in y_ticks:
         y = frame.y(value)
         parts.append(
-            f'<line x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" stroke="{INK}" '
-            f'stroke-opacity="0.25"/><text x="{left - 6}" y="{y + 4:.1f}" fill="{INK}" '
+            f'<line x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" stroke="{frame.ink}" '
+            f'stroke-opacity="0.25"/><text x="{left - 6}" y="{y + 4:.1f}" fill="{frame.ink}" '
             f'text-anchor="end">{_tick(value)}</text>'
         )
     for value in x_ticks:
         parts.append(
-            f'<text x="{frame.x(value):.1f}" y="{base + 14}" fill="{INK}" '
+            f'<text x="{frame.x(value):.1f}" y="{base + 14}" fill="{frame.ink}" '
             f'text-anchor="middle">{_tick(value)}</text>'
         )
-    parts.append(f'<text x="{right}" y="{base + 27}" fill="{INK}" text-anchor="end">{unit}</text>')
+    parts.append(
+        f'<text x="{right}" y="{base + 27}" fill="{frame.ink}" text-anchor="end">{unit}</text>'
+    )
     return "".join(parts)
 
 
@@ -216,7 +221,7 @@ def _labels(frame: _Frame, series: Sequence[Series]) -> str:
         parts.append(
             f'<line x1="{x}" x2="{x + 14}" y1="{place - 4:.1f}" y2="{place - 4:.1f}" '
             f'{_stroke(index)} stroke-width="3"/>'
-            f'<text x="{x + 18}" y="{place:.1f}" fill="{INK}">'
+            f'<text x="{x + 18}" y="{place:.1f}" fill="{frame.ink}">'
             f'<tspan font-weight="600">{show(float(item.points[-1][1]))}</tspan>'
             f'<tspan x="{x + 18}" dy="11">{html.escape(item.name)}</tspan></text>'
         )

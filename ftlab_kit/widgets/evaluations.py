@@ -22,7 +22,8 @@ def comparison(before: Evaluation, after: Evaluation, *, n_samples: int = 3) -> 
             f"{after.dataset_version_id}; expected the same rows. Score both on the same version."
         )
     scores = [
-        [name, show(before.scores[name]), show(after.scores.get(name))] for name in before.scores
+        [_meaning(before, name), show(before.scores[name]), show(after.scores.get(name))]
+        for name in before.scores
     ]
     answers = [
         [old.prompt, old.reference, old.answer, new.answer]
@@ -34,6 +35,11 @@ def comparison(before: Evaluation, after: Evaluation, *, n_samples: int = 3) -> 
         + _table(["asked", "reference", before.target, after.target], answers),
         words,
     )
+
+
+def _meaning(evaluation: Evaluation, name: str) -> str:
+    is_greater = evaluation.details[name]["greater_is_better"]
+    return f"{name} ({'greater' if is_greater else 'less'} is better)"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -119,10 +119,11 @@ class TrainerView(ipywidgets.VBox):  # type: ignore[misc]
 
     def refresh(self) -> None:
         """Read what is new and redraw what changed."""
+        # first the state: what is written after it is read by the next call, or there is no next
+        self._job = trainers.status(self._ws, self._job)
         is_new = self._history.take(
             trainers.metrics(self._ws, self._job, after_step=self._history.step)
         )
-        self._job = trainers.status(self._ws, self._job)
         self._state.value = _state(self._job, self._history.last)
         self._tail.value = _tail(trainers.logs(self._ws, self._job, last=LOG_LINES))
         self.cancel.disabled = self._job.is_over
@@ -139,17 +140,23 @@ class TrainerView(ipywidgets.VBox):  # type: ignore[misc]
 
     def _follow(self) -> None:
         while not self._job.is_over and not self._closed.wait(POLL_S):
-            self.refresh()
+            try:
+                self.refresh()
+            except KitError as error:
+                self._say("alert", str(error))
+
+    def _say(self, role: str, words: str) -> None:
+        self._said.value = f'<span role="{role}">{html.escape(words)}</span>'
 
     def _do(self, verb: Callable[[Workspace, Job], Job]) -> Callable[[Any], None]:
         """Return a click that calls one verb in the background and says what came of it."""
 
         def act() -> None:
             try:
-                self._said.value = f'<span role="status">requested: {verb.__name__}</span>'
-                self._said.value = f'<span role="status">{verb(self._ws, self._job).state}</span>'
+                self._say("status", f"requested: {verb.__name__}")
+                self._say("status", verb(self._ws, self._job).state)
             except KitError as error:
-                self._said.value = f'<span role="alert">{html.escape(str(error))}</span>'
+                self._say("alert", str(error))
 
         return lambda _: threading.Thread(target=act, daemon=True).start()
 
@@ -182,7 +189,7 @@ def _state(job: Job, last: Metric | None) -> str:
     share = job.progress or 0.0
     bar = (
         f'<svg width="420" height="8" role="img" aria-label="{share:.0%} done">'
-        f'<rect width="420" height="8" rx="4" fill="{charts.INK}" fill-opacity="0.25"/>'
+        f'<rect width="420" height="8" rx="4" fill="currentColor" fill-opacity="0.25"/>'
         f'<rect width="{420 * share:.0f}" height="8" rx="4" fill="{charts.COLOURS[0]}"/></svg>'
     )
     role = "alert" if job.state == "failed" else "status"

@@ -10,7 +10,7 @@ import torch
 
 from ftlab_kit.models.tokens import end_tokens
 
-BATCH = 16
+BATCH = 32
 
 
 def answers(

@@ -107,6 +107,18 @@ def test_a_failed_job_is_an_alert(seated: None, lab: Workspace, job: Job):
         view.close()
 
 
+def test_progress_is_one_line_that_changes_in_place(seated: None, capsys):
+    line = widgets.progress()
+    line("perplexity", 3, 20)
+    line("<answers>", 4, 20)
+    assert line.value == '<span role="status">&lt;answers&gt;  4  20</span>'
+
+
+def test_progress_is_silent_when_headless(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FTLAB_INTERACTIVE", "0")
+    widgets.progress()("perplexity", 3, 20)
+
+
 def test_what_is_not_known_is_a_dash(job: Job):
     assert "loss –" in sentence(job, Metric(step=1))
 

@@ -6,6 +6,7 @@ Under papermill no widget is displayed at all.
 
 from ftlab_kit.widgets.evaluations import comparison
 from ftlab_kit.widgets.front import is_interactive
+from ftlab_kit.widgets.progress import progress
 from ftlab_kit.widgets.trainer import report, trainer
 
-__all__ = ["comparison", "is_interactive", "report", "trainer"]
+__all__ = ["comparison", "is_interactive", "progress", "report", "trainer"]

@@ -1,0 +1,29 @@
+"""How far a long verb is: a line that changes in place, and nothing at all where no one looks."""
+
+import html
+from collections.abc import Callable
+from typing import Any
+
+import ipywidgets
+
+from ftlab_kit.widgets.front import is_interactive
+
+
+class Progress(ipywidgets.HTML):  # type: ignore[misc]
+    """A line that says the latest news; call it with whatever a verb tells."""
+
+    def __call__(self, *news: Any) -> None:
+        """Show the news in place of what was shown before."""
+        words = html.escape("  ".join(str(item) for item in news))
+        self.value = f'<span role="status">{words}</span>'
+
+
+def progress() -> Callable[..., None]:
+    """Return what a verb's `progress` argument takes, and show its line; silent when headless."""
+    if not is_interactive():
+        return lambda *news: None
+    from IPython.display import display
+
+    line = Progress()
+    display(line)  # type: ignore[no-untyped-call]
+    return line

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -40,19 +41,17 @@ def seal(
         OutOfRoom: The disk is full; the folder is removed.
     """
     final = ws.job_folder(job_id) / "checkpoints" / f"step-{step:06d}"
-    try:
-        with room_on_disk(f"checkpoint {step} of job {job_id}"):
-            final.parent.mkdir(parents=True, exist_ok=True)
-            files = {path.name: _entry(path) for path in sorted(partial.iterdir())}
-            size = sum(entry["bytes"] for entry in files.values())
-            manifest = {"job": job_id, "step": step, **losses, **facts, "files": files}
-            path = partial / MANIFEST
-            path.write_text(json.dumps(manifest, indent=1))
-            _sync(path)
-            _sync(partial)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    with ExitStack() as undo, room_on_disk(f"checkpoint {step} of job {job_id}"):
+        undo.callback(shutil.rmtree, partial, ignore_errors=True)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        files = {path.name: _entry(path) for path in sorted(partial.iterdir())}
+        size = sum(entry["bytes"] for entry in files.values())
+        manifest = {"job": job_id, "step": step, **losses, **facts, "files": files}
+        path = partial / MANIFEST
+        path.write_text(json.dumps(manifest, indent=1))
+        _sync(path)
+        _sync(partial)
+        undo.pop_all()
     if final.exists():
         shutil.rmtree(final)
     partial.rename(final)

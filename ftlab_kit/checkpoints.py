@@ -1,15 +1,16 @@
 """Checkpoints that can't lie: hashed, synced, and named only when they are whole.
 
 A checkpoint is written into a folder of another name; `seal` syncs every file, writes MANIFEST.json
-with sizes and SHA-256, syncs that, and renames the folder. What has its name is complete, or
-`verify` says which file is not.
+with sizes and SHA-256 and that one's own hash, syncs both, and renames the folder. What has its
+name is complete, or `verify` says which file is not.
 """
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ftlab_kit.records import Checkpoint, Rows
 from ftlab_kit.workspace import Workspace, now
 
 MANIFEST = "MANIFEST.json"
+DIGEST = "MANIFEST.sha256"  # of the manifest itself, which says so much that it must not lie either
 
 
 def seal(
@@ -40,28 +42,41 @@ def seal(
     Raises:
         OutOfRoom: The disk is full; the folder is removed.
     """
-    final = ws.job_folder(job_id) / "checkpoints" / f"step-{step:06d}"
+    final = _folder(ws, job_id, step)
     with ExitStack() as undo, room_on_disk(f"checkpoint {step} of job {job_id}"):
         undo.callback(shutil.rmtree, partial, ignore_errors=True)
         final.parent.mkdir(parents=True, exist_ok=True)
-        files = {path.name: _entry(path) for path in sorted(partial.iterdir())}
-        size = sum(entry["bytes"] for entry in files.values())
+        paths = sorted(path for path in partial.rglob("*") if path.is_file())
+        files = {str(path.relative_to(partial)): _entry(path) for path in paths}
         manifest = {"job": job_id, "step": step, **losses, **facts, "files": files}
         path = partial / MANIFEST
         path.write_text(json.dumps(manifest, indent=1))
-        _sync(path)
+        (partial / DIGEST).write_text(_entry(path)["sha256"])
+        _sync(partial / DIGEST)
         _sync(partial)
         undo.pop_all()
+    old = final.with_suffix(".old")
     if final.exists():
-        shutil.rmtree(final)
+        final.rename(old)
     partial.rename(final)
     _sync(final.parent)
-    key = {"job_id": job_id, "step": step}
-    ws.store.delete("checkpoints", **key)
-    ws.store.insert(
-        "checkpoints", **key, **losses, size_bytes=size, path=str(final), created_at=now()
-    )
-    return get(ws, job_id, step)
+    shutil.rmtree(old, ignore_errors=True)
+    return _record(ws, job_id, manifest, final)
+
+
+def _folder(ws: Workspace, job_id: int, step: int) -> Path:
+    return ws.job_folder(job_id) / "checkpoints" / f"step-{step:06d}"
+
+
+def _record(ws: Workspace, job_id: int, facts: Mapping[str, Any], folder: Path) -> Checkpoint:
+    """Write the row of a sealed checkpoint."""
+    key = {"job_id": job_id, "step": facts["step"]}
+    values = {"loss": facts["loss"], "eval_loss": facts["eval_loss"], "path": str(folder)}
+    values["size_bytes"] = sum(entry["bytes"] for entry in facts["files"].values())
+    with ws.store.transaction():
+        ws.store.delete("checkpoints", **key)
+        ws.store.insert("checkpoints", **key, **values, created_at=now())
+    return get(ws, job_id, facts["step"])
 
 
 def list(ws: Workspace, job_id: int) -> Rows[Checkpoint]:
@@ -87,21 +102,31 @@ def get(ws: Workspace, job_id: int, step: int | None = None) -> Checkpoint:
 
 def best(ws: Workspace, job_id: int) -> Checkpoint:
     """Return the checkpoint with the lowest held-out loss; the newest where none was measured."""
-    measured = [item for item in list(ws, job_id) if item.eval_loss is not None]
-    return min(measured, key=lambda item: item.eval_loss or 0.0) if measured else get(ws, job_id)
+    get(ws, job_id)
+    return _best(list(ws, job_id))
 
 
-def verify(checkpoint: Checkpoint) -> str | None:
-    """Return what is wrong with a checkpoint's files, or None if every byte is as written."""
-    path = checkpoint.path / MANIFEST
+def _best(found: Sequence[Checkpoint]) -> Checkpoint:
+    measured = [item for item in found if item.eval_loss is not None]
+    return min(measured, key=lambda item: item.eval_loss or 0.0) if measured else found[-1]
+
+
+def verify(checkpoint: Checkpoint | Path) -> str | None:
+    """Return what is wrong with a checkpoint's files, or None if every byte is as written.
+
+    Args:
+        checkpoint: The checkpoint, or the folder of one that was handed on.
+    """
+    folder = checkpoint if isinstance(checkpoint, Path) else checkpoint.path
+    path = folder / MANIFEST
     if not path.exists():
         return f"{path} is missing"
-    try:
-        files: dict[str, dict[str, Any]] = json.loads(path.read_text())["files"]
-    except (ValueError, KeyError):
-        return f"{path} is damaged"
+    digest = folder / DIGEST
+    if not digest.exists() or _entry(path, sync=False)["sha256"] != digest.read_text():
+        return f"{path} has other bytes than were written"
+    files: dict[str, dict[str, Any]] = json.loads(path.read_bytes())["files"]
     for name, expected in files.items():
-        file = checkpoint.path / name
+        file = folder / name
         if not file.exists():
             return f"{file} is missing"
         found = _entry(file, sync=False)
@@ -110,16 +135,79 @@ def verify(checkpoint: Checkpoint) -> str | None:
     return None
 
 
+def manifest(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what was written down when a checkpoint was sealed."""
+    found: dict[str, Any] = json.loads((checkpoint.path / MANIFEST).read_text())
+    return found
+
+
+def newest_valid(ws: Workspace, job_id: int) -> tuple[Checkpoint | None, dict[int, str]]:
+    """Return the newest checkpoint that verifies, and what is wrong with each newer one, by step.
+
+    A checkpoint that was sealed in the moment in which its worker was killed is found by its
+    folder. None where no checkpoint verifies.
+    """
+    _adopt(ws, job_id)
+    skipped: dict[int, str] = {}
+    for checkpoint in reversed(list(ws, job_id)):
+        trouble = verify(checkpoint)
+        if trouble is None:
+            return checkpoint, skipped
+        skipped[checkpoint.step] = trouble
+    return None, skipped
+
+
+def _adopt(ws: Workspace, job_id: int) -> None:
+    for path in (ws.job_folder(job_id) / "checkpoints").glob("step-*.old"):
+        if path.with_suffix("").exists():
+            shutil.rmtree(path, ignore_errors=True)
+        else:  # killed between two renames
+            path.rename(path.with_suffix(""))
+    known = {item.path for item in list(ws, job_id)}
+    for path in (ws.job_folder(job_id) / "checkpoints").glob(f"step-*/{MANIFEST}"):
+        if path.parent not in known and path.parent.suffix == "":
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # a damaged one is no find
+                _record(ws, job_id, json.loads(path.read_text()), path.parent)
+
+
+def set_aside(ws: Workspace, job_id: int, *, after_step: int) -> None:
+    """Take the checkpoints after a step out of the list; their folders stay, as `.damaged`."""
+    for item in list(ws, job_id):
+        if item.step > after_step:
+            ws.store.delete("checkpoints", id=item.id)
+            if item.path.exists():
+                aside = item.path.with_suffix(".damaged")
+                shutil.rmtree(aside, ignore_errors=True)
+                item.path.rename(aside)
+
+
 def prune(ws: Workspace, job_id: int, *, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints and the best one."""
-    found = list(ws, job_id)
+    """Remove all but the newest `keep` checkpoints that are whole, and the best one."""
+    found = [item for item in list(ws, job_id) if _is_whole(item)]
     if len(found) <= keep:
         return
-    kept = {item.step for item in found[-keep:]} | {best(ws, job_id).step}
+    kept = {item.step for item in found[-keep:]} | {_best(found).step}
     for item in found:
         if item.step not in kept:
+            # out of the way first, or a kill would leave half of it under its name
+            gone = item.path.with_suffix(".gone")
+            item.path.rename(gone)
             ws.store.delete("checkpoints", id=item.id)
-            shutil.rmtree(item.path, ignore_errors=True)
+            shutil.rmtree(gone, ignore_errors=True)
+    for left in found[0].path.parent.glob("step-*.*"):
+        if int(left.stem.rpartition("-")[2]) < found[-keep].step:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_whole(checkpoint: Checkpoint) -> bool:
+    """Return whether every file is there in its size: what can be told without reading it all."""
+    try:
+        files = manifest(checkpoint)["files"].items()
+        return all(
+            (checkpoint.path / name).stat().st_size == entry["bytes"] for name, entry in files
+        )
+    except (OSError, ValueError, KeyError):
+        return False
 
 
 def _entry(path: Path, *, sync: bool = True) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import textwrap
 import time
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from types import ModuleType, UnionType
 from typing import Annotated, Any
@@ -30,7 +31,16 @@ from ftlab_kit import configs, datasets, evaluators, models, notebooks, trainers
 from ftlab_kit.configs import Config
 from ftlab_kit.errors import ConfigError, KitError
 from ftlab_kit.models.memory import Demand
-from ftlab_kit.records import DatasetVersion, Job, Model, Record, fields_of, plain, show
+from ftlab_kit.records import (
+    DatasetVersion,
+    Job,
+    Model,
+    Record,
+    Rows,
+    fields_of,
+    plain,
+    show,
+)
 from ftlab_kit.workspace import Workspace
 
 NOUNS: dict[str, ModuleType] = {
@@ -202,6 +212,10 @@ def _flag(item: inspect.Parameter, hint: Any, words: str) -> tuple[inspect.Param
     if _origin(hint) is Mapping:
         flag = _option(item.name, list[str] | None, None, "name=value; repeatable.", "-p")
         return flag, lambda _, given: dict(_pair(text) for text in given[item.name] or [])
+    if _origin(hint) is Sequence and item.default is item.empty:
+        texts: Any = Annotated[list[str], typer.Argument(help=words)]
+        many = inspect.Parameter(item.name, item.KEYWORD_ONLY, annotation=texts)
+        return many, lambda _, given: given[item.name]
     if _origin(hint) is Sequence:
         default = ",".join(item.default)
         flag = _option(item.name, str, default, f"{words} With commas between.")
@@ -291,10 +305,7 @@ def _show(found: Any, as_json: bool) -> None:
     if as_json or isinstance(found, BaseModel) or (isinstance(found, dict) and found):
         print(json.dumps(plain(found), indent=2, default=BaseModel.model_dump))
     elif isinstance(found, Record):
-        table = Table(show_header=False, box=None)
-        for name, value in found.as_dict().items():
-            table.add_row(name, show(value))
-        Out.print(table)
+        _show_record(found)
     elif isinstance(found, list | tuple) and found and isinstance(found[0], Record):
         names = fields_of(found[0])
         table = Table(*names, box=None)
@@ -305,6 +316,20 @@ def _show(found: Any, as_json: bool) -> None:
         print("\n".join(json.dumps(plain(item)) for item in found) or "none")
     elif found is not None:
         print(found)
+
+
+def _show_record(found: Record) -> None:
+    """Print a record as a table, and the records in it below."""
+    parts = {item.name: getattr(found, item.name) for item in fields(found)}
+    inner = {name: part for name, part in parts.items() if isinstance(part, Record | Rows)}
+    table = Table(show_header=False, box=None)
+    for name, value in found.as_dict().items():
+        if name not in inner:
+            table.add_row(name, show(value))
+    Out.print(table)
+    for name, part in inner.items():
+        Out.print(f"\n{name}")
+        _show(part, as_json=False)
 
 
 _commands()

@@ -7,6 +7,7 @@ Named configs live in the workspace: `save`, `get`, `list`, `update`, `delete`.
 """
 
 import builtins
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
@@ -42,7 +43,9 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     model: str = _field("smollm2-135m-instruct", "Base model: a name of the catalogue")
-    method: Literal["sft"] = _field("sft", "Training method: supervised fine-tuning on answers")
+    method: Literal["sft", "dpo", "grpo"] = _field(
+        "sft", "sft learns answers, dpo which of two is better, grpo what a reward prefers"
+    )
     adapter: Literal["lora", "none"] = _field(
         "lora", "lora trains a small adapter, none trains every weight"
     )
@@ -67,17 +70,42 @@ class Config(BaseModel):
         None, "Stop after so many steps, whatever the epochs", unit="steps", live=True, ge=1
     )
     effective_batch: Whole = _field(8, "Rows an optimizer step learns from", unit="rows", ge=1)
-    micro_batch: Whole | None = _field(
-        None, "Rows in memory at once; empty: up to 8", unit="rows", ge=1
+    micro_batch: Annotated[Whole, Field(ge=1)] | Literal["auto"] | None = _field(
+        None, "Rows in memory at once; empty: up to 8; auto: as many as fit", unit="rows"
     )
     max_length: Whole = _field(1024, "A longer row is cut", unit="tokens", ge=8, le=1_048_576)
+    packing: bool = _field(
+        False, "Join short rows up to max_length; they don't see each other (sft)"
+    )
+    streaming: bool = _field(
+        False, "Turn rows into tokens when they are needed, not all at the start (sft)"
+    )
+    neftune_alpha: Real | None = _field(
+        None, "Noise on the embeddings, as in NEFTune; empty: none (sft)", gt=0
+    )
+
+    beta: Real | None = _field(
+        None, "Pull towards the base model; empty: 0.1 for dpo, none for grpo", ge=0
+    )
+    reward: Literal["chrf", "exact"] = _field(
+        "chrf", "What grpo rewards: likeness to the reference answer, or equality with it"
+    )
+    answers_per_prompt: Whole = _field(4, "Answers that grpo compares", unit="answers", ge=2)
+    max_new_tokens: Whole = _field(64, "A grpo answer is cut there", unit="tokens", ge=1)
+    temperature: Real = _field(1.0, "How freely grpo samples answers", gt=0, le=10)
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = _field(
         "auto", "auto takes what this processor does best"
     )
+    deterministic: bool = _field(
+        True, "On a GPU, take only kernels that give the same bits each time"
+    )
     gradient_checkpointing: bool = _field(False, "Trade a third more time for much less memory")
     threads: Whole | None = _field(
         None, "Processor threads; empty: one for each physical core", unit="threads", ge=1
+    )
+    processes: Whole = _field(
+        1, "Processes that share a job (torchrun)", unit="processes", ge=1, le=1024
     )
     seed: Whole = _field(0, "Seeds the adapter, the order of the rows and dropout", ge=0, lt=2**32)
 
@@ -89,6 +117,30 @@ class Config(BaseModel):
         None, "Held-out loss cadence; empty: with each checkpoint", unit="steps", live=True, ge=1
     )
     keep_checkpoints: Whole = _field(3, "Newest checkpoints that are kept", ge=1)
+    early_stopping: Whole | None = _field(
+        None,
+        "End after so many held-out losses in a row that are no better; empty: never",
+        unit="measurements",
+        live=True,
+        ge=1,
+    )
+
+    guard: Literal["stop", "skip", "rollback"] = _field(
+        "stop",
+        "When the loss or the gradient is no number, or a spike: fail, leave the batch out, or go "
+        "back to the last checkpoint with half the learning rate",
+        live=True,
+    )
+    spike_factor: Real | None = _field(
+        None,
+        "A spike is so many times the median of the last 20 steps; empty: no look",
+        live=True,
+        gt=1,
+    )
+    guard_tries: Whole = _field(
+        3, "Batches left out, or ways back, before a job fails", live=True, ge=1
+    )
+    max_restarts: Whole = _field(0, "Restarts after a crash of the worker", ge=0)
 
     wandb: Literal["off", "offline", "online"] = _field(
         "off", "Send the same metrics to Weights & Biases"
@@ -102,18 +154,27 @@ class Config(BaseModel):
             config: Self = handler(values)
         except ValidationError as error:
             raise ConfigError(_explain(error, cls)) from None
-        if config.micro_batch and config.effective_batch % config.micro_batch:
-            raise ConfigError(
-                f"effective_batch is {config.effective_batch}, micro_batch {config.micro_batch}; "
-                "expected a micro_batch that divides effective_batch. Choose another of the two."
-            )
+        for problem in _misfits(config):
+            raise ConfigError(problem)
         return config
 
     @property
+    def share(self) -> int:
+        """The rows of an optimizer step that one process learns from."""
+        return self.effective_batch // self.processes
+
+    @property
     def rows_at_once(self) -> int:
-        """The micro-batch: what is set, or the largest divisor of the effective batch up to 8."""
-        divisors = (size for size in range(1, 9) if self.effective_batch % size == 0)
-        return self.micro_batch or max(divisors)
+        """The micro-batch: what is set, or the largest divisor of a process's share up to 8."""
+        if isinstance(self.micro_batch, int):
+            return self.micro_batch
+        return max(size for size in range(1, 9) if self.share % size == 0)
+
+    @property
+    def prompts_a_step(self) -> int:
+        """The rows of the dataset that an optimizer step takes; grpo answers each several times."""
+        group = self.answers_per_prompt if self.method == "grpo" else 1
+        return self.effective_batch // group
 
     def but(self, **changes: Any) -> Self:
         """Return this config with some settings changed, checked again."""
@@ -130,6 +191,33 @@ class Config(BaseModel):
         return f"<table><caption>Config</caption>{rows}</table>"
 
 
+def _misfits(config: Config) -> Iterator[str]:
+    """Yield, for settings that are fine alone but not together, what is and what to do."""
+    batch, rows = config.effective_batch, config.micro_batch
+    if batch % config.processes:
+        yield (
+            f"effective_batch is {batch}, processes {config.processes}; expected an "
+            "effective_batch that the processes can share evenly. Choose another of the two."
+        )
+    elif isinstance(rows, int) and config.share % rows:
+        yield (
+            f"effective_batch is {batch}, micro_batch {rows}"
+            f"{f', processes {config.processes}' if config.processes > 1 else ''}; "
+            "expected a micro_batch that divides effective_batch (a process's share of it). "
+            "Choose another of the two."
+        )
+    if config.method == "grpo" and batch % config.answers_per_prompt:
+        yield (
+            f"effective_batch is {batch}, answers_per_prompt {config.answers_per_prompt}; expected "
+            "an effective_batch of whole groups of answers. Choose another of the two."
+        )
+    for name in ("packing", "streaming", "neftune_alpha"):
+        if getattr(config, name) and config.method != "sft":
+            yield f"{name} is set, method is {config.method!r}; expected 'sft' with it. Unset one."
+    if config.packing and config.streaming:
+        yield "packing and streaming are both set; packing must see all rows first. Unset one."
+
+
 def _unit(name: str) -> str:
     """Return the unit of a setting, '' where it has none."""
     extra = Config.model_fields[name].json_schema_extra
@@ -138,6 +226,7 @@ def _unit(name: str) -> str:
 
 def _explain(error: ValidationError, settings: type[BaseModel] = Config) -> str:
     """Return a validation error as one sentence a setting: what is, what was expected, the cure."""
+    found: dict[str, tuple[Any, builtins.list[str]]] = {}
     sentences = []
     for item in error.errors():
         name = str(item["loc"][0]) if item["loc"] else "config"
@@ -149,10 +238,13 @@ def _explain(error: ValidationError, settings: type[BaseModel] = Config) -> str:
         else:
             expected = item["msg"].removeprefix("Value error, ")
             expected = expected.removeprefix("Input should be ").replace("a valid ", "a ")
-            expected = expected.partition(", unable to parse")[0]
-            field = settings.model_fields.get(name)
-            default = f" The default is {field.default!r}." if field else ""
-            sentences.append(f"{name} is {item['input']!r}; expected {expected}.{default}")
+            # a setting that may be of two kinds has an error for each
+            _, expectations = found.setdefault(name, (item["input"], []))
+            expectations.append(expected.partition(", unable to parse")[0])
+    for name, (value, expectations) in found.items():
+        field = settings.model_fields.get(name)
+        default = f" The default is {field.default!r}." if field else ""
+        sentences.append(f"{name} is {value!r}; expected {' or '.join(expectations)}.{default}")
     return " ".join(sentences)
 
 

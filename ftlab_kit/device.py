@@ -24,6 +24,29 @@ def kind() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def name() -> str:
+    """Return the name of the device that trains: the GPU's, or 'cpu' with its memory in GiB."""
+    import torch
+
+    if kind() == "cuda":
+        return str(torch.cuda.get_device_name(0))
+    return f"cpu, {psutil.virtual_memory().total / GIB:.0f} GiB"
+
+
+def gpus() -> list[str]:
+    """Return the names by which CUDA knows the GPUs that this process may use, without torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [name for name in visible.split(",") if name.strip() not in ("", "-1")]
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        return [str(number) for number in range(pynvml.nvmlDeviceGetCount())]
+    except pynvml.NVMLError:  # no driver, no GPU
+        return []
+
+
 def precision(wanted: str) -> str:
     """Return 'fp32', 'bf16' or 'fp16': what is wanted, or the best for 'auto'.
 

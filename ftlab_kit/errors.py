@@ -8,6 +8,7 @@ KitError 500            anything below; `except KitError` catches what the kit s
 ├── Conflict 409        the thing exists, but not in a state that allows this
 ├── Unavailable 503     a hub, a registry or a device that can't be had now
 ├── OutOfRoom 507       disk or memory does not suffice
+│   └── DiskFull        the disk: what was under way is dropped, all else is kept
 └── JobFailed 500       a job ended without its result
 """
 
@@ -61,6 +62,10 @@ class OutOfRoom(KitError):
     status = 507
 
 
+class DiskFull(OutOfRoom):
+    """The disk is full: what was under way is dropped, all else is kept."""
+
+
 class JobFailed(KitError):
     """A job ended without its result."""
 
@@ -72,7 +77,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 class room_on_disk:
-    """Turn 'no space left' into an OutOfRoom that names what was being written.
+    """Turn 'no space left' into a DiskFull that names what was being written.
 
     Libraries that write files have errors of their own for it, with the system's words inside.
     """
@@ -85,10 +90,10 @@ class room_on_disk:
         """Begin to write."""
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        """Raise OutOfRoom in place of an error that means it."""
+        """Raise DiskFull in place of an error that means it."""
         is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         if is_full or "No space left on device" in str(error):
-            raise OutOfRoom(
+            raise DiskFull(
                 f"The disk is full while writing {self.what}; nothing was kept of it. "
                 "Free some space or open a workspace on another disk, then try again."
             ) from error

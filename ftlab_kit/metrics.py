@@ -25,3 +25,8 @@ def last(ws: Workspace, job_id: int) -> Metric | None:
     """Return the newest metric of a job, or None before the first."""
     found = ws.store.rows("metrics", order="step", descending=True, limit=1, job_id=job_id)
     return Metric(**{key: found[0][key] for key in found[0] if key != "job_id"}) if found else None
+
+
+def cut(ws: Workspace, job_id: int, *, after_step: int) -> int:
+    """Forget the metrics of steps that will be done again, and return how many they were."""
+    return ws.store.delete("metrics", job_id=job_id, after=("step", after_step))

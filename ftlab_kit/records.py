@@ -186,7 +186,11 @@ class Memory(Record):
 
 @dataclass(frozen=True, slots=True)
 class Job(Record):
-    """A fine-tuning job. `step` counts optimizer steps; `error` says in words why it failed."""
+    """A fine-tuning job. `step` counts optimizer steps; `error` says in words why it failed.
+
+    `note` says why it waits or is paused; `parent_id` and `parent_step` name the checkpoint that it
+    was forked from. `worker_pid` is the process that trains, None while there is none.
+    """
 
     id: int
     state: str
@@ -197,6 +201,11 @@ class Job(Record):
     held_out_version_id: int | None = field(metadata=LONG)
     config: Mapping[str, Any] = field(metadata=LONG)
     error: str | None
+    note: str | None
+    parent_id: int | None = field(metadata=LONG)
+    parent_step: int | None = field(metadata=LONG)
+    heartbeat_at: datetime | None = field(metadata=LONG)
+    worker_pid: int | None = field(metadata=LONG)
     created_at: datetime
     started_at: datetime | None = field(metadata=LONG)
     finished_at: datetime | None = field(metadata=LONG)
@@ -214,7 +223,10 @@ class Job(Record):
 
 @dataclass(frozen=True, slots=True)
 class Metric(Record):
-    """What was measured at one step. Tokens are real ones, without padding."""
+    """What was measured at one step. Tokens are real ones, without padding.
+
+    `more` holds what one method alone measures, such as a reward; `note` says what the guard did.
+    """
 
     step: int
     epoch: float | None = None
@@ -229,6 +241,8 @@ class Metric(Record):
     gpu_memory_gib: float | None = None
     gpu_utilisation: float | None = None
     remaining_s: float | None = None
+    more: Mapping[str, float] | None = field(default=None, metadata=LONG)
+    note: str | None = None
     at: datetime | None = None
 
 
@@ -248,15 +262,54 @@ class Checkpoint(Record):
 
 @dataclass(frozen=True, slots=True)
 class Event(Record):
-    """A command to a job, and what the worker did with it at which step."""
+    """A command to a job: who asked for what, and what came of it at which step.
+
+    `state` is pending, applied or refused, or undone by a rollback of the guard. `asked` and
+    `result` hold old and new values of an adjustment, prompts and answers of a sample, what a
+    resume skipped. A command with an `at_step` is not taken before that step.
+    """
 
     id: int
     job_id: int
     command: str
     state: str
     step: int | None
+    at_step: int | None = field(metadata=LONG)
+    who: str | None
+    asked: Mapping[str, Any] | None
+    result: Mapping[str, Any] | None
     note: str | None
     created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage(Record):
+    """Where a job comes from, what was done to it, and what came of it.
+
+    `facts` is what decides its bits: configuration, dataset, libraries, threads, processes.
+    """
+
+    job: Job
+    parents: "Rows[Job]"
+    dataset: DatasetVersion
+    held_out: DatasetVersion | None
+    facts: Mapping[str, Any]
+    events: "Rows[Event]"
+    checkpoints: "Rows[Checkpoint]"
+    forks: "Rows[Job]"
+    evaluations: "Rows[Evaluation]"
+
+    def _repr_html_(self) -> str:
+        names = [item.name for item in fields(self) if item.name != "facts"]
+        parts = [(name, getattr(self, name)) for name in names]
+        facts = "".join(
+            f"<tr><th {CELL}>{name}</th><td {CELL}>{html.escape(show(value))}</td></tr>"
+            for name, value in self.facts.items()
+        )
+        tables = "".join(
+            f"<h4>{name}</h4>{value._repr_html_()}" for name, value in parts if value is not None
+        )
+        return f"{tables}<h4>facts</h4><table>{facts}</table>"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The only file that speaks SQL: tables, migrations, and six plain verbs over them.
 
-SQLAlchemy Core on SQLite. Every writing transaction is BEGIN IMMEDIATE with a 30 s wait, in WAL
+SQLAlchemy Core on SQLite. Every writing transaction is BEGIN IMMEDIATE with a long wait, in WAL
 mode: two writers queue, a reader never waits, and "database is locked" does not occur. (A plain
 BEGIN that reads first and writes later can't wait for the lock: SQLite refuses it at once.)
 
@@ -10,6 +10,7 @@ when it is opened, one made by a newer kit is refused.
 """
 
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -20,9 +21,10 @@ import sqlalchemy as sa
 from filelock import FileLock
 from sqlalchemy.dialects.sqlite import insert as insert_or_update
 
-from ftlab_kit.errors import Conflict, InputError, OutOfRoom
+from ftlab_kit.errors import Conflict, DiskFull, InputError
 
 Row = dict[str, Any]
+WAIT_S = 120  # SQLite's queue of writers is not a fair one: eight in a tight loop waited up to 12 s
 
 
 class UtcTime(sa.TypeDecorator[datetime]):
@@ -102,9 +104,19 @@ sa.Table(
     _of("held_out_version_id", "dataset_versions", nullable=True),
     sa.Column("config", sa.JSON, nullable=False),
     sa.Column("error", sa.Text),
+    sa.Column("note", sa.Text),
+    sa.Column("facts", sa.JSON),
+    _of("parent_id", "jobs", nullable=True),
+    sa.Column("parent_step", sa.Integer),
+    sa.Column("slot", sa.Integer),
+    _time("launched_at", nullable=True),
     sa.Column("pid", sa.Integer),
     sa.Column("pid_started_at", sa.Float),
+    sa.Column("boot_id", sa.String),
+    sa.Column("worker_pid", sa.Integer),
+    _time("heartbeat_at", nullable=True),
     _time("created_at"),
+    _time("queued_at", nullable=True),
     _time("started_at", nullable=True),
     _time("finished_at", nullable=True),
 )
@@ -131,6 +143,8 @@ sa.Table(
         )
     ),
     sa.Column("n_tokens", sa.Integer),
+    sa.Column("more", sa.JSON),
+    sa.Column("note", sa.Text),
     _time("at"),
 )
 
@@ -142,6 +156,10 @@ sa.Table(
     sa.Column("command", sa.String, nullable=False),
     sa.Column("state", sa.String, nullable=False),
     sa.Column("step", sa.Integer),
+    sa.Column("at_step", sa.Integer),
+    sa.Column("who", sa.String),
+    sa.Column("asked", sa.JSON),
+    sa.Column("result", sa.JSON),
     sa.Column("note", sa.Text),
     _time("created_at"),
 )
@@ -175,12 +193,44 @@ sa.Table(
     _time("created_at"),
 )
 
+sa.Table(
+    "fits",
+    TABLES,
+    sa.Column("model", sa.String, primary_key=True),
+    sa.Column("length_tokens", sa.Integer, primary_key=True),
+    sa.Column("device", sa.String, primary_key=True),
+    sa.Column("rows", sa.Integer, nullable=False),
+)
+
+sa.Table(
+    "settings",
+    TABLES,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("value", sa.JSON, nullable=False),
+)
+
 
 def m001_first(connection: sa.Connection) -> None:
     """The first release: there is nothing older to change."""
 
 
-MIGRATIONS: list[Callable[[sa.Connection], None]] = [m001_first]
+def m002_steering(connection: sa.Connection) -> None:
+    """Pause, resume, adjust, queue and lineage; sizes that fit; settings of the workspace."""
+    new = {
+        "jobs": "note TEXT, facts JSON, parent_id INTEGER REFERENCES jobs (id), "
+        "parent_step INTEGER, slot INTEGER, launched_at DATETIME, boot_id VARCHAR, "
+        "heartbeat_at DATETIME, queued_at DATETIME, worker_pid INTEGER",
+        "metrics": "more JSON, note TEXT",
+        "events": "at_step INTEGER, who VARCHAR, asked JSON, result JSON",
+    }
+    for table, columns in new.items():
+        for column in columns.split(","):
+            connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {column.strip()}")
+    for name in ("fits", "settings"):
+        TABLES.tables[name].create(connection)
+
+
+MIGRATIONS: list[Callable[[sa.Connection], None]] = [m001_first, m002_steering]
 
 
 class Store:
@@ -194,9 +244,10 @@ class Store:
             Conflict: A newer kit made it.
         """
         self.path = path
-        engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
+        engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": WAIT_S})
         sa.event.listen(engine, "connect", _set_up)
         sa.event.listen(engine, "begin", _begin)
+        self._local = threading.local()
         self._reader = engine
         self._writer = engine.execution_options(immediate=True)
         with ExitStack() as undo:
@@ -207,13 +258,24 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
-        """Hold the write lock for several statements that belong together.
+        """Hold the write lock for several verbs that belong together: all are kept, or none.
 
         Raises:
-            OutOfRoom: The disk is full; nothing of the transaction is kept.
+            DiskFull: Nothing of the transaction is kept.
         """
+        if (held := self._held()) is not None:
+            yield held
+            return
         with _in_words(self.path), self._writer.begin() as connection:
-            yield connection
+            self._local.connection = connection
+            try:
+                yield connection
+            finally:
+                self._local.connection = None
+
+    def _held(self) -> sa.Connection | None:
+        """Return the connection of this thread's transaction, if it is in one."""
+        return getattr(self._local, "connection", None)
 
     def insert(self, table: str, **values: Any) -> int:
         """Add a row and return its id (its row number where the table has no id)."""
@@ -243,11 +305,18 @@ class Store:
                 sa.update(target).where(*_match(target, where)).values(**values)
             ).rowcount
 
-    def delete(self, table: str, **where: Any) -> int:
-        """Remove the rows that match and return how many did."""
+    def delete(self, table: str, *, after: tuple[str, Any] | None = None, **where: Any) -> int:
+        """Remove the rows that match, with `after` only those in which a column is greater.
+
+        Returns:
+            How many were removed.
+        """
         target = TABLES.tables[table]
+        conditions = _match(target, where)
+        if after is not None:
+            conditions.append(target.c[after[0]] > after[1])
         with self.transaction() as connection:
-            return connection.execute(sa.delete(target).where(*_match(target, where))).rowcount
+            return connection.execute(sa.delete(target).where(*conditions)).rowcount
 
     def get(self, table: str, **where: Any) -> Row | None:
         """Return the newest row that matches, or None."""
@@ -277,6 +346,8 @@ class Store:
         if after is not None:
             statement = statement.where(column > after)
         statement = statement.order_by(column.desc() if descending else column).limit(limit)
+        if (held := self._held()) is not None:
+            return [dict(row) for row in held.execute(statement).mappings()]
         with self._reader.begin() as connection:
             return [dict(row) for row in connection.execute(statement).mappings()]
 
@@ -292,7 +363,7 @@ def _in_words(path: Path) -> Iterator[None]:
         yield
     except (sa.exc.DatabaseError, sqlite3.DatabaseError) as error:
         if "disk is full" in str(error):
-            raise OutOfRoom(
+            raise DiskFull(
                 f"The disk is full while writing {path}; nothing was kept of it. "
                 "Free some space, then try again."
             ) from error

@@ -2,18 +2,25 @@
 
 ftlab.db     the store             models/     base models as safetensors
 datasets/    rows, by content      jobs/       a folder a job: log, checkpoints, adapter
-notebooks/   executed copies
+notebooks/   executed copies       ballast     4 MB that can be given up on a full disk
 """
 
+import getpass
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 
 from ftlab_kit.errors import InputError, room_on_disk
 from ftlab_kit.store import Store
 
+BALLAST_BYTES = 4 * 2**20
+
 
 class Workspace:
-    """A folder with its store. Opening one twice, in two processes even, is safe."""
+    """A folder with its store. Opening one twice, in two processes even, is safe.
+
+    `owner` is who asks for what is asked through this workspace, kept with every command.
+    """
 
     def __init__(self, root: str | Path = "~/ftlab") -> None:
         """Open the folder as a workspace; make it if missing.
@@ -23,6 +30,7 @@ class Workspace:
             Conflict: A newer kit made this workspace.
         """
         self.root = Path(root).expanduser().absolute()
+        self.owner = getpass.getuser()
         if self.root.exists() and not self.root.is_dir():
             raise InputError(
                 f"{self.root} is a file; a workspace is a folder. "
@@ -33,6 +41,7 @@ class Workspace:
                 for name in ("datasets", "models", "jobs", "notebooks"):
                     (self.root / name).mkdir(parents=True, exist_ok=True)
             self.store = Store(self.root / "ftlab.db")
+            self._stow()
         except (PermissionError, NotADirectoryError) as error:
             raise InputError(
                 f"{self.root} can't be made or written ({error.strerror}). "
@@ -57,6 +66,20 @@ class Workspace:
     def job_folder(self, job_id: int) -> Path:
         """Return the folder of a job: its log, checkpoints and adapter."""
         return self.root / "jobs" / str(job_id)
+
+    @property
+    def _ballast(self) -> Path:
+        return self.root / "ballast"
+
+    def _stow(self) -> None:
+        """Lay ballast by where there is plenty of room: a full disk can't even say that it is."""
+        room = os.statvfs(self.root)
+        if not self._ballast.exists() and room.f_bavail * room.f_frsize > 4 * BALLAST_BYTES:
+            self._ballast.write_bytes(bytes(BALLAST_BYTES))
+
+    def drop_ballast(self) -> None:
+        """Give the ballast up, so that a few rows can still be written on a full disk."""
+        self._ballast.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close the store."""

@@ -15,7 +15,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 from ftlab_kit import Workspace, datasets, models, trainers
 from ftlab_kit.configs import Config
-from ftlab_kit.records import Job
+from ftlab_kit.records import DatasetVersion, Job
 
 HUES = {"sky": "blue", "grass": "green", "snow": "white", "coal": "black", "rust": "red"}
 TINY = Config(model="tiny", max_steps=4, learning_rate=1e-2, effective_batch=4, threads=1)
@@ -63,11 +63,23 @@ def chats_file(path: Path, *, copies: int = 4) -> Path:
     return path
 
 
+def add_pairs(ws: Workspace) -> DatasetVersion:
+    """Add preferences: for each chat its own answer, and one that is none."""
+    path = ws.root / "pairs.jsonl"
+    chats = [row["messages"] for row in datasets.rows(ws, "hues")]
+    rows = [
+        {"prompt": chat[:-1], "chosen": chat[-1:], "rejected": [{**chat[-1], "content": "no idea"}]}
+        for chat in chats
+    ]
+    path.write_text("\n".join(json.dumps(row) for row in rows) + "\n")
+    return datasets.add(ws, path)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 40 MB that can really be full."""
+    """A disk of 72 MB that can really be full."""
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(tmp_path)], check=False
+        ["mount", "-t", "tmpfs", "-o", "size=72m", "tmpfs", str(tmp_path)], check=False
     )
     if done.returncode:
         pytest.skip("a disk of its own can be mounted by root only")

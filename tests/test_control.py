@@ -57,7 +57,7 @@ def test_a_command_that_comes_too_late_is_settled_with_the_job(
 @pytest.mark.parametrize("state", control.OVER)
 def test_a_job_that_is_over_takes_no_command(ws: Workspace, queued: int, state: str):
     ws.store.update("jobs", {"id": queued}, state=state)
-    with pytest.raises(Conflict, match=f"is {state}; only a queued or running job can take"):
+    with pytest.raises(Conflict, match=f"is {state}; only a queued or running or paused job"):
         control.send(ws, queued, "cancel")
     assert control.events(ws, queued) == ()
 

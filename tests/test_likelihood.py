@@ -48,7 +48,7 @@ def test_chunks_change_neither_loss_nor_gradient(model: Any, monkeypatch: pytest
 
     def measure() -> tuple[float, torch.Tensor]:
         model.zero_grad()
-        total, _ = likelihood.answer_loss(model, ids, mask, labels)
+        total, _ = likelihood.answer_loss(model, ids, labels, attention_mask=mask)
         total.backward()
         return total.item(), weight.grad.clone()
 

@@ -19,6 +19,7 @@ NAMES = notebooks.list()
 # what makes a notebook small enough for a test
 SMALL: dict[str, dict[str, Any]] = {
     "00_quickstart": {"model": "tiny", "epochs": 0.1, "max_new_tokens": 4},
+    "04_steer_a_job": {"model": "tiny", "steps": 60, "max_new_tokens": 4},
     "template": {"max_steps": 2},
 }
 
@@ -168,6 +169,21 @@ def test_the_quick_start_leaves_job_adapter_and_two_evaluations(executed):
     assert (trainers.checkpoints(ws, job)[-1].path / "adapter_model.safetensors").exists()
 
 
+def test_the_steered_job_ends_with_the_bits_of_its_replay(executed):
+    ws, _ = executed["04_steer_a_job"]
+    fork, twin, job = trainers.list(ws)
+    assert [item.state for item in (job, twin, fork)] == ["completed"] * 3
+    assert [event.command for event in trainers.events(ws, job)] == [
+        "adjust", "pause", "resume", "resume",
+    ]  # fmt: skip
+    curves = [[row.loss for row in trainers.metrics(ws, item)] for item in (job, twin)]
+    assert len(curves[0]) == 60 and curves[0] == curves[1]
+    ends = [trainers.checkpoints(ws, item)[-1].path for item in (job, twin)]
+    adapters = [(folder / "adapter_model.safetensors").read_bytes() for folder in ends]
+    assert adapters[0] == adapters[1]
+    assert fork.parent_id == job.id
+
+
 def test_the_template_trains_twice(executed):
     ws, _ = executed["template"]
     assert [job.state for job in trainers.list(ws)] == ["completed", "completed"]
@@ -251,7 +267,7 @@ def test_the_parameters_of_the_quick_start_make_a_config():
 
 
 def test_an_unknown_notebook_names_the_known_ones():
-    with pytest.raises(NotFound, match="there are 00_quickstart, template"):
+    with pytest.raises(NotFound, match="there are 00_quickstart, 04_steer_a_job, template"):
         notebooks.path("01")
 
 

@@ -75,13 +75,13 @@ def add_a_column(monkeypatch: pytest.MonkeyPatch) -> None:
     later = sa.MetaData()
     for table in stores.TABLES.sorted_tables:
         table.to_metadata(later)
-    later.tables["jobs"].append_column(sa.Column("note", sa.String))
+    later.tables["jobs"].append_column(sa.Column("remark", sa.String))
 
-    def m002_note(connection: sa.Connection) -> None:
-        connection.execute(sa.text("ALTER TABLE jobs ADD COLUMN note VARCHAR"))
+    def m003_remark(connection: sa.Connection) -> None:
+        connection.execute(sa.text("ALTER TABLE jobs ADD COLUMN remark VARCHAR"))
 
     monkeypatch.setattr(stores, "TABLES", later)
-    monkeypatch.setattr(stores, "MIGRATIONS", [*stores.MIGRATIONS, m002_note])
+    monkeypatch.setattr(stores, "MIGRATIONS", [*stores.MIGRATIONS, m003_remark])
 
 
 @pytest.mark.parametrize("is_old", [True, False])
@@ -93,7 +93,7 @@ def test_a_later_schema_reaches_old_and_new_workspaces(
     add_a_column(monkeypatch)
     for _ in range(2):
         store = Store(tmp_path / "ftlab.db")
-        assert store.rows("jobs", note="x") == []
+        assert store.rows("jobs", remark="x") == []
         store.close()
 
 

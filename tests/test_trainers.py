@@ -15,7 +15,7 @@ from ftlab_kit import Workspace, checkpoints, datasets, device, models, trainers
 from ftlab_kit.configs import Config
 from ftlab_kit.errors import Conflict, InputError, JobFailed, OutOfRoom
 from ftlab_kit.records import Job
-from ftlab_kit.trainers import control, worker
+from ftlab_kit.trainers import control, processes, supervisor, worker
 from ftlab_kit.workspace import now
 from tests.conftest import TINY, chats_file, fill
 
@@ -25,7 +25,7 @@ LONG = TINY.but(max_steps=2000, save_every_steps=5)
 def train_here(ws: Workspace, config: Config, dataset: str = "hues") -> Job:
     """Train in this process: the worker's own main, without a process around it."""
     job = trainers._enqueue(ws, config, dataset)
-    worker.main(str(ws.root), job.id)
+    supervisor.conclude(ws, job.id, worker.main(str(ws.root), job.id))
     return trainers.status(ws, job)
 
 
@@ -34,7 +34,9 @@ def losses(ws: Workspace, job: Job) -> list[float | None]:
 
 
 def until_running(ws: Workspace, job: Job) -> Job:
-    return trainers.wait(ws, job, until_step=2, timeout_s=120)
+    found = trainers.wait(ws, job, until_step=2, timeout_s=120)
+    assert found.state == "running"
+    return found
 
 
 def worker_of(ws: Workspace, job: Job) -> psutil.Process:
@@ -160,8 +162,8 @@ def test_a_loss_that_is_no_number_fails_the_job_and_says_where(
     datasets.add(ws, chats_file(tmp_path / "hues.jsonl"))
     job = train_here(ws, TINY.but(model="broken"))
     assert job.state == "failed"
-    assert "loss became nan at step 1" in (job.error or "")
-    assert "Lower learning_rate" in (job.error or "")
+    assert "The loss became nan at step 1, lines " in (job.error or "")
+    assert "lower learning_rate" in (job.error or "")
 
 
 def test_preflight_says_what_it_found(lab: Workspace):
@@ -241,12 +243,13 @@ def test_a_disk_without_room_for_checkpoints_refuses_the_job(small_disk: Path):
     ws = Workspace(small_disk / "lab")
     datasets.add(ws, chats_file(small_disk / "hues.jsonl"))
     models.pull(ws, "tiny")
+    fill(small_disk, but_bytes=20_000_000)
     with pytest.raises(OutOfRoom, match="disk: about .* GiB free. Free some space"):
         trainers.start(ws, TINY, "hues")
     assert trainers.list(ws) == ()
 
 
-def test_a_disk_that_fills_up_fails_the_job_and_leaves_no_half_checkpoint(small_disk: Path):
+def test_a_disk_that_fills_up_pauses_the_job_and_leaves_no_half_checkpoint(small_disk: Path):
     ws = Workspace(small_disk / "lab")
     datasets.add(ws, chats_file(small_disk / "hues.jsonl"))
     models.pull(ws, "tiny")
@@ -256,11 +259,14 @@ def test_a_disk_that_fills_up_fails_the_job_and_leaves_no_half_checkpoint(small_
     fill(small_disk, but_bytes=2_000_000)
     worker.main(str(ws.root), job)
     (small_disk / "ballast").unlink()
-    failed = trainers.status(ws, job)
-    assert failed.state == "failed"
-    assert "The disk is full while writing the checkpoint of step 2" in (failed.error or "")
+    paused = trainers.status(ws, job)
+    assert paused.state == "paused"
+    assert "The disk is full while writing the checkpoint of step 2" in (paused.note or "")
     assert trainers.checkpoints(ws, job) == ()
     assert [*(ws.job_folder(job) / "writing").iterdir()] == []
+    processes.requeue(ws, job)
+    worker.main(str(ws.root), job)
+    assert trainers.status(ws, job).state == "completed"
 
 
 def test_a_full_disk_leaves_no_half_dataset_and_no_half_model(small_disk: Path):
@@ -291,6 +297,7 @@ def test_a_worker_is_not_left_alone_when_its_supervisor_is_killed(lab: Workspace
     while trainers.status(lab, job).state == "running" and time.monotonic() < deadline:
         time.sleep(0.1)
     assert trainers.status(lab, job).state == "failed"
+    processes.wait_until_gone(process.pid, timeout_s=10)  # another job's supervisor may end it
     assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 

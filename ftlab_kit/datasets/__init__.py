@@ -1,8 +1,8 @@
 """Datasets: rows that were looked at before anything learns from them.
 
-`add` reads a JSONL file of chats, refuses line by line what can't be trained on, and keeps the rest
-as a version named by the hash of its content. `split` parts a version into train and held-out rows;
-a row keeps its side when rows are added, and rows with the same answers share a side.
+`add` reads a JSONL file of chats or preferences, refuses line by line what can't be trained on, and
+keeps the rest as a version named by the hash of its content. `split` parts a version into train and
+held-out rows; a row keeps its side when rows are added, and rows with the same answers share one.
 """
 
 import builtins
@@ -187,8 +187,16 @@ def preview(
         Turn(row=index, role=turn["role"], content=turn["content"])
         for index, row in enumerate(rows(ws, dataset))
         if start <= index < start + n_rows
-        for turn in row["messages"]
+        for turn in _shown(row)
     )
+
+
+def _shown(row: dict[str, Any]) -> chats.Chat:
+    """Return the turns of a row; two answers under the names that they have in it."""
+    if chats.kind(row) == "chat":
+        return chats.messages(row)
+    answers = [{**row[side][-1], "role": side} for side in ("chosen", "rejected")]
+    return [*row["prompt"], *answers]
 
 
 def delete(ws: Workspace, name: str) -> None:

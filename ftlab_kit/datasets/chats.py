@@ -2,6 +2,9 @@
 
 A chat may begin with a system turn; then user and assistant take turns, and the assistant has the
 last word. Other keys of a row are kept as they are.
+
+A preference, for dpo, has the turns up to the question in `prompt` and one answer each in `chosen`
+and `rejected`: {"prompt": [...], "chosen": [{"role": "assistant", ...}], "rejected": [...]}.
 """
 
 from collections.abc import Iterator
@@ -13,6 +16,10 @@ from ftlab_kit.records import Problem
 
 ROLES = ("system", "user", "assistant")
 FORM = '{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}'
+PREFERENCE = (
+    '{"prompt": [{"role": "user", "content": "..."}], '
+    '"chosen": [{"role": "assistant", "content": "..."}], "rejected": [...]}'
+)
 
 Chat = list[dict[str, str]]
 
@@ -51,6 +58,9 @@ def _problems(number: int, row: Any) -> Iterator[Problem]:
             number, "line", _kind(row), f"an object: {FORM}", "Write one chat as one object."
         )
         return
+    if "chosen" in row or "rejected" in row:
+        yield from _preference_problems(number, row)
+        return
     messages = row.get("messages")
     if "messages" not in row:
         keys = ", ".join(map(repr, list(row)[:5])) or "none"
@@ -65,6 +75,22 @@ def _problems(number: int, row: Any) -> Iterator[Problem]:
     for index, turn in enumerate(messages):
         yield from _turn_problems(number, f"messages[{index}]", turn)
     yield from _order_problems(number, [turn["role"] for turn in messages])
+
+
+def _preference_problems(number: int, row: dict[str, Any]) -> Iterator[Problem]:
+    """Yield what is wrong with a row of a question and two answers."""
+    for name in ("prompt", "chosen", "rejected"):
+        turns = row.get(name)
+        if not isinstance(turns, list) or not turns:
+            found = "missing" if name not in row else _kind(turns)
+            yield Problem(number, name, found, "a list of turns", f"Write {PREFERENCE}.")
+            return
+        for index, turn in enumerate(turns):
+            yield from _turn_problems(number, f"{name}[{index}]", turn)
+    for name in ("chosen", "rejected"):
+        yield from _order_problems(
+            number, [turn["role"] for turn in [*row["prompt"], *row[name]]], f"prompt + {name}"
+        )
 
 
 def _turn_problems(number: int, field: str, turn: Any) -> Iterator[Problem]:
@@ -90,24 +116,42 @@ def _turn_problems(number: int, field: str, turn: Any) -> Iterator[Problem]:
         yield Problem(number, f"{field}.content", "empty", "text", cure)
 
 
-def _order_problems(number: int, roles: list[str]) -> Iterator[Problem]:
+def _order_problems(number: int, roles: list[str], field: str = "messages") -> Iterator[Problem]:
     start = 1 if roles[0] == "system" else 0
     for index, role in enumerate(roles[start:], start):
         due = "user" if (index - start) % 2 == 0 else "assistant"
         if role != due:
             cure = "Put the turns in order; join two turns in a row of one role."
-            yield Problem(number, f"messages[{index}].role", repr(role), repr(due), cure)
+            yield Problem(number, f"{field}[{index}].role", repr(role), repr(due), cure)
             return
     if roles[-1] != "assistant":
         yield Problem(
             number,
-            f"messages[{len(roles) - 1}].role",
+            f"{field}[{len(roles) - 1}].role",
             f"{roles[-1]!r} in the last turn",
             "'assistant' in the last turn",
             "A row ends with the answer to learn: add it, or leave the row out.",
         )
 
 
+def kind(row: dict[str, Any]) -> str:
+    """Return 'chat' or 'preference'."""
+    return "preference" if "chosen" in row else "chat"
+
+
+def messages(row: dict[str, Any]) -> Chat:
+    """Return the turns of a row; those with the better answer of a preference."""
+    found: Chat = row["messages"] if kind(row) == "chat" else [*row["prompt"], *row["chosen"]]
+    return found
+
+
+def sides(row: dict[str, Any]) -> list[Chat]:
+    """Return the chats that a row teaches: itself, or one with each answer of a preference."""
+    if kind(row) == "chat":
+        return [row["messages"]]
+    return [[*row["prompt"], *row[side]] for side in ("chosen", "rejected")]
+
+
 def answers(row: dict[str, Any]) -> str:
     """Return what the assistant says in a row, turn by turn."""
-    return "\n".join(turn["content"] for turn in row["messages"] if turn["role"] == "assistant")
+    return "\n".join(turn["content"] for turn in messages(row) if turn["role"] == "assistant")

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import Any
 
 from ftlab_kit import checkpoints, datasets, models
+from ftlab_kit.datasets import chats
 from ftlab_kit.errors import ConfigError, Conflict, NotFound, nearest
 from ftlab_kit.records import DatasetVersion, Evaluation, Job, Model, Rows, Sample
 from ftlab_kit.workspace import Workspace, now
@@ -49,7 +50,7 @@ def run(
                 f"{nearest(name, EVALUATORS)} Ask for one of these."
             )
     scored = datasets.get(ws, dataset)
-    rows = [*datasets.rows(ws, scored)]
+    rows = [{"messages": chats.messages(row)} for row in datasets.rows(ws, scored)]
     began = time.perf_counter()
     label, job_id, model, tokenizer = _load(ws, target)
     seconds = {"loading": time.perf_counter() - began}
@@ -116,7 +117,7 @@ def _load(ws: Workspace, target: Job | Model | int | str) -> tuple[str, int | No
     from ftlab_kit.models import weights
 
     job_id = target.id if isinstance(target, Job) else target if isinstance(target, int) else None
-    adapter = None
+    learnt = None
     if job_id is not None:
         row = ws.store.get("jobs", id=job_id)
         if row is None:
@@ -129,17 +130,19 @@ def _load(ws: Workspace, target: Job | Model | int | str) -> tuple[str, int | No
                 "Score another job, or train this one again."
             )
         name, label = row["model"], f"job {job_id}, step {checkpoint.step}"
-        adapter = checkpoint.path
+        learnt = checkpoint.path
     else:
         name = target.id if isinstance(target, Model) else str(target)
         label = name
     folder = models.pull(ws, name).path
     assert folder is not None
-    if adapter is not None and not (adapter / "adapter_config.json").exists():
-        folder, adapter = adapter, None  # a full fine-tune leaves a whole model
     # a GPU scores in the type it trains in, a processor in the one it is exact in
     dtype = weights.dtype(device.precision("auto"), adapter="lora")
-    model = weights.load(folder, dtype=dtype, adapter=adapter).to(device.kind())
+    model = (
+        weights.trained(folder, learnt, dtype=dtype)
+        if learnt
+        else weights.load(folder, dtype=dtype)
+    ).to(device.kind())
     return label, job_id, model, weights.tokenizer(folder)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ftlab_kit.models.tokens import end_tokens
+from ftlab_kit.models.tokens import end_tokens, prompt
 
 BATCH = 32
 
@@ -59,3 +59,12 @@ def answers(
             progress(start + len(batch), len(order))
     model.train(was_training)
     return found
+
+
+def replies(
+    model: Any, tokenizer: Any, questions: Sequence[str], *, max_new_tokens: int
+) -> list[str]:
+    """Return the model's greedy answers to what a person says first, each in a chat of its own."""
+    chats = [[{"role": "user", "content": text}] for text in questions]
+    texts = [prompt(tokenizer, chat) for chat in chats]
+    return answers(model, tokenizer, texts, max_new_tokens=max_new_tokens)

@@ -7,12 +7,14 @@ trained, and a chunk of them at a time, so that the logits never stand whole in 
 B: rows of a batch, T: tokens, H: hidden size, P: trained positions, V: vocabulary.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
+from transformers.modeling_outputs import CausalLMOutput
 
 from ftlab_kit.models.tokens import IGNORED, Encoded
 
@@ -20,22 +22,33 @@ CHUNK = 2**26  # logits at a time, 256 MiB in fp32
 
 
 def answer_loss(
-    model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor
+    model: Any,
+    input_ids: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    attention_mask: torch.Tensor | None = None,
+    position_ids: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the summed negative log-likelihood of the trained tokens, and a row's own sums.
 
     Args:
         model: A causal language model of transformers, with or without a PEFT adapter.
         input_ids: `(B, T)`.
-        attention_mask: `(B, T)`, 0 on padding.
         labels: `(B, T)`, IGNORED where not trained.
+        attention_mask: `(B, T)`, 0 on padding.
+        position_ids: `(B, T)` instead of a mask, for packs: where they begin again at 0, attention
+            begins anew.
 
     Returns:
         The sum, `()`, and the sums by row without gradient, `(B,)`.
     """
-    model = model.get_base_model() if hasattr(model, "peft_config") else model
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model
     output = model.base_model(
-        input_ids=input_ids, attention_mask=attention_mask, use_cache=False, return_dict=True
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        position_ids=position_ids,
+        use_cache=False,
+        return_dict=True,
     )
     targets = labels[:, 1:]
     mask = targets != IGNORED
@@ -44,6 +57,26 @@ def answer_loss(
     rows = torch.arange(labels.size(0), device=labels.device)[:, None].expand_as(mask)[mask]
     sums = torch.zeros(labels.size(0), device=labels.device, dtype=torch.float32)
     return losses.sum(), sums.index_add_(0, rows, losses.detach())
+
+
+def answer_when_labelled(model: Any) -> None:
+    """Let a model answer a call with labels by the sum of `answer_loss`.
+
+    So that the loss is the model's own forward, which is what data-parallel wrappers and autocast
+    hook into. A call without labels stays as it is.
+    """
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    plain = inner.forward
+
+    @functools.wraps(plain)
+    def forward(*args: Any, labels: torch.Tensor | None = None, **kwargs: Any) -> Any:
+        if labels is None:
+            return plain(*args, **kwargs)
+        known = {name: kwargs.get(name) for name in ("attention_mask", "position_ids")}
+        total, _ = answer_loss(inner, kwargs["input_ids"], labels, **known)
+        return CausalLMOutput(loss=total)
+
+    inner.forward = forward
 
 
 def _token_losses(model: Any, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -115,7 +148,9 @@ def nll(
             mask = pad([[1] * len(rows[index].input_ids) for index in batch], 0)
             labels = pad([rows[index].labels for index in batch], IGNORED)
             device = model.device
-            _, sums = answer_loss(model, ids.to(device), mask.to(device), labels.to(device))
+            _, sums = answer_loss(
+                model, ids.to(device), labels.to(device), attention_mask=mask.to(device)
+            )
             for index, value in zip(batch, sums.tolist(), strict=True):
                 result[index] = value
             done += len(batch)

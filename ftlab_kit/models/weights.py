@@ -88,3 +88,10 @@ def load(folder: Path, *, dtype: str = "float32", adapter: Path | None = None) -
             model = PeftModel.from_pretrained(model, str(adapter))
     model.generation_config.pad_token_id = None
     return model
+
+
+def trained(base: Path, checkpoint: Path, *, dtype: str = "float32") -> Any:
+    """Return the model that a job's checkpoint holds: an adapter over its base, or all of it."""
+    if (checkpoint / "adapter_config.json").exists():
+        return load(base, dtype=dtype, adapter=checkpoint)
+    return load(checkpoint, dtype=dtype)

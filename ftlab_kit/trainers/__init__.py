@@ -1,33 +1,38 @@
-"""Training jobs: started here, run elsewhere, watched from anywhere.
+"""Training jobs: started here, run elsewhere, watched and steered from anywhere.
 
 `start` looks at rows, tokens and machine first, then hands the job to a worker process that
 outlives this one. Every other verb reads the store or leaves a command in the job's mailbox, so
 that it works as well from another kernel, a shell, or tomorrow.
+
+A job that was paused, killed or cut off goes on with `resume` and ends with the same bits as one
+that was left alone; one that was steered does so again with `replay`.
 """
 
-import builtins
-import contextlib
-import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
-
-import psutil
 
 from ftlab_kit import checkpoints as kept
 from ftlab_kit import datasets
 from ftlab_kit import metrics as measured
 from ftlab_kit.configs import Config
-from ftlab_kit.errors import Conflict, InputError, JobFailed, KitError, OutOfRoom, room_on_disk
-from ftlab_kit.records import Check, Checkpoint, DatasetVersion, Event, Job, Metric, Rows
-from ftlab_kit.trainers import control
+from ftlab_kit.errors import Conflict, InputError, JobFailed, OutOfRoom, Unavailable
+from ftlab_kit.records import (
+    Check,
+    Checkpoint,
+    DatasetVersion,
+    Event,
+    Job,
+    Lineage,
+    Metric,
+    Rows,
+    Sample,
+)
+from ftlab_kit.trainers import control, processes
 from ftlab_kit.workspace import Workspace, now
 
-ASK_S, TERMINATE_S = 10.0, 2.0  # cancel asks so long, then terminates so long, then kills
-START_S = 60.0  # a queued job whose supervisor has not reported after this long never will
+ASK_S = 10.0  # cancel asks so long, then terminates, and 2 s later kills
 POLL_S = 0.2
 
 
@@ -55,13 +60,20 @@ def start(
         OutOfRoom: The same, where nothing but memory or disk is short.
     """
     job = _enqueue(ws, config, dataset, held_out=held_out)
-    try:
-        _launch(ws, job.id)
-    except (OSError, subprocess.SubprocessError, KitError) as error:
-        words = f"The worker could not be started: {error}"
-        control.move(ws, job.id, "failed", error=words)
-        raise JobFailed(f"Job {job.id}: {words}") from error
-    return status(ws, job)
+    return _launched(ws, job.id)
+
+
+def _launched(ws: Workspace, job_id: int) -> Job:
+    """Fill the free slots and return a job, which may run now or wait.
+
+    Raises:
+        JobFailed: Its supervisor could not be started.
+    """
+    processes.fill(ws)
+    job = status(ws, job_id)
+    if job.state == "failed" and job.started_at is None:
+        raise JobFailed(f"Job {job_id}: {job.error}")
+    return job
 
 
 def _enqueue(
@@ -70,29 +82,47 @@ def _enqueue(
     dataset: DatasetVersion | str | int,
     *,
     held_out: DatasetVersion | int | None = None,
+    comes_from: tuple[int | None, int | None] = (None, None),
+    prepare: Callable[[int], None] = lambda job_id: None,
 ) -> Job:
     """Look at a job and write it down as queued, without starting its worker.
+
+    Args:
+        comes_from: The job and the step of the checkpoint that a fork begins with.
+        prepare: Called with the job's id before anyone can see and start it.
 
     Raises:
         InputError: Preflight refuses the job; names every check that failed with its cure.
     """
     version = datasets.get(ws, dataset)
+    side = datasets.get(ws, held_out) if held_out else None
+    if side and config.method == "grpo":
+        raise InputError(
+            "grpo measures its reward on every answer and has no held-out loss; expected no "
+            "held_out. Leave it out, and score the job afterwards with evaluators.run."
+        )
     refused = [check for check in preflight(ws, config, version) if not check.is_ok]
     if refused:
         reasons = " ".join(f"{check.name}: {check.found}. {check.cure}" for check in refused)
         is_small = {check.name for check in refused} <= {"memory", "disk"}
         kind = OutOfRoom if is_small else InputError
         raise kind(f"Preflight refuses the job. {reasons.strip()}")
-    job_id = ws.store.insert(
-        "jobs",
-        state="queued",
-        model=config.model,
-        step=0,
-        dataset_version_id=version.id,
-        held_out_version_id=datasets.get(ws, held_out).id if held_out else None,
-        config=config.model_dump(),
-        created_at=now(),
-    )
+    at = now()
+    with ws.store.transaction():
+        job_id = ws.store.insert(
+            "jobs",
+            state="queued",
+            model=config.model,
+            step=0,
+            dataset_version_id=version.id,
+            held_out_version_id=side.id if side else None,
+            config=config.model_dump(),
+            parent_id=comes_from[0],
+            parent_step=comes_from[1],
+            created_at=at,
+            queued_at=at,
+        )
+        prepare(job_id)
     return control.read(ws, job_id)
 
 
@@ -104,16 +134,35 @@ def list(ws: Workspace) -> Rows[Job]:
 def status(ws: Workspace, job: Job | int) -> Job:
     """Return a job as it is now; one whose worker has vanished is failed, and says so."""
     row = control.row(ws, job)
-    if row["state"] in control.NEXT and not _is_alive(row):
-        _end(row)  # a worker whose supervisor was killed would train on, unseen
-        control.move(
-            ws,
-            row["id"],
-            "failed",
-            error="The worker has vanished: killed together with its supervisor, or the machine "
-            "was restarted. Its checkpoints are kept.",
-        )
-    return control.read(ws, row["id"])
+    if processes.bury(ws, row):
+        processes.fill(ws)  # its slot is free
+    found = control.read(ws, row["id"])
+    if found.state == "running" and processes.is_silent(row):
+        since = (now() - (row["heartbeat_at"] or row["launched_at"] or now())).total_seconds()
+        words = f"no sign of life for {since:.0f} s: suspended, or stuck in the system"
+        return replace(found, note=words)
+    if found.state == "queued" and row["launched_at"] is None:
+        waiting = ws.store.rows("jobs", order="queued_at", state="queued", launched_at=None)
+        ahead = sum(item["queued_at"] < row["queued_at"] for item in waiting)
+        return replace(found, note=f"waits for a free slot, {ahead} ahead of it")
+    return found
+
+
+def slots(ws: Workspace, *, jobs: int | None = None) -> int:
+    """Return how many jobs may run at once; the others wait in the order of their start.
+
+    Args:
+        jobs: The number from now on; None leaves it. At first it is one for each GPU, or one.
+
+    Raises:
+        InputError: Fewer than one.
+    """
+    if jobs is not None:
+        if jobs < 1:
+            raise InputError(f"jobs is {jobs}; expected at least 1. To stop all, pause each.")
+        ws.store.upsert("settings", {"name": "slots"}, value=jobs)
+        processes.fill(ws)
+    return processes.slots(ws)
 
 
 def wait(
@@ -124,7 +173,7 @@ def wait(
     timeout_s: float | None = None,
     progress: Callable[[Job], None] | None = None,
 ) -> Job:
-    """Wait until a job is over, or has done a step, and return it.
+    """Wait until a job is over or paused, or has done a step, and return it.
 
     In a notebook `await asyncio.to_thread(trainers.wait, ws, job)` leaves the kernel free.
 
@@ -145,31 +194,75 @@ def wait(
         if found.state == "failed":
             raise JobFailed(f"Job {found.id} failed at step {found.step}: {found.error}")
         is_there = until_step is not None and found.step >= until_step
-        if found.is_over or is_there or (deadline and time.monotonic() >= deadline):
+        if found.state == "queued":
+            processes.fill(ws)  # whoever was to do it may be gone
+        is_still = found.is_over or found.state == "paused"
+        if is_still or is_there or (deadline and time.monotonic() >= deadline):
             return found
         time.sleep(POLL_S)
+
+
+def pause(ws: Workspace, job: Job | int) -> Job:
+    """Stop a job after the step under way, free its device, and return it, paused.
+
+    Its checkpoint holds all that decides the rest; `resume` goes on as if nothing had happened.
+
+    Raises:
+        Conflict: The job does not run, or was over before the command reached it.
+    """
+    running = status(ws, job)
+    event = _settled(ws, control.send(ws, running.id, "pause"))
+    if event.state == "refused":
+        raise Conflict(f"Job {event.job_id} was not paused: {event.note}.")
+    processes.wait_until_gone(running.worker_pid, timeout_s=ASK_S)
+    return status(ws, event.job_id)
+
+
+def resume(ws: Workspace, job: Job | int, *, allow_drift: bool = False) -> Job:
+    """Go on with a paused or failed job from its newest checkpoint that verifies.
+
+    Where a checkpoint is damaged the one before is taken, and the event says which was skipped and
+    why. The job waits for a free slot like any other.
+
+    Args:
+        allow_drift: Go on although rows, settings, libraries or threads are others than before;
+            what has changed is kept with the event.
+
+    Raises:
+        Conflict: The job runs, waits, is completed or cancelled; or something has changed.
+        OutOfRoom: The disk has no room for its checkpoints.
+    """
+    from ftlab_kit.trainers import descent
+
+    found = status(ws, job)
+    control.require(ws, found.id, "resume")
+    descent.look_before_resume(ws, control.row(ws, found.id), allow_drift=allow_drift)
+    processes.requeue(ws, found.id, asked={"allow_drift": allow_drift})
+    return _launched(ws, found.id)
 
 
 def cancel(ws: Workspace, job: Job | int) -> Job:
     """End a job for good within 15 s and return it; its checkpoints are kept.
 
-    The worker is asked to stop at the next step border and to save; after 10 s its process group
-    is terminated, and 2 s later killed.
+    The worker is asked to stop at the next step border and to save; after 10 s its processes are
+    terminated, and 2 s later killed. A job that waits or is paused is cancelled at once.
 
     Raises:
         Conflict: The job is over already.
     """
     job_id = status(ws, job).id
     control.send(ws, job_id, "cancel")
-    if control.move(ws, job_id, "cancelled", only_from="queued"):
-        return control.read(ws, job_id)
     deadline = time.monotonic() + ASK_S
     while time.monotonic() < deadline:
+        # before its worker runs no one else reads the command
+        if control.move(ws, job_id, "cancelled", only_from=("queued", "paused")):
+            break
         if status(ws, job_id).is_over:
             return _as_cancelled(ws, job_id)
         time.sleep(POLL_S)
     control.move(ws, job_id, "cancelled")  # first, or the supervisor would call it a failure
-    _end(control.row(ws, job_id))
+    processes.end(ws, job_id)
+    processes.fill(ws)
     return _as_cancelled(ws, job_id)
 
 
@@ -181,6 +274,200 @@ def _as_cancelled(ws: Workspace, job_id: int) -> Job:
             "be cancelled. Its checkpoints are kept."
         )
     return job
+
+
+def checkpoint(ws: Workspace, job: Job | int) -> Checkpoint:
+    """Make a running job write a checkpoint after the step under way, and return it.
+
+    Raises:
+        Conflict: The job does not run, or ended before the command reached it.
+    """
+    event = _applied(ws, control.send(ws, status(ws, job).id, "checkpoint"))
+    return kept.get(ws, event.job_id, event.step)
+
+
+def evaluate(ws: Workspace, job: Job | int) -> Event:
+    """Make a running job measure its held-out loss after the step under way.
+
+    Returns:
+        The event; its result has `eval_loss`.
+
+    Raises:
+        Conflict: The job does not run, has no held-out rows, or ended before.
+    """
+    return _applied(ws, control.send(ws, status(ws, job).id, "evaluate"))
+
+
+def adjust(ws: Workspace, job: Job | int, *, at_step: int | None = None, **changes: Any) -> Event:
+    """Change settings of a job while it runs, and return the event with old and new values.
+
+    The schedule follows, the change stays through pauses and resumes, and `replay` makes it again.
+    A job that waits or is paused takes it when it goes on: its event is pending until then.
+
+    Args:
+        at_step: The step after which to change; None as soon as possible.
+        changes: Settings that are marked live, as configs.settings() shows.
+
+    Raises:
+        ConfigError: No such setting, or a value out of bounds.
+        Conflict: A setting that can't change while a job runs, or a job that is over.
+    """
+    from ftlab_kit.trainers import live
+
+    found = status(ws, job)
+    if not changes:
+        raise InputError(
+            "adjust was given nothing to change; expected settings such as "
+            "learning_rate=1e-4. See which are live with configs.settings()."
+        )
+    live.check(Config(**found.config), changes)
+    changes = {name: getattr(Config(**found.config).but(**changes), name) for name in changes}
+    event = control.send(ws, found.id, "adjust", changes, at_step=at_step)
+    return event if at_step is not None or found.state != "running" else _applied(ws, event)
+
+
+def sample(
+    ws: Workspace, job: Job | int, prompts: Sequence[str], *, max_new_tokens: int = 64
+) -> Rows[Sample]:
+    """Return the answers of a job's weights as they are now, to what a person says.
+
+    A running job answers between two steps, and its run stays the same to the bit. One that does
+    not run answers from its newest checkpoint, in this process.
+
+    Args:
+        max_new_tokens: An answer is cut there.
+
+    Raises:
+        Conflict: The job ended before the command reached it.
+        NotFound: The job does not run and has no checkpoint yet.
+    """
+    found = status(ws, job)
+    if not prompts or max_new_tokens < 1:
+        raise InputError(
+            f"sample was given {len(prompts)} prompts and max_new_tokens={max_new_tokens}; "
+            "expected at least one of each."
+        )
+    asked = {"prompts": [*prompts], "max_new_tokens": max_new_tokens}
+    if found.state == "running":
+        event = _applied(ws, control.send(ws, found.id, "sample", asked))
+        answers = (event.result or {})["answers"]
+    else:
+        from ftlab_kit.trainers import resting
+
+        answers = resting.answers(ws, found, [*prompts], max_new_tokens)
+    return Rows(
+        Sample(prompt=prompt, reference="", answer=answer)
+        for prompt, answer in zip(prompts, answers, strict=True)
+    )
+
+
+def _settled(ws: Workspace, event: Event) -> Event:
+    """Wait until a command is applied or refused, or waits for the job to go on again.
+
+    Raises:
+        Unavailable: The worker gives no sign of life; the command stays in its mailbox.
+    """
+    while (found := control.event(ws, event.id)).state == "pending":
+        job = status(ws, event.job_id)
+        if job.state not in control.WORKING:
+            return control.event(ws, event.id)
+        if job.state == "running" and job.note:
+            raise Unavailable(
+                f"Job {job.id} can't take the command {event.command!r} now: {job.note}. It stays "
+                f"in the mailbox. End the job with trainers.cancel(ws, {job.id})."
+            )
+        time.sleep(POLL_S)
+    return found
+
+
+def _applied(ws: Workspace, event: Event) -> Event:
+    found = _settled(ws, event)
+    if found.state == "refused":
+        raise Conflict(f"Job {found.job_id} refused the command {found.command!r}: {found.note}.")
+    return found
+
+
+def fork(
+    ws: Workspace,
+    job: Job | int,
+    *,
+    from_checkpoint: int | None = None,
+    dataset: DatasetVersion | str | int | None = None,
+    held_out: DatasetVersion | int | None = None,
+    **changes: Any,
+) -> Job:
+    """Start a new job with what another has learnt up to a checkpoint, and return it.
+
+    Weights are taken over, into a larger adapter too; optimizer and schedule begin anew. Where it
+    comes from is kept: `lineage`.
+
+    Args:
+        from_checkpoint: The step of the checkpoint; the newest if None.
+        dataset: Other rows; those of the job if None.
+        held_out: Other held-out rows; with a new dataset none if None.
+        changes: Settings that differ from the job's, adjustments included.
+
+    Raises:
+        NotFound: There is no such checkpoint.
+        Conflict: The checkpoint is damaged, or the new settings can't take its weights over.
+    """
+    from ftlab_kit.trainers import descent
+
+    parent = status(ws, job)
+    config, checkpoint = descent.child(ws, parent, from_checkpoint, changes)
+    if dataset is None:
+        dataset = parent.dataset_version_id
+        held_out = held_out or parent.held_out_version_id
+    made = _enqueue(
+        ws,
+        config,
+        dataset,
+        held_out=held_out,
+        comes_from=(parent.id, checkpoint.step),
+        prepare=lambda job_id: descent.hand_down(ws, checkpoint.path, job_id),
+    )
+    return _launched(ws, made.id)
+
+
+def replay(ws: Workspace, job: Job | int, *, allow_drift: bool = False) -> Job:
+    """Start a job again with the same rows, settings and steering, to end with the same bits.
+
+    Every adjustment that was applied is made again at its step.
+
+    Args:
+        allow_drift: Replay although rows, libraries or threads are others than they were.
+
+    Raises:
+        Conflict: Something has changed since, or the guard has rolled the job back: where it went
+            back to hung on when it was paused.
+        InputError: Preflight refuses the job.
+    """
+    from ftlab_kit.trainers import descent
+
+    old = status(ws, job)
+    descent.look_before_replay(ws, control.row(ws, old), allow_drift=allow_drift)
+    return _launched(ws, _again(ws, old).id)
+
+
+def _again(ws: Workspace, old: Job) -> Job:
+    """Write a job down once more, with its adjustments waiting for their steps."""
+    from ftlab_kit.trainers import descent
+
+    return _enqueue(
+        ws,
+        Config(**old.config),
+        old.dataset_version_id,
+        held_out=old.held_out_version_id,
+        comes_from=(old.parent_id, old.parent_step),
+        prepare=lambda job_id: descent.repeat(ws, old, job_id),
+    )
+
+
+def lineage(ws: Workspace, job: Job | int) -> Lineage:
+    """Return where a job comes from, what was done to it, and what came of it."""
+    from ftlab_kit.trainers import descent
+
+    return descent.lineage(ws, status(ws, job))
 
 
 def logs(ws: Workspace, job: Job | int, *, last: int = 50) -> str:
@@ -208,57 +495,3 @@ def checkpoints(ws: Workspace, job: Job | int) -> Rows[Checkpoint]:
 def events(ws: Workspace, job: Job | int) -> Rows[Event]:
     """Return the commands that a job was given, and what became of each."""
     return control.events(ws, control.read(ws, job).id)
-
-
-def _launch(ws: Workspace, job_id: int) -> None:
-    folder = ws.job_folder(job_id)
-    with room_on_disk(str(folder)):
-        folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "ftlab_kit.trainers.supervisor", str(ws.root), str(job_id)]
-    # the model is here already: a worker never asks the hub; and one process uses one GPU
-    gpu = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
-    env = {**os.environ, "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": gpu}
-    env["TOKENIZERS_PARALLELISM"] = "false"
-    with (folder / "log.txt").open("ab") as log:
-        subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, check=True
-        )
-
-
-def _is_alive(row: dict[str, Any]) -> bool:
-    """Return whether the supervisor of a job still runs; a zombie does not."""
-    if row["pid"] is None:
-        return bool((now() - row["created_at"]).total_seconds() < START_S)
-    try:
-        process = psutil.Process(row["pid"])
-        is_same = abs(process.create_time() - row["pid_started_at"]) < 1.0
-        return bool(is_same and process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
-
-
-def _end(row: dict[str, Any]) -> None:
-    """End what still runs of a job: its supervisor and its worker."""
-    for how in (signal.SIGTERM, signal.SIGKILL):
-        for process in _group(row):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.send_signal(how)
-        deadline = time.monotonic() + TERMINATE_S
-        while _group(row) and time.monotonic() < deadline:
-            time.sleep(POLL_S)
-
-
-def _group(row: dict[str, Any]) -> builtins.list[psutil.Process]:
-    """Return the living processes of the group that a job's supervisor leads or led."""
-    members = []
-    for process in psutil.process_iter() if row["pid"] else ():
-        with contextlib.suppress(psutil.Error, ProcessLookupError):
-            if os.getpgid(process.pid) != row["pid"] or process.status() == psutil.STATUS_ZOMBIE:
-                continue
-            # a number is used again some day; a command line with our module and job is ours
-            line = process.cmdline()
-            if any(part.startswith("ftlab_kit.trainers.") for part in line) and (
-                line[-1] == str(row["id"])
-            ):
-                members.append(process)
-    return members

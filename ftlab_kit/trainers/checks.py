@@ -5,6 +5,7 @@ from typing import Any
 
 from ftlab_kit import datasets, device, models
 from ftlab_kit.configs import Config
+from ftlab_kit.datasets import chats
 from ftlab_kit.errors import DataError, InputError
 from ftlab_kit.models import tokens, weights
 from ftlab_kit.records import Check, DatasetVersion, Rows
@@ -20,7 +21,9 @@ def encode(
 ) -> list[tokens.Encoded]:
     """Return the rows of a version as the trainer will see them."""
     return [
-        tokens.encode(tokenizer, row["messages"], max_length) for row in datasets.rows(ws, version)
+        tokens.encode(tokenizer, messages, max_length)
+        for row in datasets.rows(ws, version)
+        for messages in chats.sides(row)
     ]
 
 
@@ -29,6 +32,9 @@ def look(ws: Workspace, config: Config, version: DatasetVersion) -> Rows[Check]:
     model = models.pull(ws, config.model)
     assert model.path is not None
     tokenizer = weights.tokenizer(model.path)
+    refused = _of_kind(ws, version, config)
+    if refused:
+        return Rows([refused, *_of_machine(ws, config)])
     try:
         rows = encode(ws, tokenizer, version, min(config.max_length, model.context_tokens))
         found = [*_of_tokens(rows, config), _of_ends(rows, tokenizer)]
@@ -37,6 +43,19 @@ def look(ws: Workspace, config: Config, version: DatasetVersion) -> Rows[Check]:
         found = [Check("chat template", False, str(error), "")]
         longest = config.max_length
     return Rows([*found, *_of_machine(ws, config.but(max_length=max(8, longest)))])
+
+
+def _of_kind(ws: Workspace, version: DatasetVersion, config: Config) -> Check | None:
+    """Return a refusal of rows that the method can't learn from."""
+    wanted = "preference" if config.method == "dpo" else "chat"
+    kinds = [chats.kind(row) for row in datasets.rows(ws, version)]
+    others = [line for line, kind in enumerate(kinds, 1) if kind != wanted]
+    if not others:
+        return None
+    form = chats.PREFERENCE if wanted == "preference" else chats.FORM
+    found = f"{len(others)} of {len(kinds)} rows, line {others[0]} first, are of another kind"
+    cure = f"Method {config.method!r} learns from rows like {form}."
+    return Check("kind of rows", False, found, cure)
 
 
 def _of_tokens(rows: list[tokens.Encoded], config: Config) -> list[Check]:

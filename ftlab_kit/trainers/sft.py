@@ -1,63 +1,37 @@
-"""Supervised fine-tuning: TRL's SFTTrainer with our row order, answer loss and checkpoints."""
+"""Supervised fine-tuning: TRL's SFTTrainer, whose loss is computed at trained positions only."""
 
 import math
-import shutil
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-import transformers
-from peft import LoraConfig
 from trl import SFTConfig, SFTTrainer
 
 from ftlab_kit.configs import Config
-from ftlab_kit.errors import OutOfRoom, room_on_disk
 from ftlab_kit.models import likelihood
 from ftlab_kit.models.tokens import IGNORED, Encoded
-from ftlab_kit.trainers.order import LengthOrder
+from ftlab_kit.trainers.rows import Rows, at_once, packed
+from ftlab_kit.trainers.steered import Steered
 
-FULL_BYTES = 2**20  # torch does not say why it could not write; a disk with less is full
+ARGUMENTS = SFTConfig
 
 
-class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
-    """TRL's trainer, but the loss is computed at trained positions only.
+class AnswerTrainer(Steered, SFTTrainer):  # type: ignore[misc]
+    """Learns answers; packs are told apart by their position ids."""
 
-    `seal` is called with the folder of every checkpoint once it is written.
-    """
+    can_split = True
 
-    def __init__(
-        self,
-        *,
-        rows: Sequence[Encoded],
-        held_out: Sequence[Encoded],
-        seal: Callable[[Path], None],
-        **kwargs: Any,
-    ) -> None:
-        """Take rows and held-out rows as tokens; the rest is TRL's."""
-        from datasets import Dataset
-
-        self.lengths = [len(row.input_ids) for row in rows]
+    def __init__(self, *, rows: Rows, held_out: Rows | None, **kwargs: Any) -> None:
+        """Take rows and held-out rows; the rest is Steered's and TRL's."""
         self.held_out = held_out
-        self.seal = seal
-        self.n_tokens = self.n_rows = 0
-        columns = {
-            "input_ids": [row.input_ids for row in rows],
-            "labels": [row.labels for row in rows],
-        }
-        super().__init__(train_dataset=Dataset.from_dict(columns), **kwargs)
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> LengthOrder:
-        args = self.args
-        batch = args.per_device_train_batch_size * args.gradient_accumulation_steps
-        return LengthOrder(self.lengths, batch, args.seed)
-
-    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        """Count the rows and real tokens of a micro-batch, then learn from it."""
-        self.n_tokens += int(inputs["attention_mask"].sum())
-        self.n_rows += len(inputs["input_ids"])
-        return super().training_step(model, inputs, *args, **kwargs)
+        tokenizer = kwargs["processing_class"]
+        super().__init__(
+            lengths=rows.lengths,
+            train_dataset=_dataset(rows),
+            data_collator=_collate(tokenizer.pad_token_id),
+            **kwargs,
+        )
+        likelihood.answer_when_labelled(self.model)
 
     def compute_loss(
         self,
@@ -67,111 +41,106 @@ class AnswerTrainer(SFTTrainer):  # type: ignore[misc]
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """Return the mean loss of a trained token, over all micro-batches of the step together."""
-        # the model's own forward, which accelerate wraps, is not called as a whole
-        with self.accelerator.autocast():
-            total, _ = likelihood.answer_loss(
-                model, inputs["input_ids"], inputs["attention_mask"], inputs["labels"]
-            )
+        known = {name: value for name, value in inputs.items() if name != "n_real"}
+        total = model(**known, use_cache=False).loss
         count = (
             (inputs["labels"][:, 1:] != IGNORED).sum()
             if num_items_in_batch is None
             else num_items_in_batch
         )
-        return total / torch.as_tensor(count, device=total.device).clamp(min=1)
+        # the processes' gradients are averaged, and the count is of all of them
+        mean = total / torch.as_tensor(count, device=total.device).clamp(min=1)
+        return mean * self.args.world_size
+
+    def pieces(self, inputs: Any, size: int) -> Iterator[Any]:
+        """Yield rows in pieces of at most so many, each as wide as its own longest row."""
+        for start in range(0, self.count_rows(inputs), size):
+            part = {name: value[start : start + size] for name, value in inputs.items()}
+            n_real = part.pop("n_real")
+            width = int(n_real.max())
+            yield {**{name: value[:, :width] for name, value in part.items()}, "n_real": n_real}
+
+    def count_tokens(self, inputs: Any) -> int:
+        """Return the real tokens of a micro-batch, without padding."""
+        return int(inputs["n_real"].sum())
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Return the mean loss of a trained token over the held-out rows."""
+        assert self.held_out is not None
+        rank, ranks = self.args.process_index, self.args.world_size
+        mine = [*self.held_out.encoded][rank::ranks]
+        pad = self.processing_class.pad_token_id
         with self.accelerator.autocast():
-            sums = likelihood.nll(
-                self.model, self.held_out, pad_token_id=self.processing_class.pad_token_id
-            )
-        n_trained = sum(row.n_trained for row in self.held_out)
-        values = {"eval_loss": math.fsum(sums) / max(1, n_trained)}
+            sums = likelihood.nll(self.model, mine, pad_token_id=pad) if mine else []
+        counts = [math.fsum(sums), float(sum(row.n_trained for row in mine))]
+        total = self.accelerator.reduce(torch.tensor(counts, device=self.args.device))
+        values = {"eval_loss": float(total[0] / total[1].clamp(min=1))}
         self.log(values)
-        self.control: Any = self.callback_handler.on_evaluate(
+        self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, values
         )
         return values
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        with ExitStack() as undo:
-            undo.callback(shutil.rmtree, folder, ignore_errors=True)
-            try:
-                with room_on_disk(f"the checkpoint of step {self.state.global_step}"):
-                    # past TRL's own, which writes a model card into every checkpoint
-                    transformers.Trainer._save_checkpoint(self, model, trial)
-            except RuntimeError as error:
-                if shutil.disk_usage(self.args.output_dir).free > FULL_BYTES:
-                    raise
-                raise OutOfRoom(
-                    f"The disk is full while writing the checkpoint of step "
-                    f"{self.state.global_step}; nothing was kept of it. Free some space."
-                ) from error
-            undo.pop_all()
-        self.seal(folder)
+
+def rows(chats: Iterable[dict[str, Any]], encode: Callable[[Any], Encoded], config: Config) -> Rows:
+    """Return chats as tokens, packed if the config says so."""
+    found = at_once([encode(chat["messages"]) for chat in chats])
+    return packed(found, config.max_length) if config.packing else found
 
 
-def arguments(config: Config, folder: Path, *, n_rows: int, precision: str) -> SFTConfig:
-    """Return TRL's arguments for a config.
-
-    Args:
-        folder: Where checkpoints are written before they are sealed.
-        precision: fp32, bf16 or fp16, as the device can do.
-    """
-    micro_batch = config.rows_at_once
-    steps = total_steps(config, n_rows)
-    save = config.save_every_steps or max(1, math.ceil(steps / 5))
-    return SFTConfig(
-        output_dir=str(folder),
-        per_device_train_batch_size=micro_batch,
-        gradient_accumulation_steps=config.effective_batch // micro_batch,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type=_SCHEDULES[config.schedule],
-        warmup_steps=round(config.warmup_fraction * steps),
-        weight_decay=config.weight_decay,
-        max_grad_norm=config.max_grad_norm,
-        max_steps=steps,
-        optim="adamw_torch_fused",
-        logging_steps=config.log_every_steps,
-        logging_first_step=True,
-        logging_nan_inf_filter=False,
-        save_strategy="steps",
-        save_steps=save,
-        eval_strategy="no",
-        bf16=precision == "bf16",
-        fp16=precision == "fp16",
-        use_cpu=not torch.cuda.is_available(),
-        seed=config.seed,
-        data_seed=config.seed,
-        gradient_checkpointing=config.gradient_checkpointing,
-        max_length=None,
-        report_to=[],
-        disable_tqdm=True,
-        dataloader_pin_memory=torch.cuda.is_available(),
-    )
+def settings(config: Config, tokenizer: Any) -> dict[str, Any]:
+    """Return what this method alone adds to TRL's arguments."""
+    return {
+        "max_length": None,
+        "neftune_noise_alpha": config.neftune_alpha,
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+    }
 
 
-_SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+def _dataset(rows: Rows) -> Any:
+    """Return rows as a dataset of `datasets`, which looks each up when it is asked for."""
+    from datasets import Dataset
+
+    def look_up(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
+        numbers = batch["line"]
+        encoded = [rows.encoded[number] for number in numbers]
+        columns: dict[str, list[Any]] = {
+            "line": [[*rows.lines[number]] for number in numbers],
+            "input_ids": [row.input_ids for row in encoded],
+            "labels": [row.labels for row in encoded],
+        }
+        if rows.parts is not None:
+            columns["position_ids"] = [_positions(rows.parts[number]) for number in numbers]
+        return columns
+
+    return Dataset.from_dict({"line": [*range(len(rows))]}).with_transform(look_up)
 
 
-def total_steps(config: Config, n_rows: int) -> int:
-    """Return the number of optimizer steps of a job on so many rows."""
-    an_epoch = math.ceil(n_rows / config.effective_batch)
-    return config.max_steps or max(1, round(config.epochs * an_epoch))
+def _positions(lengths: Any) -> list[int]:
+    return [position for length in lengths for position in range(length)]
 
 
-def adapter(config: Config) -> LoraConfig | None:
-    """Return PEFT's adapter for a config; its layers are found in the model, not in a table."""
-    if config.adapter == "none":
-        return None
-    targets: Any = config.adapter_targets
-    if targets != "all-linear":
-        targets = [name.strip() for name in targets.split(",")]
-    return LoraConfig(
-        r=config.adapter_rank,
-        lora_alpha=config.adapter_alpha,
-        lora_dropout=config.adapter_dropout,
-        target_modules=targets,
-        task_type="CAUSAL_LM",
-    )
+def _collate(pad_token_id: int) -> Any:
+    """Return what joins rows to a batch `(B, T)`, filled on the right."""
+
+    def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+        ids = likelihood.pad([row["input_ids"] for row in rows], pad_token_id)
+        batch = {
+            "input_ids": ids,
+            "labels": likelihood.pad([row["labels"] for row in rows], IGNORED),
+            "n_real": torch.tensor([len(row["input_ids"]) for row in rows]),
+        }
+        if "position_ids" in rows[0]:
+            # what fills up counts from 0 again, a row of its own that no one learns from
+            longest = ids.size(1)
+            filled = [
+                [*row["position_ids"], *range(longest - len(row["position_ids"]))] for row in rows
+            ]
+            return {**batch, "position_ids": torch.tensor(filled)}
+        mask = likelihood.pad([[1] * len(row["input_ids"]) for row in rows], 0)
+        return {**batch, "attention_mask": mask}
+
+    return collate
+
+
+TRAINER = AnswerTrainer

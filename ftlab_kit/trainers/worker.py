@@ -2,254 +2,317 @@
 
     python -m ftlab_kit.trainers.worker WORKSPACE JOB_ID
 
-It takes the job from the store, trains, takes commands at step borders, and writes metrics,
-checkpoints and its end back to the store. It never talks to the lab side.
+It takes the job from the store, goes on from its newest checkpoint that verifies, trains, and
+writes metrics, checkpoints and its end back. Several of them, started by torchrun, share a job; the
+first one alone writes. It never talks to the lab side.
 """
 
-import math
-import platform
+import contextlib
+import importlib
+import os
+import shutil
 import sys
-import time
+import threading
 import traceback
-from collections.abc import Callable
-from importlib.metadata import version as installed
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import (
-    PrinterCallback,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-    set_seed,
-)
+from transformers import DefaultFlowCallback, PrinterCallback, TrainerCallback, set_seed
 
-from ftlab_kit import checkpoints, datasets, device, metrics, models
+from ftlab_kit import checkpoints, datasets, metrics, models
 from ftlab_kit.configs import Config
-from ftlab_kit.errors import JobFailed, KitError
-from ftlab_kit.models import tokens, weights
-from ftlab_kit.records import DatasetVersion
-from ftlab_kit.trainers import checks, control
-from ftlab_kit.trainers.sft import AnswerTrainer, adapter, arguments
+from ftlab_kit.errors import DiskFull, JobFailed, KitError, room_on_disk
+from ftlab_kit.models import weights
+from ftlab_kit.records import Event
+from ftlab_kit.trainers import build, control, descent, drift, fits, processes
+from ftlab_kit.trainers.guard import RolledBack
+from ftlab_kit.trainers.live import Live
+from ftlab_kit.trainers.steered import Hooks
+from ftlab_kit.trainers.steering import NothingLeft, Steering, say
+from ftlab_kit.trainers.supervisor import CRASHED
 from ftlab_kit.trainers.tracking import Tracker
 from ftlab_kit.workspace import Workspace, now
 
-LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate")
 
+def main(root: str, job_id: int, watchers: Sequence[TrainerCallback] = ()) -> int:
+    """Train a job to its end, or to where it is told to stop, and return the exit code.
 
-class Steering(TrainerCallback):  # type: ignore[misc]
-    """What happens at step borders: commands in, metrics out, cadence kept."""
-
-    def __init__(self, ws: Workspace, job_id: int, config: Config, tracker: Tracker) -> None:
-        """Watch one job; `trainer` is set when there is one."""
-        self.ws, self.job_id, self.config, self.tracker = ws, job_id, config, tracker
-        self.trainer: AnswerTrainer | None = None
-        self.losses: dict[str, float | None] = {"loss": None, "eval_loss": None}
-        self.is_cancelled = False
-        self._gauge = device.Gauge()
-        self._began = self._busy_s = self._all_busy_s = 0.0
-        self._steps_timed = self._tokens_seen = self._rows_seen = 0
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, flow: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Say how many steps there will be."""
-        self.ws.store.update("jobs", {"id": self.job_id}, total_steps=state.max_steps)
-        say(f"training: {state.max_steps} steps, {args.train_batch_size} rows at once")
-
-    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-        """Start the clock; what happens between steps does not count as training speed."""
-        self.losses = {"loss": None, "eval_loss": None}
-        self._began = time.perf_counter()
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, flow: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Stop the clock, take commands, and ask for what is due."""
-        took = time.perf_counter() - self._began
-        self._busy_s += took
-        if state.global_step > 1:  # the first step also warms the caches
-            self._all_busy_s += took
-            self._steps_timed += 1
-        here = {"id": self.job_id, "state": "running"}
-        if not self.ws.store.update("jobs", here, step=state.global_step):
-            raise JobFailed(f"Job {self.job_id} was ended from outside before this step.")
-        for event in control.events(self.ws, self.job_id, state="pending"):
-            control.settle(self.ws, event, "applied", state.global_step)
-            self.is_cancelled = flow.should_training_stop = flow.should_save = True
-        has_held_out = self.trainer is not None and bool(self.trainer.held_out)
-        every = self.config.eval_every_steps or args.save_steps
-        is_last = state.global_step >= state.max_steps
-        if has_held_out and not self.is_cancelled:
-            flow.should_evaluate = is_last or state.global_step % every == 0
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        flow: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
-        """Write the metrics of a step.
-
-        Raises:
-            JobFailed: The loss or the gradient is not a number.
-        """
-        logs = logs or {}
-        names = ("epoch", "loss", "eval_loss", "learning_rate", "grad_norm")
-        values: dict[str, Any] = {name: logs[name] for name in names if name in logs}
-        self.losses |= {name: values[name] for name in self.losses if name in values}
-        if "loss" in values:
-            values |= self._speed(args, state) | self._gauge.read()
-        if not values:
-            return
-        metrics.write(self.ws, self.job_id, state.global_step, **values)
-        self.tracker.write(state.global_step, values)
-        say(f"step {state.global_step}/{state.max_steps} " + _line(values))
-        # under fp16 the scaler takes a gradient that overflows as its sign to scale less
-        for name in ("loss",) if args.fp16 else ("loss", "grad_norm"):
-            if not math.isfinite(values.get(name, 0.0)):
-                raise JobFailed(
-                    f"The {name} became {values[name]} at step {state.global_step}. "
-                    f"Lower learning_rate below {self.config.learning_rate:g}, or max_grad_norm "
-                    f"below {self.config.max_grad_norm:g}; checkpoints before it are kept."
-                )
-
-    def _speed(self, args: TrainingArguments, state: TrainerState) -> dict[str, Any]:
-        """Return what was done since the last metrics, by time spent in steps."""
-        assert self.trainer is not None
-        n_tokens = self.trainer.n_tokens - self._tokens_seen
-        n_rows = self.trainer.n_rows - self._rows_seen
-        values = {
-            "tokens_per_s": n_tokens / self._busy_s if self._busy_s else None,
-            "samples_per_s": n_rows / self._busy_s if self._busy_s else None,
-            "n_tokens": self.trainer.n_tokens,
-            "remaining_s": (
-                self._all_busy_s / self._steps_timed * (state.max_steps - state.global_step)
-                if self._steps_timed
-                else None
-            ),
-        }
-        self._tokens_seen, self._rows_seen = self.trainer.n_tokens, self.trainer.n_rows
-        self._busy_s = 0.0
-        return values
-
-
-def main(root: str, job_id: int) -> int:
-    """Train a job to its end and return the exit code."""
+    Args:
+        watchers: Callbacks that look on, for tests and measurements.
+    """
     ws = Workspace(root)
-    if not control.move(ws, job_id, "running", started_at=now()):
+    is_first = os.environ.get("RANK", "0") == "0"
+    mine: dict[str, Any] = {"started_at": now(), "worker_pid": os.getpid(), "error": None}
+    if is_first and not control.move(ws, job_id, "running", **mine):
+        return 0
+    if control.read(ws, job_id).state not in control.WORKING:
         return 0
     try:
-        is_cancelled = train(ws, job_id)
+        beating = _heartbeat(ws, job_id) if is_first else contextlib.nullcontext()
+        with beating, room_on_disk(f"what job {job_id} leaves behind"):
+            state = train(ws, job_id, watchers)
+    except DiskFull as error:
+        ws.drop_ballast()
+        return _end(ws, job_id, "paused", is_first, note=str(error))
     except KitError as error:
-        control.move(ws, job_id, "failed", error=str(error))
-        return 1
+        return _end(ws, job_id, "failed", is_first, error=str(error))
     except Exception as error:
         traceback.print_exc()
         words = f"{type(error).__name__}: {error}".splitlines()[0]
-        control.move(
-            ws, job_id, "failed", error=f"{words} The log has more: trainers.logs(ws, {job_id})."
-        )
-        return 1
-    control.move(ws, job_id, "cancelled" if is_cancelled else "completed")
-    return 0
+        words += f" The log has more: trainers.logs(ws, {job_id})."
+        # the supervisor decides whether this is the end
+        held = processes.held(job_id) if is_first else {"id": job_id, "state": "running"}
+        ws.store.update("jobs", held, error=words)
+        return CRASHED
+    return _end(ws, job_id, state, is_first) if is_first else 0
 
 
-def train(ws: Workspace, job_id: int) -> bool:
-    """Train a job and return whether it was cancelled."""
+def _end(ws: Workspace, job_id: int, state: str, is_first: bool, **values: Any) -> int:
+    """Record the end of a run; what only one of several processes has met, that one says."""
+    mine = {"worker_pid": os.getpid()} if is_first else None
+    control.move(ws, job_id, state, only_from="running", held_by=mine, **values)
+    return 1 if state == "failed" else 0
+
+
+@contextlib.contextmanager
+def _heartbeat(ws: Workspace, job_id: int) -> Iterator[None]:
+    """Give a sign of life every few seconds, also within a long step."""
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(processes.HEARTBEAT_S):
+            with contextlib.suppress(DiskFull):  # the trainer will meet it too, and say so
+                ws.store.update("jobs", processes.held(job_id), heartbeat_at=now())
+
+    thread = threading.Thread(target=beat, daemon=True, name="heartbeat")
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def train(ws: Workspace, job_id: int, watchers: Sequence[TrainerCallback] = ()) -> str:
+    """Train a job and return the state that it ends in: completed, paused or cancelled."""
     import torch
 
     row = control.row(ws, job_id)
     config = Config(**row["config"])
-    torch.set_num_threads(device.threads(config.threads))
+    torch.set_num_threads(processes.threads(config))
+    if config.deterministic and torch.cuda.is_available():
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    while True:
+        try:
+            return _run(ws, row, watchers)
+        except RolledBack as back:
+            _roll_back(ws, row, back)
+
+
+def _run(ws: Workspace, row: dict[str, Any], watchers: Sequence[TrainerCallback]) -> str:
+    """Train from the newest checkpoint that verifies to the end, a pause, or a way back."""
+    row = control.row(ws, row["id"])
+    config, job_id = Config(**row["config"]), row["id"]
+    is_first = os.environ.get("RANK", "0") == "0"
+    start, live = _begin(ws, row)
     set_seed(config.seed)
-    tracker = Tracker(config, job_id, ws.job_folder(job_id))
-    steering = Steering(ws, job_id, config, tracker)
+    tracker = None
+    if is_first:
+        tracker = Tracker(config, job_id, ws.job_folder(job_id))
+    steering = Steering(ws, job_id, tracker)
     try:
         with weights.quiet():
-            trainer = _trainer(ws, row, config, steering)
-            say(f"trained parameters: {_trained(trainer.model):,}")
-            trainer.train()
+            trainer = _trainer(ws, row, live, start, steering)
+            for watcher in watchers:
+                trainer.add_callback(watcher)
+            with contextlib.suppress(NothingLeft):
+                trainer.train(resume_from_checkpoint=str(start) if start else None)
     finally:
-        tracker.close()
-    return steering.is_cancelled
+        if tracker:
+            tracker.close()
+    return steering.ending or "completed"
+
+
+def _begin(ws: Workspace, row: dict[str, Any]) -> tuple[Path | None, Live | None]:
+    """Return the checkpoint to go on from and the state in it; None and None for the beginning.
+
+    Raises:
+        Conflict: What decides the bits has changed since, and no one allowed it.
+    """
+    job_id = row["id"]
+    found, skipped = checkpoints.newest_valid(ws, job_id)
+    if os.environ.get("RANK", "0") == "0":
+        changed = descent.changes(ws, row, found)
+        event = _why_now(ws, job_id)
+        if not _is_allowed(ws, job_id, changed):
+            descent.refuse_drift(job_id, changed)
+        step = found.step if found else 0
+        for number, why in skipped.items():
+            say(f"skipped checkpoint {number}: {why}")
+        if event is not None:
+            said = {"from_step": step, "skipped": skipped, "drift": changed}
+            at = step if event.command == "resume" else event.step
+            ws.store.update("events", {"id": event.id}, step=at, result=said)
+        checkpoints.set_aside(ws, job_id, after_step=step)
+        shutil.rmtree(ws.job_folder(job_id) / "writing", ignore_errors=True)
+        metrics.cut(ws, job_id, after_step=step)
+        facts = {**(row["facts"] or {}), **drift.facts(ws, row)}
+        ws.store.update("jobs", {"id": job_id}, facts=facts, step=step)
+    return (found.path, Live.load(found.path)) if found else (None, None)
+
+
+def _why_now(ws: Workspace, job_id: int) -> Event | None:
+    """Return the event that this run of a job owes itself to; None for the first."""
+    found = control.events(ws, job_id, command=["resume", "restart", "rollback"], state="applied")
+    return found[-1] if found and found[-1].result is None else None
+
+
+def _is_allowed(ws: Workspace, job_id: int, changed: list[str]) -> bool:
+    """Return whether someone accepted these changes: with this resume, or with one before."""
+    resumes = control.events(ws, job_id, command="resume", state="applied")
+    last = resumes[-1] if resumes else None
+    if last is None or not (last.asked or {}).get("allow_drift"):
+        return False
+    return last.result is None or last.result["drift"] == changed
 
 
 def _trainer(
-    ws: Workspace, row: dict[str, Any], config: Config, steering: Steering
-) -> AnswerTrainer:
-    """Return the trainer of a job with its rows as tokens."""
-    model = models.get(ws, config.model)
-    assert model.path is not None, "preflight pulled the model"
-    tokenizer = weights.tokenizer(model.path)
-    length = min(config.max_length, model.context_tokens)
-    version = datasets.get(ws, row["dataset_version_id"])
-    encoded = checks.encode(ws, tokenizer, version, length)
-    rows = [item for item in encoded if item.n_trained]
-    held_out: list[tokens.Encoded] = []
-    if row["held_out_version_id"]:
-        side = datasets.get(ws, row["held_out_version_id"])
-        held_out = checks.encode(ws, tokenizer, side, length)
-    say(f"model {config.model}, {len(rows)} rows, {len(held_out)} held out")
-    if len(rows) < len(encoded):
-        say(f"left out: {len(encoded) - len(rows)} rows without a trained token")
-    precision = device.precision(config.precision)
-    dtype = weights.dtype(precision, adapter=config.adapter)
-    writing = ws.job_folder(row["id"]) / "writing"
-    trainer = AnswerTrainer(
-        model=weights.load(model.path, dtype=dtype),
-        args=arguments(config, writing, n_rows=len(rows), precision=precision),
+    ws: Workspace,
+    row: dict[str, Any],
+    live: Live | None,
+    start: Path | None,
+    steering: Steering,
+) -> Any:
+    """Return the trainer of a job with its model and rows."""
+    config = Config(**row["config"])
+    method = importlib.import_module(build.METHODS[config.method])
+    found = models.get(ws, config.model)
+    assert found.path is not None, "preflight pulled the model"
+    tokenizer = weights.tokenizer(found.path)
+    length = min(config.max_length, found.context_tokens)
+    sides = [row["dataset_version_id"], row["held_out_version_id"]]
+    rows = build.rows(ws, datasets.get(ws, sides[0]), config, tokenizer, length)
+    held_out = None
+    if sides[1]:  # judged row by row: no packs
+        alone = config.but(packing=False)
+        held_out = build.rows(ws, datasets.get(ws, sides[1]), alone, tokenizer, length)
+    n_left_out = datasets.get(ws, sides[0]).n_rows - build.count(rows)
+    say(f"model {config.model}, {len(rows)} rows, {len(held_out or ())} held out")
+    if n_left_out:
+        say(f"left out: {n_left_out} rows without a trained token")
+    model = build.model(ws, row, found.path)
+    is_new = live is None
+    live = live or Live.begin(config, len(rows), config.rows_at_once)
+    trainer = method.TRAINER(
+        model=model,
+        args=build.arguments(live.config, ws.job_folder(row["id"]) / "writing", tokenizer),
         rows=rows,
         held_out=held_out,
-        seal=_sealer(ws, row["id"], config, version, steering),
-        peft_config=adapter(config),
+        live=live,
+        start=start,
+        hooks=_hooks(ws, row, steering),
+        peft_config=build.adapter(config),
         processing_class=tokenizer,
         callbacks=[steering],
+        **build.reference(ws, row, found.path),
     )
-    trainer.remove_callback(PrinterCallback)
+    build.warm_start(ws, row, trainer.model)
+    for unused in (PrinterCallback, DefaultFlowCallback):
+        trainer.remove_callback(unused)
     steering.trainer = trainer
+    _assert_world(trainer, config)
+    if is_new:
+        live.piece = fits.rows_at_once(ws, row, trainer)
+    say(f"trained parameters: {_trained(trainer.model):,}")
     return trainer
 
 
-def _sealer(
-    ws: Workspace, job_id: int, config: Config, version: DatasetVersion, steering: Steering
-) -> Callable[[Path], None]:
-    """Return what turns a written folder into a checkpoint that can be trusted."""
-    import torch
+def _assert_world(trainer: Any, config: Config) -> None:
+    if trainer.args.world_size != config.processes:
+        raise JobFailed(
+            f"The job runs in {trainer.args.world_size} processes; its config says "
+            f"{config.processes}. Is torchrun there? See the log."
+        )
 
-    facts = {
-        "dataset_sha256": version.content_sha256,
-        "config": config.model_dump(),
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "libraries": {name: installed(name) for name in LIBRARIES},
-    }
+
+def _hooks(ws: Workspace, row: dict[str, Any], steering: Steering) -> Hooks:
+    """Return what the trainer calls when it has written, split or skipped something."""
+    job_id, config = row["id"], Config(**row["config"])
+    facts = drift.facts(ws, row)
 
     def seal(written: Path) -> None:
         step = int(written.name.rpartition("-")[2])
-        checkpoints.seal(ws, job_id, step, written, losses=steering.losses, facts=facts)
+        live = steering.trainer.live
+        known = {**facts, "epoch": live.epoch(step), "config": live.config.model_dump()}
+        checkpoints.seal(ws, job_id, step, written, losses=steering.losses, facts=known)
         checkpoints.prune(ws, job_id, keep=config.keep_checkpoints)
+        steering.sealed(step)
         say(f"checkpoint at step {step}")
 
-    return seal
+    def halved(rows: int, why: str) -> None:
+        step = steering.trainer.state.global_step
+        fits.remember(ws, row, rows)
+        _note(ws, job_id, "micro_batch", step, {"rows": rows}, f"memory ran out: {why}")
+        say(f"step {step + 1}: memory ran out, {rows} rows at once from here")
+
+    def skipped(words: str, lines: list[int]) -> None:
+        if steering.is_first:
+            asked = {"lines": lines, **steering.trainer.measured}
+            _note(ws, job_id, "skip", steering.trainer.state.global_step, asked, words)
+            say(words)
+
+    def stopped(words: str) -> None:
+        if steering.is_first:
+            step, seen = steering.trainer.state.global_step + 1, steering.trainer.measured
+            metrics.write(ws, job_id, step, **seen, note=words)
+
+    def rollbacks() -> int:
+        return len(control.events(ws, job_id, command="rollback"))
+
+    return Hooks(seal, halved, skipped, stopped, rollbacks)
+
+
+def _note(
+    ws: Workspace, job_id: int, what: str, step: int, asked: dict[str, Any], words: str
+) -> None:
+    """Write an event that the run itself brought about, once: a resumed run meets it again."""
+    # a value that is no number is equal to nothing: compared as it is written
+    known = {str(event.asked) for event in control.events(ws, job_id, command=what, step=step)}
+    if str(asked) not in known:
+        control.write(
+            ws, job_id, what, state="applied", step=step, asked=asked, note=words, who="worker"
+        )
+
+
+def _roll_back(ws: Workspace, row: dict[str, Any], back: RolledBack) -> None:
+    """Note a way back, and halve the learning rate from the checkpoint on.
+
+    What a person has set the rate to in between is undone with the steps that are.
+    """
+    job_id, rate = row["id"], back.rate / 2
+    if os.environ.get("RANK", "0") != "0":
+        return
+    found, _ = checkpoints.newest_valid(ws, job_id)
+    step = found.step if found else 0
+    applied = Live.load(found.path).applied if found else []
+    with ws.store.transaction():
+        for event in control.events(ws, job_id, command="adjust", state="applied"):
+            if event.id not in applied and "learning_rate" in (event.asked or {}):
+                ws.store.update("events", {"id": event.id}, state="undone")
+        control.write(
+            ws, job_id, "adjust", state="applied", step=step, who="guard",
+            asked={"learning_rate": rate}, result={"learning_rate": [back.rate, rate]},
+        )  # fmt: skip
+        control.write(
+            ws, job_id, "rollback", state="applied", step=back.step, note=back.words, who="guard",
+            asked={"lines": back.lines, "to_step": step},
+        )  # fmt: skip
+    say(f"{back.words}: back to step {step}, learning rate {rate:g}")
 
 
 def _trained(model: Any) -> int:
     return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-
-
-def _line(values: dict[str, Any]) -> str:
-    shown = {name: values[name] for name in ("loss", "eval_loss", "tokens_per_s") if name in values}
-    return " ".join(f"{name} {value:.4g}" for name, value in shown.items() if value is not None)
-
-
-def say(text: str) -> None:
-    """Write a line to the job's log."""
-    sys.stdout.write(f"{now():%H:%M:%S} {text}\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -4,9 +4,10 @@ What is live here is static in a report: the same pictures, as `<img>` with alt 
 Under papermill no widget is displayed at all.
 """
 
+from ftlab_kit.widgets.curves import curves
 from ftlab_kit.widgets.evaluations import comparison
 from ftlab_kit.widgets.front import is_interactive
 from ftlab_kit.widgets.progress import progress
 from ftlab_kit.widgets.trainer import report, trainer
 
-__all__ = ["comparison", "is_interactive", "progress", "report", "trainer"]
+__all__ = ["comparison", "curves", "is_interactive", "progress", "report", "trainer"]

@@ -102,17 +102,20 @@ class TrainerView(ipywidgets.VBox):  # type: ignore[misc]
         self._panels = {title: ipywidgets.HTML() for title in PANELS}
         self._tail = ipywidgets.HTML()
         self._said = ipywidgets.HTML()
-        self.cancel = ipywidgets.Button(
-            description="Cancel", tooltip="End the job for good; its checkpoints are kept"
+        self.pause, self.resume, self.cancel = (
+            self._button(*words)
+            for words in (
+                (trainers.pause, "Stop after this step and free the device"),
+                (trainers.resume, "Go on as if nothing had happened"),
+                (trainers.cancel, "End the job for good; its checkpoints are kept"),
+            )
         )
-        self.cancel.on_click(self._do(trainers.cancel))
+        buttons = [self.pause, self.resume, self.cancel, self._said]
         grid = ipywidgets.GridBox(
             [*self._panels.values()],
             layout=ipywidgets.Layout(grid_template_columns="repeat(auto-fit, minmax(420px, 1fr))"),
         )
-        super().__init__(
-            [self._state, ipywidgets.HBox([self.cancel, self._said]), grid, self._tail]
-        )
+        super().__init__([self._state, ipywidgets.HBox(buttons), grid, self._tail])
         self._closed = threading.Event()
         self.refresh()
         threading.Thread(target=self._follow, daemon=True, name=f"ftlab-job-{self._job.id}").start()
@@ -121,16 +124,21 @@ class TrainerView(ipywidgets.VBox):  # type: ignore[misc]
         """Read what is new and redraw what changed."""
         # first the state: what is written after it is read by the next call, or there is no next
         self._job = trainers.status(self._ws, self._job)
+        if self._history.last is not None and self._job.step < self._history.last.step:
+            self._history = _History()  # the job has gone back to a checkpoint
         is_new = self._history.take(
             trainers.metrics(self._ws, self._job, after_step=self._history.step)
         )
         self._state.value = _state(self._job, self._history.last)
         self._tail.value = _tail(trainers.logs(self._ws, self._job, last=LOG_LINES))
+        self.pause.disabled = self._job.state != "running"
+        self.resume.disabled = self._job.state not in ("paused", "failed")
         self.cancel.disabled = self._job.is_over
         if is_new or not self._panels["loss"].value:
             for title, panel in self._panels.items():
                 panel.value = charts.lines(title, self._history.series(title))
-        for widget in (self.cancel, self._state, self._tail, *self._panels.values()):
+        buttons = (self.pause, self.resume, self.cancel)
+        for widget in (*buttons, self._state, self._tail, *self._panels.values()):
             keep_clicks(widget)
 
     def close(self) -> None:
@@ -138,8 +146,14 @@ class TrainerView(ipywidgets.VBox):  # type: ignore[misc]
         self._closed.set()
         super().close()
 
+    def _button(self, verb: Callable[[Workspace, Job], Job], tooltip: str) -> Any:
+        button = ipywidgets.Button(description=verb.__name__.capitalize(), tooltip=tooltip)
+        button.on_click(self._do(verb))
+        return button
+
     def _follow(self) -> None:
-        while not self._job.is_over and not self._closed.wait(POLL_S):
+        # a failed job can be resumed, from here or from elsewhere
+        while self._job.state not in ("completed", "cancelled") and not self._closed.wait(POLL_S):
             try:
                 self.refresh()
             except KitError as error:
@@ -171,8 +185,7 @@ def sentence(job: Job, last: Metric | None) -> str:
         parts.append(f"{show(last.tokens_per_s)} tokens/s")
         if last.remaining_s and not job.is_over:
             parts.append(f"{duration(last.remaining_s)} left")
-    if job.error:
-        parts.append(job.error)
+    parts += [words for words in (job.error, job.note) if words]
     return ", ".join(parts)
 
 

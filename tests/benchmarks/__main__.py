@@ -2,6 +2,7 @@
 
 python -m tests.benchmarks quickstart    the first command, phase by phase
 python -m tests.benchmarks view          what the live view takes from the training
+python -m tests.benchmarks engine        a step under the engine beside one of bare TRL
 """
 
 import os
@@ -14,7 +15,7 @@ from statistics import median
 
 import typer
 
-from ftlab_kit import Workspace, datasets, metrics, trainers
+from ftlab_kit import Workspace, datasets, metrics, models, trainers
 from ftlab_kit.configs import Config
 from ftlab_kit.store import TABLES
 from ftlab_kit.widgets.trainer import POLL_S, TrainerView
@@ -73,6 +74,33 @@ def view(steps: int = 50_000, refreshes: int = 50) -> None:
             f"share of {os.cpu_count()} cores, one refresh in {POLL_S:g} s: {share:.2%} (limit 1%)"
         )
         ws.close()
+
+
+@app.command()
+def engine(model: str = "smollm2-135m-instruct", steps: int = 6, rounds: int = 3) -> None:
+    """Train the same rows under the engine and under TRL's bare SFTTrainer, by turns in one run.
+
+    The same model, adapter, batches, precision and threads; neither saves within the steps timed.
+    What the engine adds (commands, metrics, guard, random states) is also timed by itself.
+    """
+    from tests.benchmarks import bare
+
+    with tempfile.TemporaryDirectory() as folder:
+        ws = Workspace(Path(folder) / "lab")
+        models.pull(ws, model)
+        chats = datasets.add(ws, datasets.PUDDLE_AND_PINE)
+        ours, theirs, added = [], [], []
+        for number in range(rounds):
+            took, own = bare.engine(ws, model, chats, steps, seed=number)
+            ours, added = ours + took, added + own
+            theirs += bare.trl(ws, model, chats, steps, seed=number)
+    print(f"a step of bare TRL: median {median(theirs):.3f} s of {len(theirs)}")
+    print(f"a step under the engine: median {median(ours):.3f} s")
+    print(f"ratio {median(ours) / median(theirs):.3f} (limit 1.02)")
+    print(
+        f"what the engine itself takes: median {1000 * median(added):.1f} ms a step, "
+        f"{median(added) / median(theirs):.2%} of bare TRL's step"
+    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,122 @@
+"""Direct preference optimisation: TRL's DPOTrainer on pairs of a better and a worse answer."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from trl import DPOConfig, DPOTrainer
+
+from ftlab_kit.configs import Config
+from ftlab_kit.models.tokens import IGNORED, Encoded
+from ftlab_kit.trainers.steered import Steered
+
+ARGUMENTS = DPOConfig
+BETA = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two answers to one prompt, as tokens, and their line in the dataset version."""
+
+    line: int
+    prompt: list[int]
+    better: list[int]
+    worse: list[int]
+
+
+class PreferenceTrainer(Steered, DPOTrainer):  # type: ignore[misc]
+    """Learns which of two answers is better. Without an adapter a frozen copy is the reference."""
+
+    can_split = True
+
+    def __init__(
+        self, *, rows: Sequence[Pair], held_out: Sequence[Pair] | None, **kwargs: Any
+    ) -> None:
+        """Take pairs as `rows` makes them; the rest is Steered's and TRL's."""
+        self.held_out = held_out
+        super().__init__(
+            lengths=[len(pair.better) + len(pair.worse) for pair in rows],
+            train_dataset=_dataset(rows),
+            eval_dataset=_dataset(held_out) if held_out else None,
+            **kwargs,
+        )
+
+    def _prepare_dataset(self, dataset: Any, *args: Any) -> Any:
+        return dataset  # tokens already, by the one rule of models/tokens.py
+
+    def pieces(self, inputs: Any, size: int) -> Iterator[Any]:
+        """Yield pairs in pieces; the better answers are the first half of a micro-batch."""
+        n_pairs = self.count_rows(inputs)
+        for start in range(0, n_pairs, size):
+            part = slice(start, min(start + size, n_pairs))
+            cut = {
+                name: torch.cat([value[:n_pairs][part], value[n_pairs:][part]])
+                for name, value in inputs.items()
+            }
+            width = int(cut["attention_mask"].sum(1).max())
+            yield {name: value[:, :width] for name, value in cut.items()}
+
+    def count_rows(self, inputs: Any) -> int:
+        """Return the pairs of a micro-batch."""
+        return len(inputs["input_ids"]) // 2
+
+    def count_tokens(self, inputs: Any) -> int:
+        """Return the real tokens of a micro-batch, without padding."""
+        return int(inputs["attention_mask"].sum())
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Return the loss over the held-out pairs; it draws no random number of the run's."""
+        with torch.random.fork_rng():
+            found: dict[str, float] = super().evaluate(*args, **kwargs)
+        return found
+
+
+def rows(
+    pairs: Iterable[dict[str, Any]], encode: Callable[[Any], Encoded], config: Config
+) -> list[Pair]:
+    """Return pairs as tokens, without those whose answers are cut away or alike."""
+    found = []
+    for line, row in enumerate(pairs, 1):
+        better, worse = (encode([*row["prompt"], *row[side]]) for side in ("chosen", "rejected"))
+        ids = (better.input_ids, worse.input_ids)
+        # both begin with the prompt and differ in what is answered
+        alike = len(os.path.commonprefix(ids))
+        n_prompt = min(alike, *(_answer_start(side) for side in (better, worse)))
+        if n_prompt < min(map(len, ids)) and ids[0] != ids[1]:
+            found.append(Pair(line, ids[0][:n_prompt], ids[0][n_prompt:], ids[1][n_prompt:]))
+    return found
+
+
+def _answer_start(row: Encoded) -> int:
+    """Return where the last answer of a row begins."""
+    trained = [label != IGNORED for label in row.labels]
+    at = len(trained)
+    while at and not trained[at - 1]:
+        at -= 1
+    while at and trained[at - 1]:
+        at -= 1
+    return at
+
+
+def settings(config: Config, tokenizer: Any) -> dict[str, Any]:
+    """Return what this method alone adds to TRL's arguments."""
+    beta = BETA if config.beta is None else config.beta
+    return {"max_length": None, "beta": beta}
+
+
+def _dataset(pairs: Sequence[Pair]) -> Any:
+    from datasets import Dataset
+
+    return Dataset.from_dict(
+        {
+            "line": [pair.line for pair in pairs],
+            "prompt_ids": [pair.prompt for pair in pairs],
+            "chosen_ids": [pair.better for pair in pairs],
+            "rejected_ids": [pair.worse for pair in pairs],
+        }
+    )
+
+
+TRAINER = PreferenceTrainer

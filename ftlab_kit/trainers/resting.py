@@ -1,0 +1,26 @@
+"""Answers of a job that does not run, from its newest checkpoint, in the process that asks."""
+
+from ftlab_kit import checkpoints, device, models
+from ftlab_kit.errors import NotFound
+from ftlab_kit.models import generation, weights
+from ftlab_kit.records import Job
+from ftlab_kit.workspace import Workspace
+
+
+def answers(ws: Workspace, job: Job, prompts: list[str], max_new_tokens: int) -> list[str]:
+    """Return the greedy answers of a job's newest checkpoint that verifies.
+
+    Raises:
+        NotFound: There is none.
+    """
+    found, _ = checkpoints.newest_valid(ws, job.id)
+    if found is None:
+        raise NotFound(
+            f"Job {job.id} has no checkpoint to answer from. Resume it, or ask while it runs."
+        )
+    folder = models.pull(ws, job.model).path
+    assert folder is not None
+    dtype = weights.dtype(device.precision(str(job.config["precision"])), adapter="lora")
+    model = weights.trained(folder, found.path, dtype=dtype).to(device.kind())
+    tokenizer = weights.tokenizer(folder)
+    return generation.replies(model, tokenizer, prompts, max_new_tokens=max_new_tokens)

@@ -1,0 +1,319 @@
+"""What goes wrong within a step: no number, a spike, no memory; brought about in the model."""
+
+import json
+import resource
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from ftlab_kit import Workspace, datasets, trainers
+from ftlab_kit.configs import Config
+from ftlab_kit.errors import ConfigError
+from ftlab_kit.records import Job
+from ftlab_kit.trainers import control, guard, order
+from ftlab_kit.trainers.live import Live
+from tests.chaos.killing import Seen, differences, run
+from tests.conftest import TINY
+
+STEPS = TINY.but(max_steps=8, adapter_dropout=0.1, save_every_steps=3, effective_batch=4)
+
+
+class Spoil(TrainerCallback):
+    """Changes what the backbone says in some steps, as often as asked."""
+
+    def __init__(
+        self, ws: Workspace, steps: set[int], how: Callable[[Any], Any], times: int
+    ) -> None:
+        self.steps, self.how, self.times = steps, how, times
+        self.count = ws.root / f"spoilt-{id(self)}.txt"  # outlives a killed worker
+        self.count.write_text("")
+
+    def on_train_begin(self, args: Any, state: Any, flow: Any, model: Any, **_: Any) -> None:
+        def hook(module: Any, given: Any, named: Any, output: Any) -> Any:
+            is_due = state.global_step + 1 in self.steps and torch.is_grad_enabled()
+            if is_due and len(self.count.read_text()) < self.times:
+                self.count.write_text(self.count.read_text() + "x")
+                output.last_hidden_state = self.how(output.last_hidden_state)
+            return output
+
+        inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+        inner.model.register_forward_hook(hook, with_kwargs=True)
+
+
+def spoilt(ws: Workspace, config: Config, step: int, how: Any = None, times: int = 99) -> Seen:
+    how = how or (lambda hidden: hidden * float("nan"))
+    return run(ws, queue(ws, config), watchers=[Spoil(ws, {step}, how, times)])
+
+
+def queue(ws: Workspace, config: Config = STEPS) -> Job:
+    return trainers._enqueue(ws, config, "hues")
+
+
+def lines_of(ws: Workspace, step: int) -> list[int]:
+    """The lines of a step's batch, from the order itself."""
+    from ftlab_kit.models import tokens, weights
+
+    model = ws.root / "models" / "tiny"
+    tokenizer = weights.tokenizer(model)
+    lengths = [
+        len(tokens.encode(tokenizer, row["messages"]).input_ids)
+        for row in datasets.rows(ws, "hues")
+    ]
+    stream = iter(order.RowStream(lengths, 4, STEPS.seed, start=step - 1))
+    return sorted(next(stream) + 1 for _ in range(4))
+
+
+# --- no number, a spike -------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_no_number_stops_the_job_and_names_the_lines(lab: Workspace):
+    job = spoilt(lab, STEPS, 5).job
+    wanted = ", ".join(map(str, lines_of(lab, 5)))
+    assert job.state == "failed"
+    assert f"The loss became nan at step 5, lines {wanted}. Look at these rows." in (
+        job.error or ""
+    )
+    assert "trainers.adjust" in (job.error or "")
+    last = trainers.metrics(lab, job)[-1]
+    assert (last.step, last.loss) == (5, None)
+    assert f"the loss became nan at step 5, lines {wanted}" in (last.note or "")
+
+
+def test_a_batch_is_left_out_and_changes_no_weight(lab: Workspace):
+    seen = spoilt(lab, STEPS.but(guard="skip"), 5)
+    assert (seen.job.state, len(seen.hashes)) == ("completed", 8)
+    assert seen.hashes[4] == seen.hashes[5] != seen.hashes[6]
+    (event,) = trainers.events(lab, seen.job)
+    assert (event.command, event.who) == ("skip", "worker")
+    assert (event.asked or {})["lines"] == lines_of(lab, 5)
+    note = {row.step: row.note for row in trainers.metrics(lab, seen.job)}
+    assert (note[5] or "").startswith("left out: the loss became nan") and note[4] is None
+
+
+def test_batches_are_left_out_so_often_and_no_more(lab: Workspace):
+    config = STEPS.but(guard="skip", guard_tries=2)
+    ruin = Spoil(lab, {3, 5, 6}, lambda hidden: hidden * float("inf"), 99)
+    job = run(lab, queue(lab, config), watchers=[ruin]).job
+    assert job.state == "failed"
+    assert "at step 6, " in (job.error or "") and "after 2 batches left out" in (job.error or "")
+
+
+def test_a_job_rolls_back_with_half_the_rate_and_goes_on(lab: Workspace):
+    seen = spoilt(lab, STEPS.but(guard="rollback", schedule="constant"), 5, times=1)
+    assert seen.job.state == "completed"
+    adjust, rollback = trainers.events(lab, seen.job)
+    assert (rollback.command, rollback.step, rollback.who) == ("rollback", 5, "guard")
+    assert (rollback.asked or {}) == {"lines": lines_of(lab, 5), "to_step": 3}
+    assert (adjust.step, adjust.result) == (3, {"learning_rate": [0.01, 0.005]})
+    rates = [row.learning_rate for row in trainers.metrics(lab, seen.job)]
+    assert rates == [0.01] * 3 + [0.005] * 5
+
+
+def test_a_job_rolls_back_so_often_and_no_more(lab: Workspace):
+    job = spoilt(lab, STEPS.but(guard="rollback", guard_tries=2), 5).job
+    assert job.state == "failed"
+    assert "after 2 ways back with a lower learning rate" in (job.error or "")
+    commands = [event.command for event in trainers.events(lab, job)]
+    assert commands == ["adjust", "rollback"] * 2
+    rates = [(event.asked or {})["learning_rate"] for event in trainers.events(lab, job)[::2]]
+    assert rates == [0.005, 0.0025]
+
+
+def test_a_job_that_failed_can_be_told_to_skip_and_goes_on(lab: Workspace):
+    from ftlab_kit.trainers import processes
+
+    job = spoilt(lab, STEPS, 5).job
+    event = trainers.adjust(lab, job, guard="skip")
+    assert event.state == "pending"
+    processes.requeue(lab, job.id)
+    again = Spoil(lab, {5}, lambda hidden: hidden * float("nan"), 99)
+    assert run(lab, job, watchers=[again]).job.state == "completed"
+    assert control.event(lab, event.id).state == "applied"
+
+
+def test_a_spike_is_seen_where_a_factor_is_set(lab: Workspace):
+    config = STEPS.but(guard="skip", spike_factor=8.0)
+    (event,) = trainers.events(lab, spoilt(lab, config, 7, lambda hidden: hidden * 40).job)
+    assert event.step == 6 and "jumped to" in (event.note or "")
+    quiet = STEPS.but(guard="skip")
+    assert trainers.events(lab, spoilt(lab, quiet, 7, lambda hidden: hidden * 40).job) == ()
+
+
+@pytest.mark.parametrize(
+    ("loss", "norm", "words"),
+    [
+        (1.0, 1.0, None),
+        (float("inf"), 1.0, "the loss became inf"),
+        (1.0, float("nan"), "the gradient norm became nan"),
+        (3.5, 1.0, "the loss jumped to 3.5, 3.5 times the usual"),
+        (1.0, 9.0, "the gradient norm jumped to 9, 9.0 times the usual"),
+    ],
+)
+def test_the_guard_says_what_it_sees(loss: float, norm: float, words: str | None):
+    live = Live.begin(TINY.but(spike_factor=3.0), 20, 4)
+    for _ in range(30):
+        assert guard.look(live, 1.0, 1.0) is None
+    assert guard.look(live, loss, norm) == words
+    assert len(live.losses) == 20 and statistics.median(live.losses) == 1.0
+
+
+def test_a_usual_value_of_nothing_is_no_measure():
+    live = Live.begin(TINY.but(spike_factor=2.0), 20, 4)
+    for _ in range(9):
+        assert guard.look(live, 0.0, 0.0) is None
+    assert guard.look(live, -0.5, 0.1) is None
+
+
+def test_a_scaled_gradient_may_overflow():
+    live = Live.begin(TINY, 20, 4)
+    assert guard.look(live, 1.0, float("inf"), is_scaled=True) is None
+    assert guard.look(live, float("inf"), 1.0, is_scaled=True) == "the loss became inf"
+
+
+# --- no memory ----------------------------------------------------------------------------------
+
+
+class Shortage(TrainerCallback):
+    """Lets memory run out where more rows than these are learnt from at once, from a step on.
+
+    In the backward, when gradients of some layers are there already.
+    """
+
+    def __init__(self, rows: int, step: int = 1, last: int = 10**6) -> None:
+        self.rows, self.step, self.last = rows, step, last
+
+    def on_train_begin(self, args: Any, state: Any, flow: Any, model: Any, **_: Any) -> None:
+        inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+
+        def forward(module: Any, given: Any, output: Any) -> Any:
+            hidden = output[0] if isinstance(output, tuple) else output
+            is_due = self.step <= state.global_step + 1 <= self.last
+            if is_due and hidden.requires_grad and len(hidden) > self.rows:
+                hidden.register_hook(self.run_out)
+            return output
+
+        inner.model.layers[0].register_forward_hook(forward)
+
+    @staticmethod
+    def run_out(gradient: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB (injected)")
+
+
+def short(ws: Workspace, config: Config, *shortages: Shortage) -> Seen:
+    return run(ws, queue(ws, config), watchers=shortages)
+
+
+def forget_fits(ws: Workspace) -> None:
+    ws.store.delete("fits", model="tiny")
+
+
+def test_a_step_without_memory_is_done_in_smaller_pieces(lab: Workspace):
+    forget_fits(lab)
+    config = STEPS.but(adapter_dropout=0.0, effective_batch=8)
+    quiet = run(lab, queue(lab, config))
+    seen = short(lab, config, Shortage(2, step=4))
+    losses = [[row.loss for row in trainers.metrics(lab, item.job)] for item in (quiet, seen)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    assert [(event.step, event.asked) for event in trainers.events(lab, seen.job)] == [
+        (3, {"rows": 4}),
+        (3, {"rows": 2}),
+    ]
+    assert [row.n_tokens for row in trainers.metrics(lab, seen.job)] == [
+        row.n_tokens for row in trainers.metrics(lab, quiet.job)
+    ]
+
+
+def test_a_job_that_ran_out_of_memory_is_killed_resumed_and_replayed_to_the_same_bits(
+    lab: Workspace,
+):
+    forget_fits(lab)
+    shortage = Shortage(1, step=4, last=4)
+    seen = short(lab, STEPS, shortage)
+    forget_fits(lab)
+    killed = run(lab, queue(lab), kills=2, after_s=(0.6, 1.1), seed=3, watchers=[shortage])
+    assert differences(seen, killed) == (0, 0)
+    assert differences(seen, run(lab, trainers._again(lab, seen.job))) == (0, 0)
+
+
+def test_the_size_that_fits_is_remembered(lab: Workspace):
+    forget_fits(lab)
+    short(lab, STEPS, Shortage(2))
+    next_one = run(lab, queue(lab))
+    assert (control.row(lab, next_one.job)["facts"] or {})["rows_at_once"] == 2
+    explicit = run(lab, queue(lab, STEPS.but(micro_batch=4)))
+    assert (control.row(lab, explicit.job)["facts"] or {})["rows_at_once"] == 4
+    forget_fits(lab)
+
+
+def test_a_row_that_does_not_fit_fails_the_job_in_words(lab: Workspace):
+    forget_fits(lab)
+    job = short(lab, STEPS, Shortage(0)).job
+    assert job.state == "failed"
+    assert "does not hold one row at a time" in (job.error or "")
+    assert "Lower max_length" in (job.error or "")
+    forget_fits(lab)
+
+
+def test_pairs_are_split_too(lab: Workspace):
+    from tests.conftest import add_pairs
+
+    forget_fits(lab)
+    config = TINY.but(method="dpo", max_steps=1, effective_batch=2)
+    pairs = add_pairs(lab)
+    quiet, split = (
+        run(lab, trainers._enqueue(lab, config, pairs), watchers=watchers)
+        for watchers in ([], [Shortage(2)])
+    )
+    losses = [trainers.metrics(lab, seen.job)[0].loss for seen in (quiet, split)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert trainers.events(lab, split.job)[0].asked == {"rows": 1}
+    forget_fits(lab)
+
+
+def test_auto_takes_as_many_rows_as_fit(lab: Workspace):
+    forget_fits(lab)
+    seen = run(lab, queue(lab, STEPS.but(micro_batch="auto", effective_batch=12, max_steps=2)))
+    assert (control.row(lab, seen.job)["facts"] or {})["rows_at_once"] == 12
+    assert lab.store.get("fits", model="tiny") is not None
+    forget_fits(lab)
+
+
+@pytest.mark.slow
+def test_auto_really_runs_out_of_memory_and_takes_less(lab: Workspace):
+    """Under a limit on the worker's address space, which torch's allocator meets."""
+    forget_fits(lab)
+    path = lab.root / "long.jsonl"
+    words = {"user": "very " * 400, "assistant": "long " * 400}
+    row = {"messages": [{"role": role, "content": text} for role, text in words.items()]}
+    path.write_text("\n".join(json.dumps(row) for _ in range(8)))
+    config = STEPS.but(micro_batch="auto", effective_batch=64, max_steps=1, adapter="none")
+    job = trainers._enqueue(lab, config, datasets.add(lab, path))
+    seen = run(lab, job, before=lambda: limit_memory(1_300_000_000))
+    assert seen.job.state == "completed"
+    assert (control.row(lab, seen.job)["facts"] or {})["rows_at_once"] < 64
+    forget_fits(lab)
+
+
+def limit_memory(more_bytes: int) -> None:
+    """Let this process take so much more memory and not a byte beyond."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    size = pages * resource.getpagesize() + more_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (size, size))
+
+
+def test_settings_that_do_not_go_together_are_refused():
+    for changes, words in (
+        ({"packing": True, "streaming": True}, "packing must see all rows first"),
+        ({"method": "dpo", "packing": True}, "packing is set, method is 'dpo'"),
+        ({"method": "grpo", "effective_batch": 6}, "whole groups of answers"),
+        ({"processes": 3}, "that the processes can share evenly"),
+        ({"processes": 2, "micro_batch": 4}, "a process's share of it"),
+        ({"micro_batch": "most"}, "micro_batch is 'most'; expected"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            TINY.but(**changes)

@@ -53,7 +53,7 @@ def test_chunks_change_neither_loss_nor_gradient(model: Any, monkeypatch: pytest
         return total.item(), weight.grad.clone()
 
     whole, gradient = measure()
-    monkeypatch.setattr(likelihood, "CHUNK", 64 * 49152)
+    monkeypatch.setattr(likelihood, "CHUNK_CPU", 64 * 49152)
     parts, again = measure()
     assert parts == pytest.approx(whole, rel=1e-6)
     assert torch.allclose(gradient, again, rtol=1e-4, atol=1e-7)

@@ -8,17 +8,18 @@ B: rows of a batch, T: tokens, H: hidden size, P: trained positions, V: vocabula
 """
 
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 from transformers.modeling_outputs import CausalLMOutput
 
 from ftlab_kit.models.tokens import IGNORED, Encoded
 
 CHUNK = 2**26  # logits at a time, 256 MiB in fp32
+CHUNK_CPU = 2**24  # a processor is as fast with fewer, and its memory is the machine's
 
 
 def answer_loss(
@@ -53,10 +54,10 @@ def answer_loss(
     targets = labels[:, 1:]
     mask = targets != IGNORED
     hidden = output.last_hidden_state[:, :-1][mask]  # (P, H)
-    losses = _token_losses(model, hidden, targets[mask])  # (P,)
+    total, losses = _Head(model).losses(hidden, targets[mask])  # (), (P,)
     rows = torch.arange(labels.size(0), device=labels.device)[:, None].expand_as(mask)[mask]
     sums = torch.zeros(labels.size(0), device=labels.device, dtype=torch.float32)
-    return losses.sum(), sums.index_add_(0, rows, losses.detach())
+    return total, sums.index_add_(0, rows, losses)
 
 
 def answer_when_labelled(model: Any) -> None:
@@ -79,22 +80,81 @@ def answer_when_labelled(model: Any) -> None:
     inner.forward = forward
 
 
-def _token_losses(model: Any, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return the losses `(P,)` of hidden states `(P, H)` against targets `(P,)`."""
-    head, scale, cap = model.get_output_embeddings(), *_shape_of_logits(model.config)
+class AnswerLoss(torch.autograd.Function):  # type: ignore[misc]
+    """The head's loss with its gradient made at once, a chunk of positions at a time.
 
-    def losses(part: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-        logits = head(part).float() * scale  # (P, V)
-        logits = cap * torch.tanh(logits / cap) if cap else logits
-        return functional.cross_entropy(logits, target, reduction="none")
+    So no logit is kept or computed twice (the way of Liger's fused linear cross-entropy, Hsu et al.
+    2024, arXiv 2410.10989); whatever a head has to train gets its gradient.
+    """
 
-    size = max(64, CHUNK // head.weight.size(0))
-    if len(targets) <= size:
-        return losses(hidden, targets)
-    parts = zip(hidden.split(size), targets.split(size), strict=True)
-    return torch.cat(
-        [checkpoint(losses, part, target, use_reentrant=False) for part, target in parts]
-    )
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, targets: torch.Tensor, head: Any, *weights: torch.Tensor
+    ) -> Any:
+        """Return the sum `()` of the losses of hidden states `(P, H)`, and each by itself `(P,)`.
+
+        Args:
+            head: Computes the logits of some positions; `weights` is what it trains.
+        """
+        of_hidden, of_weights = torch.empty_like(hidden), [torch.zeros_like(w) for w in weights]
+        losses = hidden.new_zeros(len(targets), dtype=torch.float32)
+        for part in head.parts(len(targets)):
+            states = hidden[part].detach().requires_grad_()
+            with torch.enable_grad():
+                logits = head(states)  # (P, V)
+            logs, target = torch.log_softmax(logits.detach(), -1), targets[part, None]
+            losses[part] = -logs.gather(1, target).squeeze(1)
+            # softmax less one at the target, in the place of the logarithms
+            slope = logs.exp_().scatter_add_(1, target, logs.new_full(target.shape, -1.0))
+            slopes = torch.autograd.grad(logits, [states, *weights], slope)
+            of_hidden[part] = slopes[0]
+            for total, of_weight in zip(of_weights, slopes[1:], strict=True):
+                total += of_weight
+        ctx.save_for_backward(of_hidden, *of_weights)
+        ctx.mark_non_differentiable(losses)
+        return losses.sum(), losses
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        """Return the gradients of the hidden states and of the head's weights."""
+        of_hidden, *of_weights = (grads[0] * item for item in ctx.saved_tensors)
+        return of_hidden, None, None, *of_weights
+
+
+class _Head:
+    """A model's language-model head, its logits shaped as the model shapes them."""
+
+    def __init__(self, model: Any) -> None:
+        self.layer = model.get_output_embeddings()
+        self.scale, self.cap = _shape_of_logits(model.config)
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Return the logits `(P, V)` of hidden states `(P, H)`."""
+        logits: torch.Tensor = self.layer(hidden).float()
+        logits = logits if self.scale == 1.0 else logits * self.scale
+        return self.cap * torch.tanh(logits / self.cap) if self.cap else logits
+
+    def parts(self, count: int) -> Iterator[slice]:
+        """Yield all positions in as few parts of about one size as memory wants."""
+        weight = self.layer.weight
+        size = max(64, (CHUNK if weight.is_cuda else CHUNK_CPU) // weight.size(0))
+        each = math.ceil(count / max(1, math.ceil(count / size)))
+        return (slice(start, start + each) for start in range(0, count, max(1, each)))
+
+    def losses(
+        self, hidden: torch.Tensor, targets: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the sum `()` of the losses, and each by itself without gradient `(P,)`."""
+        if torch.is_grad_enabled():
+            weights = [item for item in self.layer.parameters() if item.requires_grad]
+            total, each = AnswerLoss.apply(hidden, targets, self, *weights)
+            return total, each
+        each = hidden.new_zeros(len(targets), dtype=torch.float32)
+        for part in self.parts(len(targets)):
+            each[part] = functional.cross_entropy(
+                self(hidden[part]), targets[part], reduction="none"
+            )
+        return each.sum(), each
 
 
 def _shape_of_logits(config: Any) -> tuple[float, float | None]:
@@ -145,12 +205,9 @@ def nll(
     with torch.inference_mode():
         for batch in batches([len(row.input_ids) for row in rows]):
             ids = pad([rows[index].input_ids for index in batch], pad_token_id)
-            mask = pad([[1] * len(rows[index].input_ids) for index in batch], 0)
             labels = pad([rows[index].labels for index in batch], IGNORED)
-            device = model.device
-            _, sums = answer_loss(
-                model, ids.to(device), labels.to(device), attention_mask=mask.to(device)
-            )
+            # no mask: what fills up on the right comes after all that is real
+            _, sums = answer_loss(model, ids.to(model.device), labels.to(model.device))
             for index, value in zip(batch, sums.tolist(), strict=True):
                 result[index] = value
             done += len(batch)

@@ -71,12 +71,16 @@ def dtype(precision: str, *, adapter: str) -> str:
 def load(folder: Path, *, dtype: str = "float32", adapter: Path | None = None) -> Any:
     """Return the causal language model of a folder, with a trained adapter if given.
 
+    On a processor its layers compute by the ways of `products.py`.
+
     Args:
         dtype: A torch dtype's name.
         adapter: A folder that PEFT wrote; None for the base model itself.
     """
     import torch
     from transformers import AutoModelForCausalLM
+
+    from ftlab_kit.models.products import speed_up
 
     with quiet():
         model = AutoModelForCausalLM.from_pretrained(
@@ -87,7 +91,7 @@ def load(folder: Path, *, dtype: str = "float32", adapter: Path | None = None) -
 
             model = PeftModel.from_pretrained(model, str(adapter))
     model.generation_config.pad_token_id = None
-    return model
+    return speed_up(model)
 
 
 def trained(base: Path, checkpoint: Path, *, dtype: str = "float32") -> Any:

@@ -30,6 +30,15 @@ HEARTBEAT_S = 5.0
 SILENT_S = 6 * HEARTBEAT_S
 TERMINATE_S = 2.0
 POLL_S = 0.2
+# large tensors come and go by the thousand: kept by the allocator, in huge pages, instead of being
+# asked of the system anew each time, which clears every page
+ALLOCATION = ":".join(
+    (
+        "glibc.malloc.hugetlb=1",
+        "glibc.malloc.mmap_threshold=8589934592",
+        "glibc.malloc.trim_threshold=8589934592",
+    )
+)
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -104,6 +113,7 @@ def _launch(ws: Workspace, row: dict[str, Any]) -> None:
     command = [sys.executable, "-m", "ftlab_kit.trainers.supervisor", str(ws.root), str(row["id"])]
     # the model is here already: a worker never asks the hub
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    env.setdefault("GLIBC_TUNABLES", ALLOCATION)
     with (folder / "log.txt").open("ab") as log:
         subprocess.run(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, check=True

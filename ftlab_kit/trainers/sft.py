@@ -14,6 +14,7 @@ from ftlab_kit.trainers.rows import Rows, at_once, packed
 from ftlab_kit.trainers.steered import Steered
 
 ARGUMENTS = SFTConfig
+TOKENS_AT_ONCE = 768  # padding included
 
 
 class AnswerTrainer(Steered, SFTTrainer):  # type: ignore[misc]
@@ -53,9 +54,18 @@ class AnswerTrainer(Steered, SFTTrainer):  # type: ignore[misc]
         return mean * self.args.world_size
 
     def pieces(self, inputs: Any, size: int) -> Iterator[Any]:
-        """Yield rows in pieces of at most so many, each as wide as its own longest row."""
-        for start in range(0, self.count_rows(inputs), size):
-            part = {name: value[start : start + size] for name, value in inputs.items()}
+        """Yield rows in pieces of at most so many, each as wide as its own longest row.
+
+        On a processor they are smaller where they can be: more than some hundred tokens at a time
+        make no product faster, and want memory.
+        """
+        n_rows, n_tokens = inputs["input_ids"].shape
+        count = math.ceil(n_rows / size)
+        if self.live.config.micro_batch is None and inputs["input_ids"].device.type == "cpu":
+            count = max(count, min(n_rows, math.ceil(n_rows * n_tokens / TOKENS_AT_ONCE)))
+        each = math.ceil(n_rows / count)
+        for start in range(0, n_rows, each):
+            part = {name: value[start : start + each] for name, value in inputs.items()}
             n_real = part.pop("n_real")
             width = int(n_real.max())
             yield {**{name: value[:, :width] for name, value in part.items()}, "n_real": n_real}
@@ -137,8 +147,8 @@ def _collate(pad_token_id: int) -> Any:
                 [*row["position_ids"], *range(longest - len(row["position_ids"]))] for row in rows
             ]
             return {**batch, "position_ids": torch.tensor(filled)}
-        mask = likelihood.pad([[1] * len(row["input_ids"]) for row in rows], 0)
-        return {**batch, "attention_mask": mask}
+        # no mask: what fills up on the right comes after all that is real, and no one looks ahead
+        return batch
 
     return collate
 

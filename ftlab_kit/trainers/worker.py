@@ -23,7 +23,7 @@ from transformers import DefaultFlowCallback, PrinterCallback, TrainerCallback, 
 from ftlab_kit import checkpoints, datasets, metrics, models
 from ftlab_kit.configs import Config
 from ftlab_kit.errors import DiskFull, JobFailed, KitError, room_on_disk
-from ftlab_kit.models import weights
+from ftlab_kit.models import products, weights
 from ftlab_kit.records import Event
 from ftlab_kit.trainers import build, control, descent, drift, fits, processes
 from ftlab_kit.trainers.guard import RolledBack
@@ -217,6 +217,7 @@ def _trainer(
         callbacks=[steering],
         **build.reference(ws, row, found.path),
     )
+    products.speed_up(trainer.model)  # the adapters that TRL has put in
     build.warm_start(ws, row, trainer.model)
     for unused in (PrinterCallback, DefaultFlowCallback):
         trainer.remove_callback(unused)

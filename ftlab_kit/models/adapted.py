@@ -1,0 +1,107 @@
+"""Adapted layers as one function: PEFT's LoRA on a linear layer, computed by oneDNN's products.
+
+What PEFT computes (Hu et al. 2021, arXiv 2106.09685), `x W' + s (x A') B'`, with its own names,
+states and files. Only the way is another: the low-rank product is added in place, nothing is
+computed for frozen weights, and what the adapter needs of its input is kept once. See `products.py`
+for the letters.
+"""
+
+from typing import Any
+
+import torch
+from peft.tuners.lora.layer import Linear
+from torch import nn
+
+from ftlab_kit.models.products import is_fast, product
+
+
+def adapt(model: nn.Module) -> None:
+    """Let every plain LoRA layer of a model compute by `Adapted`."""
+    for module in model.modules():
+        if type(module) is Linear and isinstance(module.base_layer, nn.Linear):
+            module.__class__ = FastAdapted
+
+
+class FastAdapted(Linear):  # type: ignore[misc]
+    """PEFT's LoRA layer, whose usual case is one function."""
+
+    def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Return `(..., O)` for an input `(..., I)`."""
+        name = self._only(x) if not args and not kwargs else None
+        if name is None:
+            found: torch.Tensor = super().forward(x, *args, **kwargs)
+            return found
+        dropout, base = self.lora_dropout[name], self.base_layer
+        seen = dropout(x) if dropout.training and not isinstance(dropout, nn.Identity) else None
+        a, b = self.lora_A[name].weight, self.lora_B[name].weight
+        found = Adapted.apply(x, seen, a, b * self.scaling[name], base)
+        return found
+
+    def _only(self, x: torch.Tensor) -> str | None:
+        """Return the one adapter in use; None where something else is asked for."""
+        names = [name for name in self.active_adapters if name in self.lora_A]
+        if self.disable_adapters or self.merged or len(names) != 1:
+            return None
+        name = names[0]
+        is_plain = name not in self.lora_variant and self.lora_A[name].bias is None
+        is_plain = is_plain and self.lora_B[name].bias is None
+        weights = (self.base_layer.weight, self.lora_A[name].weight)
+        is_frozen = not self.base_layer.weight.requires_grad
+        return str(name) if is_plain and is_frozen and _are_fast(x, *weights) else None
+
+
+def _are_fast(x: torch.Tensor, base: torch.Tensor, low: torch.Tensor) -> bool:
+    if is_fast(x, base):
+        return bool(low.dtype == torch.float32)
+    # bf16 under autocast: the frozen weights are in it already, the adapter's are fp32
+    is_bf16 = torch.is_autocast_enabled("cpu") and base.dtype == torch.bfloat16
+    return bool(is_bf16 and x.device.type == "cpu" and x.numel() > 0)
+
+
+class Adapted(torch.autograd.Function):  # type: ignore[misc]
+    """A frozen linear layer with an adapter beside it: forward in three products, backward in five.
+
+    The adapter sees the input, or the input after dropout. Everything is computed in the type of
+    the frozen weights; the adapter's gradients come in its own.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: torch.Tensor,
+        seen: torch.Tensor | None,
+        a: torch.Tensor,
+        b: torch.Tensor,
+        base: nn.Linear,
+    ) -> Any:
+        """Return `(..., O)`; `a (R, I)` and `b (O, R)` are the adapter's weights, `b` scaled."""
+        kind = base.weight.dtype
+        flat = x.reshape(-1, x.size(-1)).to(kind)  # (T, I)
+        read = flat if seen is None else seen.reshape(flat.shape).to(kind)
+        low = product(read, a.to(kind))  # (T, R)
+        out = product(flat, base.weight, base.bias)  # (T, O)
+        out.addmm_(low, b.to(kind).t())
+        ctx.save_for_backward(read, low, a, b)
+        ctx.base, ctx.has_own, ctx.kind = base, seen is not None, x.dtype
+        return out.view(*x.shape[:-1], -1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> Any:
+        """Return the gradients of input, of what the adapter saw, and of its two weights."""
+        read, low, a, b = ctx.saved_tensors
+        weight = ctx.base.weight
+        kind, shape = weight.dtype, (*grads[0].shape[:-1], weight.size(1))
+        grad = grads[0].reshape(-1, weight.size(0)).to(kind)  # (T, O)
+        of_low = product(grad, b.to(kind).t())  # (T, R)
+        of_x = of_seen = None
+        if ctx.needs_input_grad[0]:
+            of_x = product(grad, weight.t())  # (T, I)
+            if not ctx.has_own:
+                of_x.addmm_(of_low, a.to(kind))
+            of_x = of_x.view(shape).to(ctx.kind)
+        if ctx.has_own and ctx.needs_input_grad[1]:
+            of_seen = product(of_low, a.to(kind).t()).view(shape).to(ctx.kind)
+        of_a = product(of_low.t(), read.t()).to(a.dtype)  # (R, I)
+        # the transpose has rows as long as O, which oneDNN does faster than columns of R
+        of_b = product(low.t(), grad.t()).t().to(b.dtype)  # (O, R)
+        return of_x, of_seen, of_a, of_b, None

@@ -1,0 +1,163 @@
+"""The fast layers: the same numbers and gradients as torch's, transformers' and PEFT's own."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+
+from ftlab_kit import Workspace
+from ftlab_kit.models import adapted, blocks, products, weights
+
+pytestmark = pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN"
+)
+IDS = torch.arange(3, 43).reshape(2, 20)
+
+
+def fresh(lab: Workspace, *, dropout: float = 0.0, adapter: bool = True) -> Any:
+    """The tiny model as transformers and PEFT make it, with adapters that do something."""
+    from transformers import AutoModelForCausalLM
+
+    folder = lab.root / "models" / "tiny"
+    with weights.quiet():
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    if not adapter:
+        return model
+    config = LoraConfig(
+        r=4, lora_dropout=dropout, target_modules="all-linear", task_type="CAUSAL_LM"
+    )
+    torch.manual_seed(0)
+    with weights.quiet():
+        model = get_peft_model(model, config)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            nn.init.normal_(weight, std=0.05)
+    return model
+
+
+def learn(model: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The loss of a step and the gradients of all that is trained."""
+    torch.manual_seed(7)
+    loss = model(input_ids=IDS, labels=IDS).loss
+    loss.backward()
+    return loss.detach(), {
+        name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None
+    }
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_adapted_layers_learn_as_pefts(lab: Workspace, dropout: float):
+    model = fresh(lab, dropout=dropout).train()
+    fast = products.speed_up(copy.deepcopy(model))
+    assert sum(type(module) is adapted.FastAdapted for module in fast.modules()) == 14
+    (loss, grads), (fast_loss, fast_grads) = learn(model), learn(fast)
+    assert torch.allclose(loss, fast_loss, rtol=1e-5)
+    assert grads.keys() == fast_grads.keys()
+    for name, grad in grads.items():
+        assert torch.allclose(grad, fast_grads[name], rtol=1e-3, atol=1e-6), name
+
+
+def test_every_weight_learns_as_torchs(lab: Workspace):
+    model = fresh(lab, adapter=False).train()
+    fast = products.speed_up(copy.deepcopy(model))
+    (loss, grads), (fast_loss, fast_grads) = learn(model), learn(fast)
+    assert torch.allclose(loss, fast_loss, rtol=1e-5)
+    assert grads.keys() == fast_grads.keys() == dict(model.named_parameters()).keys()
+    for name, grad in grads.items():
+        assert torch.allclose(grad, fast_grads[name], rtol=1e-3, atol=1e-6), name
+
+
+def test_a_layer_with_a_bias_learns_as_torchs():
+    layer, x = nn.Linear(6, 4), torch.randn(3, 5, 6, requires_grad=True)
+    fast = copy.deepcopy(layer)
+    products.speed_up(fast)
+    assert type(fast) is products.Fast
+    seen = torch.randn(3, 5, 4)
+    wanted = torch.autograd.grad((layer(x) * seen).sum(), [x, *layer.parameters()])
+    found = torch.autograd.grad((fast(x) * seen).sum(), [x, *fast.parameters()])
+    for one, other in zip(wanted, found, strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-5)
+
+
+def test_an_adapter_that_is_switched_off_or_merged_is_as_pefts(lab: Workspace):
+    model = fresh(lab).eval()
+    fast = products.speed_up(copy.deepcopy(model))
+    with torch.no_grad():
+        with model.disable_adapter(), fast.disable_adapter():
+            assert torch.allclose(model(IDS).logits, fast(IDS).logits, atol=1e-4)
+        model.merge_adapter()
+        fast.merge_adapter()
+        assert torch.allclose(model(IDS).logits, fast(IDS).logits, atol=1e-4)
+
+
+def test_two_adapters_at_once_are_pefts_own(lab: Workspace):
+    model = fresh(lab)
+    model.add_adapter("other", model.peft_config["default"])
+    fast = products.speed_up(copy.deepcopy(model))
+    for one in (model, fast):
+        one.base_model.set_adapter(["default", "other"])
+    with torch.no_grad():
+        assert torch.allclose(model(IDS).logits, fast(IDS).logits, atol=1e-4)
+
+
+def test_a_copy_of_a_fast_model_is_a_model_of_its_own(lab: Workspace):
+    fast = products.speed_up(fresh(lab)).eval()
+    twin = copy.deepcopy(fast)
+    with torch.no_grad():
+        before = fast(IDS).logits
+        for weight in twin.parameters():
+            weight.zero_()
+        assert torch.equal(fast(IDS).logits, before)
+        assert not torch.equal(twin(IDS).logits, before)
+
+
+def test_a_fast_model_is_saved_and_read_like_any_other(lab: Workspace, tmp_path: Path):
+    fast = products.speed_up(fresh(lab)).eval()
+    fast.save_pretrained(tmp_path)
+    again = weights.load(lab.root / "models" / "tiny", adapter=tmp_path).eval()
+    with torch.no_grad():
+        assert torch.equal(fast(IDS).logits, again(IDS).logits)
+
+
+def test_bf16_under_autocast_learns_nearly_the_same(lab: Workspace):
+    model = fresh(lab).train()
+    loss, grads = learn(products.speed_up(copy.deepcopy(model)))
+    for weight in model.parameters():
+        if not weight.requires_grad:
+            weight.data = weight.data.bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        small, small_grads = learn(products.speed_up(model))
+    assert torch.allclose(loss, small, rtol=1e-2)
+    for name, grad in grads.items():
+        assert small_grads[name].dtype == torch.float32
+        assert torch.cosine_similarity(grad.flatten(), small_grads[name].flatten(), 0) > 0.98
+
+
+class ShiftedRMSNorm(nn.Module):
+    """A norm of another family, which adds one to its weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.variance_epsilon = nn.Parameter(torch.full((8,), 0.5)), 1e-6
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * (1 + self.weight)
+
+
+def test_a_norm_that_computes_otherwise_stays_as_it_is(lab: Workspace):
+    shifted, plain = ShiftedRMSNorm(), fresh(lab, adapter=False)
+    blocks.shorten(shifted)
+    assert "forward" not in vars(shifted)
+    blocks.shorten(plain)
+    assert sum("forward" in vars(module) for module in plain.modules()) == 2 + 2 * 2 + 1
+
+
+def test_gradients_of_norm_and_gate_are_those_of_their_formulas():
+    x, y = (torch.randn(3, 4, 8, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    weight = torch.rand(8, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda *given: blocks.Norm.apply(*given, 1e-5), (x, weight))
+    assert torch.autograd.gradcheck(blocks.Gate.apply, (x, y))

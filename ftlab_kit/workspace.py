@@ -2,7 +2,8 @@
 
 ftlab.db     the store             models/     base models as safetensors
 datasets/    rows, by content      jobs/       a folder a job: log, checkpoints, adapter
-notebooks/   executed copies       ballast     4 MB that can be given up on a full disk
+tokens/      rows as tokens        notebooks/  executed copies
+ballast      4 MB that can be given up on a full disk
 """
 
 import getpass
@@ -38,7 +39,7 @@ class Workspace:
             )
         try:
             with room_on_disk(str(self.root)):
-                for name in ("datasets", "models", "jobs", "notebooks"):
+                for name in ("datasets", "tokens", "models", "jobs", "notebooks"):
                     (self.root / name).mkdir(parents=True, exist_ok=True)
             self.store = Store(self.root / "ftlab.db")
             self._stow()
@@ -52,6 +53,11 @@ class Workspace:
     def datasets(self) -> Path:
         """The folder of dataset rows."""
         return self.root / "datasets"
+
+    @property
+    def tokens(self) -> Path:
+        """The folder of rows as tokens; it can be emptied at any time."""
+        return self.root / "tokens"
 
     @property
     def models(self) -> Path:

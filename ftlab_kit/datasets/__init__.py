@@ -7,6 +7,7 @@ held-out rows; a row keeps its side when rows are added, and rows with the same 
 
 import builtins
 import hashlib
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -221,6 +222,8 @@ def delete(ws: Workspace, name: str) -> None:
         if not ws.store.get("dataset_versions", path=str(version.path)):
             version.path.unlink(missing_ok=True)
             version.path.with_suffix(".refused.jsonl").unlink(missing_ok=True)
+            for encoded in ws.tokens.glob(f"{version.content_sha256}-*"):
+                shutil.rmtree(encoded, ignore_errors=True)
 
 
 def _file(path: str | Path) -> Path:

@@ -4,15 +4,18 @@ An evaluator is a file that says whether greater is better and whether it needs 
 What can't be scored is None with its reason in the details, never 0.
 """
 
+import builtins
 import importlib
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
-from ftlab_kit import checkpoints, datasets, models
+from ftlab_kit import checkpoints, datasets, encodings, models
 from ftlab_kit.datasets import chats
 from ftlab_kit.errors import ConfigError, Conflict, NotFound, nearest
+from ftlab_kit.models import weights
 from ftlab_kit.records import DatasetVersion, Evaluation, Job, Model, Rows, Sample
 from ftlab_kit.workspace import Workspace, now
 
@@ -50,9 +53,10 @@ def run(
                 f"{nearest(name, EVALUATORS)} Ask for one of these."
             )
     scored = datasets.get(ws, dataset)
-    rows = [{"messages": chats.messages(row)} for row in datasets.rows(ws, scored)]
     began = time.perf_counter()
-    label, job_id, model, tokenizer = _load(ws, target)
+    label, job_id, model, folder = _load(ws, target)
+    tokenizer = weights.tokenizer(folder)
+    rows = _rows(ws, scored, folder)
     seconds = {"loading": time.perf_counter() - began}
     fillings: dict[str, Any] = {name: importlib.import_module(EVALUATORS[name]) for name in metrics}
     answers: Sequence[str] = []
@@ -111,10 +115,19 @@ def scores(ws: Workspace, evaluation: Evaluation | int) -> dict[str, float | Non
     return dict(found.scores)
 
 
-def _load(ws: Workspace, target: Job | Model | int | str) -> tuple[str, int | None, Any, Any]:
-    """Return a target's label, job, model and tokenizer."""
+def _rows(ws: Workspace, version: DatasetVersion, folder: Path) -> builtins.list[dict[str, Any]]:
+    """Return rows with their turns and, whole, their tokens; of a preference the better side."""
+    encoded = encodings.read(ws, version, folder)
+    sides = len(encoded) // version.n_rows
+    return [
+        {"messages": chats.messages(row), "encoded": encoded[number * sides]}
+        for number, row in enumerate(datasets.rows(ws, version))
+    ]
+
+
+def _load(ws: Workspace, target: Job | Model | int | str) -> tuple[str, int | None, Any, Path]:
+    """Return a target's label, job, model, and the folder with its tokenizer."""
     from ftlab_kit import device
-    from ftlab_kit.models import weights
 
     job_id = target.id if isinstance(target, Job) else target if isinstance(target, int) else None
     learnt = None
@@ -143,7 +156,7 @@ def _load(ws: Workspace, target: Job | Model | int | str) -> tuple[str, int | No
         if learnt
         else weights.load(folder, dtype=dtype)
     ).to(device.kind())
-    return label, job_id, model, weights.tokenizer(folder)
+    return label, job_id, model, folder
 
 
 def _answers(

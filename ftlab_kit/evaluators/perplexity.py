@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ftlab_kit.models import likelihood, tokens
+from ftlab_kit.models import likelihood
 
 GREATER_IS_BETTER = False
 NEEDS_ANSWERS = False
@@ -22,7 +22,7 @@ def score(
     progress: Callable[[int, int], None] | None,
 ) -> tuple[float | None, dict[str, Any]]:
     """Return the perplexity, None where no row has an answer, and the number of scored tokens."""
-    encoded = [tokens.encode(tokenizer, row["messages"]) for row in rows]
+    encoded = [row["encoded"] for row in rows]
     n_tokens = sum(row.n_trained for row in encoded)
     if not n_tokens:
         return None, {"n_tokens": 0}

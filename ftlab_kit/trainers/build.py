@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from peft import LoraConfig
 
-from ftlab_kit import checkpoints, datasets, device
+from ftlab_kit import checkpoints, datasets, device, encodings
 from ftlab_kit.configs import Config
 from ftlab_kit.datasets import chats
 from ftlab_kit.errors import Conflict
 from ftlab_kit.models import tokens, weights
-from ftlab_kit.records import DatasetVersion
+from ftlab_kit.records import DatasetVersion, Model
 from ftlab_kit.trainers import rows as row_forms
 from ftlab_kit.trainers.descent import PARENT
 from ftlab_kit.workspace import Workspace
@@ -80,17 +80,23 @@ def adapter(config: Config) -> LoraConfig | None:
 
 
 def rows(
-    ws: Workspace, version: DatasetVersion, config: Config, tokenizer: Any, length: int
+    ws: Workspace, version: DatasetVersion, config: Config, found: Model, tokenizer: Any
 ) -> Any:
-    """Return the rows of a version as the config's method learns from them."""
+    """Return the rows of a version as the config's method learns from them.
 
-    def encode(messages: Any) -> tokens.Encoded:
-        return tokens.encode(tokenizer, messages, length)
-
+    Args:
+        found: The model, whose tokenizer this is.
+    """
+    assert found.path is not None
+    length = min(config.max_length, found.context_tokens)
     if config.streaming:
-        return row_forms.when_needed(version.path, lambda row: encode(chats.messages(row)))
+        return row_forms.when_needed(
+            version.path, lambda row: tokens.encode(tokenizer, chats.messages(row), length)
+        )
     method = importlib.import_module(METHODS[config.method])
-    return method.rows(datasets.rows(ws, version), encode, config)
+    if method.READS_TOKENS:
+        return method.rows(encodings.read(ws, version, found.path, length), config)
+    return method.rows(datasets.rows(ws, version), config)
 
 
 def count(found: Any) -> int:

@@ -1,13 +1,13 @@
 """What is looked at before a job may start: rows, tokens, processor, memory and disk."""
 
 import shutil
-from typing import Any
 
-from ftlab_kit import datasets, device, models
+from ftlab_kit import datasets, device, encodings, models
 from ftlab_kit.configs import Config
 from ftlab_kit.datasets import chats
+from ftlab_kit.encodings import Encodings
 from ftlab_kit.errors import DataError, InputError
-from ftlab_kit.models import tokens, weights
+from ftlab_kit.models import weights
 from ftlab_kit.records import Check, DatasetVersion, Rows
 from ftlab_kit.workspace import Workspace
 
@@ -16,29 +16,18 @@ TOKENIZER_GIB = 0.01
 CUT = 0.10  # share of rows whose answers are cut that is still borne
 
 
-def encode(
-    ws: Workspace, tokenizer: Any, version: DatasetVersion, max_length: int
-) -> list[tokens.Encoded]:
-    """Return the rows of a version as the trainer will see them."""
-    return [
-        tokens.encode(tokenizer, messages, max_length)
-        for row in datasets.rows(ws, version)
-        for messages in chats.sides(row)
-    ]
-
-
 def look(ws: Workspace, config: Config, version: DatasetVersion) -> Rows[Check]:
     """Return every check of a job with what was found; those that are not ok refuse it."""
     model = models.pull(ws, config.model)
     assert model.path is not None
-    tokenizer = weights.tokenizer(model.path)
     refused = _of_kind(ws, version, config)
     if refused:
         return Rows([refused, *_of_machine(ws, config)])
     try:
-        rows = encode(ws, tokenizer, version, min(config.max_length, model.context_tokens))
-        found = [*_of_tokens(rows, config), _of_ends(rows, tokenizer)]
-        longest = max(len(row.input_ids) for row in rows)
+        length = min(config.max_length, model.context_tokens)
+        rows = encodings.read(ws, version, model.path, length)
+        found = [*_of_tokens(rows, config), _of_ends(rows)]
+        longest = int(rows.lengths.max())
     except DataError as error:
         found = [Check("chat template", False, str(error), "")]
         longest = config.max_length
@@ -58,41 +47,38 @@ def _of_kind(ws: Workspace, version: DatasetVersion, config: Config) -> Check | 
     return Check("kind of rows", False, found, cure)
 
 
-def _of_tokens(rows: list[tokens.Encoded], config: Config) -> list[Check]:
-    blind = sum(row.n_trained == 0 for row in rows)
-    cut = sum(row.n_cut > 0 for row in rows)
-    longest = max(len(row.input_ids) for row in rows)
-    share = sum(row.n_trained for row in rows) / sum(len(row.input_ids) for row in rows)
+def _of_tokens(rows: Encodings, config: Config) -> list[Check]:
+    blind, cut = (rows.n_trained == 0).sum(), (rows.n_cut > 0).sum()
+    longest, total = rows.lengths.max(), rows.lengths.sum()
+    share = rows.n_trained.sum() / total
     return [
         Check(
             "trained tokens",
-            blind <= BLIND * len(rows),
+            bool(blind <= BLIND * len(rows)),
             f"{blind} of {len(rows)} rows have none; {share:.0%} of the tokens are trained",
             f"Raise max_length above {config.max_length} tokens, or shorten the prompts.",
         ),
         Check(
             "whole answers",
-            cut <= CUT * len(rows),
+            bool(cut <= CUT * len(rows)),
             f"{cut} of {len(rows)} rows are cut at {config.max_length} tokens",
             "Raise max_length, or split the long rows: a cut answer teaches never to end.",
         ),
         Check(
             "length",
             True,
-            f"the longest row has {longest} tokens, all rows {sum(len(r.input_ids) for r in rows)}",
+            f"the longest row has {longest} tokens, all rows {total}",
             "",
         ),
     ]
 
 
-def _of_ends(rows: list[tokens.Encoded], tokenizer: Any) -> Check:
-    endless = sum(not row.has_end and row.n_cut == 0 for row in rows)
-    pad_is_end = tokenizer.pad_token_id == tokenizer.eos_token_id
+def _of_ends(rows: Encodings) -> Check:
+    endless = (~rows.has_end & (rows.n_cut == 0)).sum()
     return Check(
         "end token",
-        not endless and not pad_is_end,
-        f"{endless} of {len(rows)} rows end without one; end {tokenizer.eos_token!r}, "
-        f"padding {tokenizer.pad_token!r}",
+        not endless and rows.pad != rows.end,
+        f"{endless} of {len(rows)} rows end without one; end {rows.end!r}, padding {rows.pad!r}",
         "Use a chat template that closes each answer with a special token, and pad with another.",
     )
 

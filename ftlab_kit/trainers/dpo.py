@@ -1,7 +1,7 @@
 """Direct preference optimisation: TRL's DPOTrainer on pairs of a better and a worse answer."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from ftlab_kit.models.tokens import IGNORED, Encoded
 from ftlab_kit.trainers.steered import Steered
 
 ARGUMENTS = DPOConfig
+READS_TOKENS = True
 BETA = 0.1
 
 
@@ -73,13 +74,15 @@ class PreferenceTrainer(Steered, DPOTrainer):  # type: ignore[misc]
         return found
 
 
-def rows(
-    pairs: Iterable[dict[str, Any]], encode: Callable[[Any], Encoded], config: Config
-) -> list[Pair]:
-    """Return pairs as tokens, without those whose answers are cut away or alike."""
+def rows(encoded: Sequence[Encoded], config: Config) -> list[Pair]:
+    """Return pairs as tokens, without those whose answers are cut away or alike.
+
+    Args:
+        encoded: Of each pair the chat with the better answer, then the one with the worse.
+    """
     found = []
-    for line, row in enumerate(pairs, 1):
-        better, worse = (encode([*row["prompt"], *row[side]]) for side in ("chosen", "rejected"))
+    for line in range(1, len(encoded) // 2 + 1):
+        better, worse = encoded[2 * line - 2], encoded[2 * line - 1]
         ids = (better.input_ids, worse.input_ids)
         # both begin with the prompt and differ in what is answered
         alike = len(os.path.commonprefix(ids))

@@ -4,18 +4,18 @@ For every prompt the model answers several times; answers that the reward prefer
 mean become likelier. The reward compares with the reference answer of the row.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from trl import GRPOConfig, GRPOTrainer
 
 from ftlab_kit.configs import Config
-from ftlab_kit.models.tokens import Encoded
 from ftlab_kit.trainers.order import RowStream
 from ftlab_kit.trainers.rewards import REWARDS
 from ftlab_kit.trainers.steered import Steered
 
 ARGUMENTS = GRPOConfig
+READS_TOKENS = False  # a policy answers prompts, and learns from its own answers
 
 
 class RewardTrainer(Steered, GRPOTrainer):  # type: ignore[misc]
@@ -73,9 +73,7 @@ class _Groups(RowStream):
             yield from [row] * self.answers
 
 
-def rows(
-    chats: Iterable[dict[str, Any]], encode: Callable[[Any], Encoded], config: Config
-) -> list[dict[str, Any]]:
+def rows(chats: Iterable[dict[str, Any]], config: Config) -> list[dict[str, Any]]:
     """Return the prompts of chats, each with the answer that the reward compares with."""
     return [
         {

@@ -1,7 +1,7 @@
 """Supervised fine-tuning: TRL's SFTTrainer, whose loss is computed at trained positions only."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from ftlab_kit.trainers.rows import Rows, at_once, packed
 from ftlab_kit.trainers.steered import Steered
 
 ARGUMENTS = SFTConfig
+READS_TOKENS = True
 TOKENS_AT_ONCE = 768  # padding included
 
 
@@ -92,9 +93,9 @@ class AnswerTrainer(Steered, SFTTrainer):  # type: ignore[misc]
         return values
 
 
-def rows(chats: Iterable[dict[str, Any]], encode: Callable[[Any], Encoded], config: Config) -> Rows:
-    """Return chats as tokens, packed if the config says so."""
-    found = at_once([encode(chat["messages"]) for chat in chats])
+def rows(encoded: Sequence[Encoded], config: Config) -> Rows:
+    """Return chats as a trainer sees them, packed if the config says so."""
+    found = at_once(encoded)
     return packed(found, config.max_length) if config.packing else found
 
 

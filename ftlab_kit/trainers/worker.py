@@ -190,13 +190,12 @@ def _trainer(
     found = models.get(ws, config.model)
     assert found.path is not None, "preflight pulled the model"
     tokenizer = weights.tokenizer(found.path)
-    length = min(config.max_length, found.context_tokens)
     sides = [row["dataset_version_id"], row["held_out_version_id"]]
-    rows = build.rows(ws, datasets.get(ws, sides[0]), config, tokenizer, length)
+    rows = build.rows(ws, datasets.get(ws, sides[0]), config, found, tokenizer)
     held_out = None
     if sides[1]:  # judged row by row: no packs
         alone = config.but(packing=False)
-        held_out = build.rows(ws, datasets.get(ws, sides[1]), alone, tokenizer, length)
+        held_out = build.rows(ws, datasets.get(ws, sides[1]), alone, found, tokenizer)
     n_left_out = datasets.get(ws, sides[0]).n_rows - build.count(rows)
     say(f"model {config.model}, {len(rows)} rows, {len(held_out or ())} held out")
     if n_left_out:

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from filelock import FileLock
 from sqlalchemy.dialects.sqlite import insert as insert_or_update
 
-from ftlab_kit.errors import Conflict, DiskFull, InputError
+from ftlab_kit.errors import Conflict, DiskFull, InputError, Unavailable
 
 Row = dict[str, Any]
 WAIT_S = 120  # SQLite's queue of writers is not a fair one: eight in a tight loop waited up to 12 s
@@ -262,16 +262,28 @@ class Store:
 
         Raises:
             DiskFull: Nothing of the transaction is kept.
+            Unavailable: Another process has held the lock for as long as one waits for it.
         """
         if (held := self._held()) is not None:
             yield held
             return
-        with _in_words(self.path), self._writer.begin() as connection:
+        wait_s = getattr(self._local, "wait_s", WAIT_S)
+        writer = self._writer.execution_options(wait_s=wait_s)
+        with _in_words(self.path), writer.begin() as connection:
             self._local.connection = connection
             try:
                 yield connection
             finally:
                 self._local.connection = None
+
+    @contextmanager
+    def patience(self, wait_s: float) -> Iterator[None]:
+        """Wait in this thread no longer than this for the lock of a writer."""
+        self._local.wait_s = wait_s
+        try:
+            yield
+        finally:
+            self._local.wait_s = WAIT_S
 
     def _held(self) -> sa.Connection | None:
         """Return the connection of this thread's transaction, if it is in one."""
@@ -358,7 +370,7 @@ class Store:
 
 @contextmanager
 def _in_words(path: Path) -> Iterator[None]:
-    """Say in the kit's words what SQLite says of a full disk, or of a file that is no database."""
+    """Say in the kit's words what SQLite says of a lock, a full disk, or a file of another kind."""
     try:
         yield
     except (sa.exc.DatabaseError, sqlite3.DatabaseError) as error:
@@ -366,6 +378,11 @@ def _in_words(path: Path) -> Iterator[None]:
             raise DiskFull(
                 f"The disk is full while writing {path}; nothing was kept of it. "
                 "Free some space, then try again."
+            ) from error
+        if "database is locked" in str(error):
+            raise Unavailable(
+                f"Another process holds the lock on {path} and does not give it back; perhaps it "
+                "is suspended. End its job with trainers.cancel, or the process itself."
             ) from error
         if "not a database" in str(error):
             raise InputError(
@@ -390,8 +407,13 @@ def _set_up(connection: sqlite3.Connection, _: Any) -> None:
 
 
 def _begin(connection: sa.Connection) -> None:
-    immediate = connection.get_execution_options().get("immediate", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+    options = connection.get_execution_options()
+    if options.get("immediate", False):
+        wait_ms = int(1000 * options.get("wait_s", WAIT_S))
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {wait_ms}")
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    else:
+        connection.exec_driver_sql("BEGIN")
 
 
 def _migrate(engine: sa.Engine, path: Path) -> None:

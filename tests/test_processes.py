@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -186,6 +188,30 @@ def test_a_silent_worker_is_said_to_be_so_and_loses_no_command(lab: Workspace):
     (event,) = trainers.events(lab, job_id)
     assert event.state == "pending"
     control.move(lab, job_id, "cancelled")
+
+
+HOLD = """
+import os, signal, sys
+from ftlab_kit import Workspace
+with Workspace(sys.argv[2]).store.transaction():
+    print("held", flush=True)
+    os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+def test_a_worker_that_is_suspended_with_the_store_locked_is_cancelled_in_time(lab: Workspace):
+    command = [sys.executable, "-c", HOLD, "ftlab_kit.trainers.worker", str(lab.root)]
+    job_id = fake(lab, **processes.me())
+    holder = subprocess.Popen([*command, str(job_id)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+    with pytest.raises(Unavailable, match="holds the lock on .*trainers.cancel"):
+        with lab.store.patience(0.1):
+            trainers.adjust(lab, job_id, learning_rate=1e-3)
+    began = time.monotonic()
+    assert trainers.cancel(lab, job_id).state == "cancelled"
+    assert time.monotonic() - began < 15
+    assert holder.wait(timeout=5) == -signal.SIGKILL
+    holder.stdout.close()
 
 
 def test_a_worker_that_was_replaced_has_no_say_any_more(lab: Workspace):

@@ -251,19 +251,31 @@ def cancel(ws: Workspace, job: Job | int) -> Job:
         Conflict: The job is over already.
     """
     job_id = status(ws, job).id
+    try:
+        with ws.store.patience(ASK_S / 2):
+            _ask_to_end(ws, job_id)
+            # before its processes end, or the supervisor would call it a failure
+            control.move(ws, job_id, "cancelled")
+    except Unavailable:
+        # suspended within a transaction, a worker holds the lock on the store until it is gone
+        processes.end(ws, job_id)
+        control.move(ws, job_id, "cancelled")
+    processes.end(ws, job_id)
+    processes.fill(ws)
+    return _as_cancelled(ws, job_id)
+
+
+def _ask_to_end(ws: Workspace, job_id: int) -> None:
+    """Ask a job to end, and wait a while for it to do so; one without a worker ends at once."""
     control.send(ws, job_id, "cancel")
     deadline = time.monotonic() + ASK_S
     while time.monotonic() < deadline:
         # before its worker runs no one else reads the command
         if control.move(ws, job_id, "cancelled", only_from=("queued", "paused")):
-            break
+            return
         if status(ws, job_id).is_over:
-            return _as_cancelled(ws, job_id)
+            return
         time.sleep(POLL_S)
-    control.move(ws, job_id, "cancelled")  # first, or the supervisor would call it a failure
-    processes.end(ws, job_id)
-    processes.fill(ws)
-    return _as_cancelled(ws, job_id)
 
 
 def _as_cancelled(ws: Workspace, job_id: int) -> Job:

@@ -2,7 +2,9 @@
 
 python -m tests.benchmarks quickstart    the first command, phase by phase
 python -m tests.benchmarks view          what the live view takes from the training
-python -m tests.benchmarks engine        a step under the engine beside one of bare TRL
+python -m tests.benchmarks train         fine-tuning beside TRL, by turns in one run
+python -m tests.benchmarks perplexity    perplexity beside lm-eval's, where that is installed
+python -m tests.benchmarks startup       from trainers.start to the first optimizer step
 """
 
 import os
@@ -20,6 +22,7 @@ from ftlab_kit.configs import Config
 from ftlab_kit.store import TABLES
 from ftlab_kit.widgets.trainer import POLL_S, TrainerView
 from ftlab_kit.workspace import now
+from tests.benchmarks import race
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -77,30 +80,47 @@ def view(steps: int = 50_000, refreshes: int = 50) -> None:
 
 
 @app.command()
-def engine(model: str = "smollm2-135m-instruct", steps: int = 6, rounds: int = 3) -> None:
-    """Train the same rows under the engine and under TRL's bare SFTTrainer, by turns in one run.
+def train(
+    model: str = "smollm2-135m-instruct",
+    data: Path = datasets.PUDDLE_AND_PINE,
+    steps: int = 6,
+    rounds: int = 3,
+) -> None:
+    """Fine-tune under the kit and under TRL: the same rows, adapter, batch, and a process each.
 
-    The same model, adapter, batches, precision and threads; neither saves within the steps timed.
-    What the engine adds (commands, metrics, guard, random states) is also timed by itself.
+    TRL is tuned by hand for the processor in three ways, and taken once as it comes.
     """
-    from tests.benchmarks import bare
-
     with tempfile.TemporaryDirectory() as folder:
         ws = Workspace(Path(folder) / "lab")
         models.pull(ws, model)
-        chats = datasets.add(ws, datasets.PUDDLE_AND_PINE)
-        ours, theirs, added = [], [], []
-        for number in range(rounds):
-            took, own = bare.engine(ws, model, chats, steps, seed=number)
-            ours, added = ours + took, added + own
-            theirs += bare.trl(ws, model, chats, steps, seed=number)
-    print(f"a step of bare TRL: median {median(theirs):.3f} s of {len(theirs)}")
-    print(f"a step under the engine: median {median(ours):.3f} s")
-    print(f"ratio {median(ours) / median(theirs):.3f} (limit 1.02)")
-    print(
-        f"what the engine itself takes: median {1000 * median(added):.1f} ms a step, "
-        f"{median(added) / median(theirs):.2%} of bare TRL's step"
-    )
+        datasets.add(ws, data)
+        path = models.get(ws, model).path or Path()
+        race.train(ws, path, model, steps=steps, rounds=rounds)
+        ws.close()
+
+
+@app.command()
+def perplexity(
+    model: str = "smollm2-135m-instruct", data: Path = datasets.PUDDLE_AND_PINE, rounds: int = 3
+) -> None:
+    """Score answers under the kit and under lm-eval: the same model, rows and tokens."""
+    with tempfile.TemporaryDirectory() as folder:
+        ws = Workspace(Path(folder) / "lab")
+        path = models.pull(ws, model).path or Path()
+        race.perplexity(ws, path, datasets.add(ws, data), rounds=rounds)
+        ws.close()
+
+
+@app.command()
+def startup(model: str = "smollm2-135m-instruct", rounds: int = 5) -> None:
+    """Start jobs and print the seconds to their first optimizer step, by where they went."""
+    with tempfile.TemporaryDirectory() as folder:
+        ws = Workspace(Path(folder) / "lab")
+        models.pull(ws, model)
+        race.startup(
+            ws, Config(model=model, max_steps=1), datasets.add(ws, datasets.PUDDLE_AND_PINE), rounds
+        )
+        ws.close()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,201 @@
+"""One leg of a race in a process of its own: the same job under the kit, or under a rival.
+
+    python -m tests.benchmarks.legs NAME FOLDER STEPS SEED
+
+FOLDER is a workspace with the model, and with the rows as its first dataset version. Prints one
+line of JSON: the seconds of every step but the first, their tokens and the share that is trained,
+the losses, and the most memory there was.
+"""
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import SequentialSampler
+from transformers import PrinterCallback, TrainerCallback, set_seed
+from trl import SFTConfig, SFTTrainer
+
+from ftlab_kit import Workspace, datasets, device, encodings, models, trainers
+from ftlab_kit.configs import Config
+from ftlab_kit.models import weights
+from ftlab_kit.trainers import build, worker
+from ftlab_kit.trainers.order import RowStream
+from ftlab_kit.trainers.steered import Steered
+from ftlab_kit.trainers.steering import Steering
+
+ROWS = 8  # the effective batch of every leg
+LENGTH = 1024
+
+
+class Clock(TrainerCallback):
+    """The wall time from the beginning of each step to the beginning of the next, and the loss."""
+
+    def __init__(self) -> None:
+        self.began: list[float] = []
+        self.losses: list[float] = []
+        self.tokens: list[int] = []
+
+    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+        self.began.append(time.perf_counter())
+
+    def on_log(self, args: Any, state: Any, flow: Any, logs: Any = None, **kwargs: Any) -> None:
+        if logs and "loss" in logs:
+            self.losses.append(logs["loss"])
+            self.tokens.append(int(logs.get("num_tokens", 0)))
+
+    def steps(self) -> list[float]:
+        """Return the seconds of each step but the first, which also warms the caches."""
+        return [after - at for at, after in zip(self.began[1:], self.began[2:], strict=False)]
+
+
+def config(model: str, steps: int, seed: int, **changes: Any) -> Config:
+    """Return the job that every leg does; two steps more than are timed."""
+    return Config(
+        model=model,
+        max_steps=steps + 2,
+        effective_batch=ROWS,
+        max_length=LENGTH,
+        save_every_steps=10_000,
+        seed=seed,
+        schedule="constant",
+        warmup_fraction=0.0,
+        **changes,
+    )
+
+
+def kit(ws: Workspace, model: str, steps: int, seed: int, **changes: Any) -> dict[str, Any]:
+    """Run the job under the kit, and time what the engine adds to it besides."""
+    clock, own = Clock(), [0.0]
+    timed = {
+        Steering: ("on_step_begin", "on_step_end", "on_log"),
+        Steered: ("begin_step", "_guard"),
+    }
+    for kind, names in timed.items():
+        for name in names:
+            setattr(kind, name, _timed(getattr(kind, name), own))
+    job = trainers._enqueue(ws, config(model, steps, seed, **changes), 1)
+    assert worker.main(str(ws.root), job.id, [clock]) == 0, trainers.logs(ws, job)
+    losses = [row.loss for row in trainers.metrics(ws, job)]
+    return {"seconds": clock.steps(), "losses": losses, "own_s": own[0] / len(clock.began)}
+
+
+def _timed(plain: Callable[..., Any], total: list[float]) -> Callable[..., Any]:
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        began = time.perf_counter()
+        try:
+            return plain(*args, **kwargs)
+        finally:
+            total[0] += time.perf_counter() - began
+
+    return timed
+
+
+class InOrder(SFTTrainer):
+    """TRL's trainer, given its rows in the order in which the kit takes them."""
+
+    def _get_train_sampler(self, dataset: Any = None) -> SequentialSampler:
+        return SequentialSampler(dataset if dataset is not None else self.train_dataset)
+
+
+# by hand for a processor: no recomputation, the precision it is fast in
+TUNED = {"gradient_checkpointing": False, "optim": "adamw_torch_fused", "bf16": False}
+
+
+def trl(
+    ws: Workspace, model: str, steps: int, seed: int, *, trainer: Any = InOrder, **settings: Any
+) -> dict[str, Any]:
+    """Run the job under TRL's own trainer, on the rows of the kit's steps.
+
+    Args:
+        trainer: InOrder for the very batches of the kit, SFTTrainer for TRL's shuffle of them.
+        settings: SFTConfig's, where they are not its defaults.
+    """
+    from datasets import Dataset
+
+    wanted, clock = config(model, steps, seed), Clock()
+    torch.set_num_threads(device.threads())
+    folder = models.get(ws, model).path or Path()
+    taken = _taken(ws, folder, steps, seed)
+    set_seed(seed)
+    racer = trainer(
+        model=_plain(folder),
+        args=SFTConfig(
+            output_dir=str(ws.root / "rival"),
+            per_device_train_batch_size=ROWS,
+            max_steps=steps + 2,
+            learning_rate=wanted.learning_rate,
+            lr_scheduler_type="constant",
+            use_cpu=not torch.cuda.is_available(),
+            max_length=None,
+            logging_steps=1,
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            seed=seed,
+            **settings,
+        ),
+        train_dataset=Dataset.from_dict(
+            {
+                "input_ids": [row.input_ids for row in taken],
+                "labels": [row.labels for row in taken],
+            }
+        ),
+        processing_class=weights.tokenizer(folder),
+        peft_config=build.adapter(wanted),
+        callbacks=[clock],
+    )
+    racer.remove_callback(PrinterCallback)
+    racer.train()
+    tokens = clock.tokens[steps] - clock.tokens[0]
+    return {"seconds": clock.steps(), "losses": clock.losses, "tokens": tokens}
+
+
+def _plain(folder: Path) -> Any:
+    """Return a model as transformers loads it, without the kit's layers."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
+def _taken(ws: Workspace, folder: Path, steps: int, seed: int) -> list[Any]:
+    """Return the rows of all steps in the order in which the kit takes them."""
+    rows = encodings.read(ws, datasets.get(ws, 1), folder, LENGTH)
+    stream = RowStream(rows.lengths.tolist(), ROWS, seed)
+    return [rows[number] for number in islice(stream, ROWS * (steps + 2))]
+
+
+LEGS: dict[str, Callable[..., dict[str, Any]]] = {
+    "kit": kit,
+    "kit bf16": lambda *race: kit(*race, precision="bf16"),
+    "trl": lambda *race: trl(*race, **TUNED),
+    "trl shuffled": lambda *race: trl(*race, trainer=SFTTrainer, **TUNED),
+    "trl bf16": lambda *race: trl(*race, **{**TUNED, "bf16": True}),
+    "trl defaults": trl,
+}
+
+
+def main(name: str, folder: str, model: str, steps: int, seed: int) -> None:
+    """Run one leg and print what it took."""
+    ws = Workspace(folder)
+    found = LEGS[name](ws, model, steps, seed)
+    path = models.get(ws, model).path or Path()
+    taken = _taken(ws, path, steps, seed)
+    tokens = [len(row.input_ids) for row in taken]
+    trained = [row.n_trained for row in taken]
+    timed = slice(ROWS, ROWS * (steps + 1))
+    found |= {
+        "tokens": found.get("tokens", sum(tokens[timed])),
+        "trained": sum(trained[timed]) / sum(tokens[timed]),
+        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+    }
+    print("\n" + json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))

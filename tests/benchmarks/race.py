@@ -1,0 +1,210 @@
+"""Races between the kit and its rivals: every leg in a fresh process, by turns, in one run."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from ftlab_kit import Workspace, datasets, device, encodings, trainers
+from ftlab_kit.configs import Config
+from ftlab_kit.errors import InputError
+from ftlab_kit.models import likelihood, products, weights
+from ftlab_kit.records import DatasetVersion
+from ftlab_kit.trainers import processes
+
+TUNED = ("trl", "trl shuffled", "trl bf16")
+
+
+def train(ws: Workspace, folder: Path, model: str, *, steps: int, rounds: int) -> None:
+    """Run every leg of the training race by turns, and print medians, ratios and bounds."""
+    names = ["kit", "trl", "trl shuffled"]
+    if _has_bf16():
+        names += ["kit bf16", "trl bf16"]
+    runs: dict[str, list[dict[str, Any]]] = {}
+    peaks: dict[str, list[float]] = {"fp32": [], "bf16": []}
+    for number in range(rounds):
+        for name in [*names, *(["trl defaults"] if number == 0 else [])]:
+            few = 2 if name == "trl defaults" else steps
+            for kind, found in peaks.items():
+                found.append(_peak(getattr(torch, {"fp32": "float32"}.get(kind, "bfloat16"))))
+            runs.setdefault(name, []).append(_leg(ws, name, model, few, number))
+            print(f"round {number + 1}, {name}: {_speed(runs[name][-1]):.0f} tokens/s", flush=True)
+    _show(runs, {kind: median(found) for kind, found in peaks.items()}, _work(folder))
+
+
+def _leg(ws: Workspace, name: str, model: str, steps: int, seed: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", "tests.benchmarks.legs", name, str(ws.root), model]
+    # a worker is started with this by the kit; a rival is left as it is
+    env = dict(os.environ) | (
+        {"GLIBC_TUNABLES": processes.ALLOCATION} if name.startswith("kit") else {}
+    )
+    done = subprocess.run(
+        [*command, str(steps), str(seed)], capture_output=True, text=True, env=env, check=False
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _speed(run: dict[str, Any]) -> float:
+    return float(run["tokens"] / sum(run["seconds"]))
+
+
+def _show(
+    runs: dict[str, list[dict[str, Any]]], peaks: dict[str, float], work: dict[str, float]
+) -> None:
+    """Print a line for each leg: speed, how much faster the kit is, memory, share of the bound."""
+    speeds = {name: median(_speed(run) for run in found) for name, found in runs.items()}
+    best = max((name for name in speeds if name in TUNED), key=speeds.__getitem__)
+    table = Table("leg", "tokens/s", "kit is", "kit bf16 is", "peak GiB", "of the bound", "loss")
+    for name, found in runs.items():
+        first = found[0]
+        flop = work["token"] + work["trained"] * first["trained"]
+        peak = peaks["bf16" if "bf16" in name or "defaults" in name else "fp32"]
+        table.add_row(
+            name + (" (best tuned)" if name == best else ""),
+            f"{speeds[name]:.0f}",
+            _ratio(runs, "kit", name),
+            _ratio(runs, "kit bf16", name),
+            f"{median(run['peak_gib'] for run in found):.2f}",
+            f"{speeds[name] * flop / 1e9 / peak:.0%}",
+            " ".join(
+                f"{loss:.4f}" for loss in first["losses"][:: max(1, len(first["losses"]) - 1)]
+            ),
+        )
+    Console(width=120).print(table)
+    for kind, peak in peaks.items():
+        print(
+            f"matrix product of 2048 by 2048, {kind}: {peak:.0f} GFLOP/s, the faster of torch's two"
+        )
+    own = [run["own_s"] / median(run["seconds"]) for run in runs["kit"]]
+    print(f"what steering, metrics and guard take: {median(own):.2%} of the kit's step (limit 2%)")
+    print("tokens are real ones, without padding; loss: of the first and the last step")
+
+
+def _ratio(runs: dict[str, list[dict[str, Any]]], one: str, other: str) -> str:
+    """Return how much faster one leg is than another: the median of the rounds' own ratios."""
+    if one not in runs:
+        return "–"
+    pairs = zip(runs[one], runs[other], strict=False)
+    return f"{median(_speed(left) / _speed(right) for left, right in pairs):.2f} x"
+
+
+def _work(folder: Path) -> dict[str, float]:
+    """Return the FLOP of a step's products per token, and per trained token besides.
+
+    A frozen layer is multiplied forward and backward to its input, an adapter's weights also
+    backward to themselves, the head only where a token is trained. Attention is left out.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    head = model.get_output_embeddings()
+    layers = [
+        module
+        for module in model.modules()
+        if isinstance(module, torch.nn.Linear) and module is not head
+    ]
+    rank = Config().adapter_rank
+    frozen = sum(layer.in_features * layer.out_features for layer in layers)
+    adapter = sum(rank * (layer.in_features + layer.out_features) for layer in layers)
+    return {"token": 4.0 * frozen + 6.0 * adapter, "trained": 4.0 * head.weight.numel()}
+
+
+def _peak(dtype: torch.dtype) -> float:
+    """Return the GFLOP/s of a large matrix product, by whichever of torch's two is faster."""
+    torch.set_num_threads(device.threads())
+    left, right = (torch.randn(2048, 2048).to(dtype) for _ in range(2))
+
+    def best(multiply: Any) -> float:
+        took = []
+        for _ in range(5):
+            began = time.perf_counter()
+            multiply(left, right)
+            took.append(time.perf_counter() - began)
+        return 2 * 2048**3 / median(took) / 1e9
+
+    found = [best(torch.matmul)]
+    if torch.backends.mkldnn.is_available():
+        found.append(best(products.product))
+    return max(found)
+
+
+def _has_bf16() -> bool:
+    try:
+        return device.precision("bf16") == "bf16"
+    except InputError:
+        return False
+
+
+def perplexity(ws: Workspace, folder: Path, version: DatasetVersion, *, rounds: int) -> None:
+    """Score the answers of single-turn rows by the kit and by lm-eval, by turns."""
+    if importlib.util.find_spec("lm_eval") is None:
+        print("lm-eval is not installed: pip install lm-eval")
+        return
+    chats = [*datasets.rows(ws, version)]
+    alone = [index for index, row in enumerate(chats) if len(row["messages"]) <= 3]
+    found = encodings.read(ws, version, folder)
+    rows = [found[index] for index in alone]
+    tokenizer = weights.tokenizer(folder)
+    ours, theirs, values = [], [], []
+    fast, rival = weights.load(folder).eval(), _lm_eval(folder, tokenizer)
+    requests = [_request(row) for row in rows]
+    for _ in range(rounds):
+        began = time.perf_counter()
+        kit = likelihood.nll(fast, rows, pad_token_id=tokenizer.pad_token_id)
+        ours.append(time.perf_counter() - began)
+        began = time.perf_counter()
+        scored = rival._loglikelihood_tokens(requests, disable_tqdm=True)
+        theirs.append(time.perf_counter() - began)
+        values.append((sum(kit), -sum(score for score, _ in scored)))
+    n_trained, n_tokens = (
+        sum(row.n_trained for row in rows),
+        sum(len(row.input_ids) for row in rows),
+    )
+    each = [torch.tensor(value / n_trained).exp().item() for value in values[0]]
+    ratios = [right / left for left, right in zip(ours, theirs, strict=True)]
+    print(f"{len(rows)} rows, {n_tokens} tokens, {n_trained} of them scored")
+    apart = abs(each[0] / each[1] - 1)
+    print(f"perplexity: kit {each[0]:.5f}, lm-eval {each[1]:.5f}, apart {apart:.1e}")
+    print(f"seconds: kit {median(ours):.2f}, lm-eval {median(theirs):.2f}")
+    print(f"the kit is {median(ratios):.2f} times as fast (limit 4)")
+
+
+def _lm_eval(folder: Path, tokenizer: Any) -> Any:
+    from lm_eval.models.huggingface import HFLM
+    from transformers import AutoModelForCausalLM
+
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    return HFLM(pretrained=plain, tokenizer=tokenizer, batch_size=8, max_length=2048)
+
+
+def _request(row: Any) -> Any:
+    """Return a row as lm-eval wants it: context and continuation as tokens."""
+    start = next(at for at, label in enumerate(row.labels) if label == row.input_ids[at])
+    end = max(at for at, label in enumerate(row.labels) if label == row.input_ids[at]) + 1
+    return ("", ""), row.input_ids[:start], row.input_ids[start:end]
+
+
+def startup(ws: Workspace, config: Config, rows: DatasetVersion, rounds: int) -> None:
+    """Print the seconds from `trainers.start` to the first step, the first start and the next."""
+    took = []
+    for number in range(rounds):
+        began = time.perf_counter()
+        job = trainers.start(ws, config, rows)
+        queued = time.perf_counter() - began
+        trainers.wait(ws, job, until_step=1)
+        took.append(time.perf_counter() - began)
+        print(f"start {number + 1}: queued after {queued:.1f} s, first step after {took[-1]:.1f} s")
+        trainers.wait(ws, job)
+    print(f"median {median(took):.1f} s (limit 12)")

@@ -8,9 +8,10 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
+from torch.nn import functional
 
 from ftlab_kit import Workspace
-from ftlab_kit.models import adapted, blocks, products, weights
+from ftlab_kit.models import adapted, attention, blocks, products, weights
 
 pytestmark = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN"
@@ -135,6 +136,31 @@ def test_bf16_under_autocast_learns_nearly_the_same(lab: Workspace):
     for name, grad in grads.items():
         assert small_grads[name].dtype == torch.float32
         assert torch.cosine_similarity(grad.flatten(), small_grads[name].flatten(), 0) > 0.98
+
+
+@pytest.mark.parametrize("length", [2, 20, 400])
+def test_attention_in_short_rows_is_torchs(length: int):
+    shapes = [(2, heads, length, 8) for heads in (6, 2, 2)]
+    given = [torch.randn(shape, dtype=torch.float32, requires_grad=True) for shape in shapes]
+    found = attention.ShortRows.apply(*given, 0.3)
+    repeated = [given[0], *(item.repeat_interleave(3, dim=1) for item in given[1:])]
+    wanted = functional.scaled_dot_product_attention(*repeated, is_causal=True, scale=0.3)
+    assert torch.allclose(found, wanted, atol=1e-5)
+    seen = torch.randn_like(wanted)
+    grads = [torch.autograd.grad((item * seen).sum(), given) for item in (found, wanted)]
+    for one, other in zip(*grads, strict=True):
+        assert torch.allclose(one, other, atol=1e-4)
+
+
+def test_no_token_sees_what_comes_after_it(lab: Workspace):
+    fast = products.speed_up(fresh(lab, adapter=False)).eval()
+    assert fast.config._attn_implementation == attention.NAME
+    other = IDS.clone()
+    other[:, 12:] = 5
+    with torch.no_grad():
+        before, after = fast(IDS).logits, fast(other).logits
+    assert torch.allclose(before[:, :12], after[:, :12], atol=1e-5)
+    assert not torch.allclose(before[:, 12:], after[:, 12:], atol=1e-2)
 
 
 class ShiftedRMSNorm(nn.Module):

@@ -15,6 +15,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+# how far apart two ways to compute the same may be
+NEAR = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
+
 
 def shorten(model: nn.Module) -> None:
     """Let the norms and gated layers of a model compute by the functions here, where alike."""
@@ -44,11 +47,12 @@ def _is_silu(module: Any) -> bool:
 def _is_same(module: Any, forward: Any) -> bool:
     """Return whether a module says on a probe what a function says in its place."""
     weight = module.weight if hasattr(module, "weight") else module.gate_proj.weight
-    if weight.dtype != torch.float32 or weight.device.type != "cpu":
+    if weight.dtype not in NEAR or weight.device.type != "cpu":
         return False
-    probe = torch.linspace(-1, 2, weight.size(-1))[None]
+    probe = torch.linspace(-1, 2, weight.size(-1), dtype=weight.dtype)[None]
     with torch.no_grad():
-        return bool(torch.allclose(module(probe), forward(module, probe), rtol=1e-4, atol=1e-5))
+        wanted, found = module(probe), forward(module, probe)
+    return bool(torch.allclose(wanted, found, rtol=NEAR[weight.dtype], atol=1e-5))
 
 
 def _norm(module: Any, hidden_states: torch.Tensor) -> Any:
@@ -65,22 +69,24 @@ class Norm(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, eps: float) -> Any:
         """Return `(..., H)` for `x (..., H)` and `weight (H,)`."""
-        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        wide = x if x.dtype != torch.bfloat16 else x.float()
+        length = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
         inverse = length.square_().div_(x.size(-1)).add_(eps).rsqrt_()  # (..., 1)
         ctx.save_for_backward(x, weight, inverse)
-        return (x * inverse).mul_(weight)
+        return (wide * inverse).mul_(weight).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         """Return the gradients of input and weight."""
         x, weight, inverse = ctx.saved_tensors
-        of_weight = None
+        wide = x if x.dtype != torch.bfloat16 else x.float()
+        grad, of_weight = grads[0].to(wide.dtype), None
         if ctx.needs_input_grad[1]:
-            of_weight = (grads[0] * x).mul_(inverse).flatten(0, -2).sum(0)
-        scaled = grads[0] * weight
-        along = torch.linalg.vecdot(scaled, x)[..., None]
+            of_weight = (grad * wide).mul_(inverse).flatten(0, -2).sum(0).to(weight.dtype)
+        scaled = grad * weight
+        along = torch.linalg.vecdot(scaled, wide)[..., None]
         along.mul_(inverse.pow(3)).div_(-x.size(-1))
-        return torch.addcmul(scaled.mul_(inverse), x, along), of_weight, None
+        return torch.addcmul(scaled.mul_(inverse), wide, along).to(x.dtype), of_weight, None
 
 
 class Gate(torch.autograd.Function):  # type: ignore[misc]

@@ -3,7 +3,7 @@
 In fp32 torch multiplies by MKL, which on an AMD processor stays with AVX2 whatever there is.
 oneDNN, which comes with torch too, takes what there is.
 
-On a GPU, and where torch was built without oneDNN, every layer stays as it is.
+Where there is a GPU, or torch was built without oneDNN, every layer stays as it is.
 
 T: tokens, I and O: a layer's inputs and outputs, R: rank of its adapter.
 """
@@ -22,7 +22,7 @@ def speed_up(model: nn.Module) -> nn.Module:
     Weights, names and results stay; a layer that is none of these, or of another make, does too.
     Calling it again takes over what was added meanwhile.
     """
-    if not torch.backends.mkldnn.is_available():
+    if torch.cuda.is_available() or not torch.backends.mkldnn.is_available():
         return model
     for module in model.modules():
         if type(module) is nn.Linear:
@@ -33,6 +33,10 @@ def speed_up(model: nn.Module) -> nn.Module:
 
         adapt(model)
     blocks.shorten(model)
+    if hasattr(model, "config"):
+        from ftlab_kit.models import attention
+
+        attention.shorten(model)
     return model
 
 

@@ -6,6 +6,7 @@ bf16 in software, more than ten times slower than fp32, so there it is refused, 
 
 import contextlib
 import os
+import platform
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import psutil
 from ftlab_kit.errors import InputError
 
 GIB = 2**30
+CPUINFO = Path("/proc/cpuinfo")
+VECTORS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
 CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -31,6 +34,20 @@ def name() -> str:
     if kind() == "cuda":
         return str(torch.cuda.get_device_name(0))
     return f"cpu, {psutil.virtual_memory().total / GIB:.0f} GiB"
+
+
+def processor() -> str:
+    """Return the processor's name and those of its vector instructions that decide the kernels.
+
+    The same products by other instructions have other last bits.
+    """
+    if not CPUINFO.exists():
+        return f"{platform.machine()} {platform.processor()}".strip()
+    lines = dict.fromkeys(CPUINFO.read_text().splitlines())
+    facts = {name.strip(): value.strip() for name, _, value in (x.partition(":") for x in lines)}
+    flags = facts.get("flags", facts.get("Features", "")).split()
+    found = [name for name in VECTORS if name in flags]
+    return " ".join([platform.machine(), facts.get("model name", ""), *found]).strip()
 
 
 def gpus() -> list[str]:

@@ -41,7 +41,7 @@ def facts(ws: Workspace, row: Mapping[str, Any]) -> dict[str, Any]:
         "settings": fixed,
         "threads": processes.threads(config),
         "processes": config.processes,
-        "machine": platform.machine(),
+        "processor": device.processor(),
         "on_gpu": bool(device.gpus()),
         "python": platform.python_version(),
         "ftlab_kit": ftlab_kit.__version__,

@@ -23,7 +23,7 @@ def show(value: Any) -> str:
     if isinstance(value, datetime):
         return value.strftime("%Y-%m-%d %H:%M:%S UTC")
     if isinstance(value, Mapping):
-        return ", ".join(f"{key} {show(item)}" for key, item in value.items())
+        return ", ".join(f"{key} {show(item)}" for key, item in value.items()) or "–"
     if isinstance(value, (list, tuple)) and not isinstance(value, Record):
         return ", ".join(show(item) for item in value) or "–"
     return str(value)

@@ -1,10 +1,12 @@
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from ftlab_kit import Workspace, datasets, models
+from ftlab_kit.configs import Config
 from ftlab_kit.models import likelihood, tokens, weights
 from ftlab_kit.models.tokens import IGNORED, Encoded
 from ftlab_kit.trainers import rows, sft
@@ -33,6 +35,19 @@ def test_a_row_that_is_encoded_when_needed_is_the_same(lab: Workspace, folder: P
     assert [*lazy.encoded] == encoded(lab, folder)
     assert lazy.encoded[7] == encoded(lab, folder)[7]
     assert sum(lazy.lengths) == path.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("micro_batch", "shapes"), [(None, [(3, 200), (3, 200), (2, 200)]), (8, [(8, 200)])]
+)
+def test_a_processor_takes_a_batch_in_pieces_unless_it_is_told(
+    micro_batch: int | None, shapes: list[tuple[int, int]]
+):
+    config = Config(micro_batch=micro_batch)
+    trainer = SimpleNamespace(live=SimpleNamespace(config=config))
+    batch = {"input_ids": torch.ones(8, 200), "n_real": torch.full((8,), 200)}
+    parts = sft.AnswerTrainer.pieces(trainer, batch, 8)
+    assert [tuple(part["input_ids"].shape) for part in parts] == shapes
 
 
 def test_packs_hold_every_row_once_and_no_more_than_their_length(lab: Workspace, folder: Path):

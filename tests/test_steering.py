@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from ftlab_kit import Workspace, checkpoints, datasets, trainers
+from ftlab_kit import Workspace, checkpoints, datasets, device, trainers
 from ftlab_kit.configs import Config
 from ftlab_kit.errors import ConfigError, Conflict, InputError, NotFound
 from ftlab_kit.records import Event, Job
@@ -382,11 +382,13 @@ def test_other_settings_threads_and_versions_are_named(lab: Workspace):
     sealed = digest.read_text()
     torch_now = torch.__version__
     changed = text.replace('"threads": 1', '"threads": 7').replace(torch_now, "1.0")
+    changed = changed.replace(device.processor(), "x86_64 sse2")
     manifest.write_text(changed.replace('"adapter_rank": 16', '"adapter_rank": 8'))
     digest.write_text(hashlib.sha256(manifest.read_bytes()).hexdigest())
     with pytest.raises(Conflict) as refused:
         trainers.resume(lab, job)
-    for words in ("libraries torch was 1.0, is 2", "threads was 7, is 1", "adapter_rank was 8"):
+    wanted = ("libraries torch was 1.0, is 2", "threads was 7, is 1", "adapter_rank was 8")
+    for words in (*wanted, "processor was x86_64 sse2, is "):
         assert words in str(refused.value)
     manifest.write_text(text)
     digest.write_text(sealed)

@@ -4,6 +4,7 @@ python -m tests.benchmarks quickstart    the first command, phase by phase
 python -m tests.benchmarks view          what the live view takes from the training
 python -m tests.benchmarks train         fine-tuning beside TRL, by turns in one run
 python -m tests.benchmarks perplexity    perplexity beside lm-eval's, where that is installed
+python -m tests.benchmarks order         what is learnt by the kit's order of rows and by a shuffle
 python -m tests.benchmarks startup       from trainers.start to the first optimizer step
 """
 
@@ -96,6 +97,17 @@ def train(
         datasets.add(ws, data)
         path = models.get(ws, model).path or Path()
         race.train(ws, path, model, steps=steps, rounds=rounds)
+        ws.close()
+
+
+@app.command()
+def order(model: str = "smollm2-135m-instruct", steps: int = 35, rounds: int = 2) -> None:
+    """Train by batches of like length and by plainly shuffled ones; print the held-out losses."""
+    with tempfile.TemporaryDirectory() as folder:
+        ws = Workspace(Path(folder) / "lab")
+        models.pull(ws, model)
+        datasets.split(ws, datasets.add(ws, datasets.PUDDLE_AND_PINE), held_out=0.08)
+        race.order(ws, model, steps=steps, rounds=rounds)
         ws.close()
 
 

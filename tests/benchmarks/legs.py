@@ -24,7 +24,7 @@ from trl import SFTConfig, SFTTrainer
 from ftlab_kit import Workspace, datasets, device, encodings, models, trainers
 from ftlab_kit.configs import Config
 from ftlab_kit.models import weights
-from ftlab_kit.trainers import build, worker
+from ftlab_kit.trainers import build, order, worker
 from ftlab_kit.trainers.order import RowStream
 from ftlab_kit.trainers.steered import Steered
 from ftlab_kit.trainers.steering import Steering
@@ -83,6 +83,22 @@ def kit(ws: Workspace, model: str, steps: int, seed: int, **changes: Any) -> dic
     assert worker.main(str(ws.root), job.id, [clock]) == 0, trainers.logs(ws, job)
     losses = [row.loss for row in trainers.metrics(ws, job)]
     return {"seconds": clock.steps(), "losses": losses, "own_s": own[0] / len(clock.began)}
+
+
+def learn(ws: Workspace, model: str, steps: int, seed: int, *, window: int) -> dict[str, Any]:
+    """Train on the sample's train side and measure what came of it on its held-out side.
+
+    Args:
+        window: Batches whose rows are sorted together; 1 is a plain shuffle.
+    """
+    order.WINDOW = window
+    clock = Clock()
+    wanted = config(model, steps, seed, learning_rate=1e-3)
+    job = trainers._enqueue(ws, wanted, 2, held_out=3)
+    assert worker.main(str(ws.root), job.id, [clock]) == 0, trainers.logs(ws, job)
+    found = trainers.metrics(ws, job)
+    tokens = (found[-2].n_tokens or 0) - (found[0].n_tokens or 0)
+    return {"seconds": clock.steps(), "eval_loss": found[-1].eval_loss, "tokens": tokens}
 
 
 def _timed(plain: Callable[..., Any], total: list[float]) -> Callable[..., Any]:
@@ -171,6 +187,8 @@ def _taken(ws: Workspace, folder: Path, steps: int, seed: int) -> list[Any]:
 
 
 LEGS: dict[str, Callable[..., dict[str, Any]]] = {
+    "like length": lambda *race: learn(*race, window=order.WINDOW),
+    "plain shuffle": lambda *race: learn(*race, window=1),
     "kit": kit,
     "kit bf16": lambda *race: kit(*race, precision="bf16"),
     "trl": lambda *race: trl(*race, **TUNED),

@@ -45,7 +45,7 @@ def _leg(ws: Workspace, name: str, model: str, steps: int, seed: int) -> dict[st
     command = [sys.executable, "-m", "tests.benchmarks.legs", name, str(ws.root), model]
     # a worker is started with this by the kit; a rival is left as it is
     env = dict(os.environ) | (
-        {"GLIBC_TUNABLES": processes.ALLOCATION} if name.startswith("kit") else {}
+        {} if name.startswith("trl") else {"GLIBC_TUNABLES": processes.ALLOCATION}
     )
     done = subprocess.run(
         [*command, str(steps), str(seed)], capture_output=True, text=True, env=env, check=False
@@ -145,6 +145,20 @@ def _has_bf16() -> bool:
         return device.precision("bf16") == "bf16"
     except InputError:
         return False
+
+
+def order(ws: Workspace, model: str, *, steps: int, rounds: int) -> None:
+    """Print the held-out loss and the speed of the kit's order of rows, and of a plain shuffle."""
+    runs: dict[str, list[dict[str, Any]]] = {"like length": [], "plain shuffle": []}
+    for seed in range(rounds):
+        for name, found in runs.items():
+            found.append(_leg(ws, name, model, steps, seed))
+            last = found[-1]
+            print(f"seed {seed}, {name}: held-out loss {last['eval_loss']:.4f}", flush=True)
+    for name, found in runs.items():
+        losses = [run["eval_loss"] for run in found]
+        speed = median(_speed(run) for run in found)
+        print(f"{name}: held-out loss {median(losses):.4f}, {speed:.0f} tokens/s")
 
 
 def perplexity(ws: Workspace, folder: Path, version: DatasetVersion, *, rounds: int) -> None:

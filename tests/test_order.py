@@ -1,6 +1,8 @@
 from itertools import islice
 
-from ftlab_kit.trainers.order import WINDOW, RowStream
+import pytest
+
+from ftlab_kit.trainers.order import RowStream
 
 LENGTHS = [(7 * number) % 50 + 10 for number in range(203)]
 
@@ -11,16 +13,9 @@ def take(count: int, **how: int) -> list[int]:
 
 
 def test_each_pass_sees_each_row_once():
-    # a window that two passes share holds rows of both
-    seen = take(WINDOW * 4 * 203)
-    assert sorted(seen) == sorted([*range(203)] * (WINDOW * 4))
-
-
-def test_rows_come_back_no_sooner_than_a_fair_shuffle_brings_them():
-    seen = take(203 * 3)
-    for row in range(203):
-        first, second, *_ = [at for at, found in enumerate(seen) if found == row]
-        assert second < 203 * 2 + WINDOW * 4 and first < 203 + WINDOW * 4
+    seen = take(4 * 203)  # whole batches and whole passes
+    assert sorted(seen) == sorted([*range(203)] * 4)
+    assert {*take(200)} <= {*range(203)} and len({*take(200)}) == 200
 
 
 def test_the_same_seed_gives_the_same_order_and_another_seed_another():
@@ -39,19 +34,26 @@ def test_the_stream_can_be_entered_at_any_batch():
         assert take(4 * 20, start=start) == whole[4 * start : 4 * (start + 20)]
 
 
-def test_batches_hold_rows_of_like_length():
+def test_rows_of_a_batch_are_sorted_and_else_chance_puts_them_together():
     seen = take(4 * 200)
     batches = [[LENGTHS[row] for row in seen[at : at + 4]] for at in range(0, len(seen), 4)]
-    spread = [max(batch) - min(batch) for batch in batches]
-    assert sum(spread) / len(spread) < 8  # 50 lengths, eight batches of four to sort
+    assert all(batch == sorted(batch) for batch in batches)
+    spread = sum(max(batch) - min(batch) for batch in batches) / len(batches)
+    assert spread == pytest.approx(50 * 3 / 5, rel=0.1)  # of four drawn evenly from 50 lengths
+
+
+def test_processes_share_the_long_rows():
+    alone, together = take(4), take(4, shares=2)
+    assert together == [alone[0], alone[2], alone[1], alone[3]]
 
 
 def test_a_batch_is_given_as_often_as_asked():
-    once, twice = take(40), take(80, repeats=2)
+    stream = RowStream(LENGTHS, 4, 1)
+    stream.repeats = 2
+    once, twice = take(40), [*islice(stream, 80)]
     assert twice[:4] == twice[4:8] == once[:4]
     assert twice[8:12] == twice[12:16] == once[4:8]
 
 
 def test_fewer_rows_than_a_batch_are_seen_again_and_again():
-    window = 8 * WINDOW * 3
-    assert sorted(islice(RowStream([5, 6, 7], 8, 0), window)) == sorted([0, 1, 2] * 8 * WINDOW)
+    assert sorted(islice(RowStream([5, 6, 7], 8, 0), 8 * 3)) == sorted([0, 1, 2] * 8)

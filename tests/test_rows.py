@@ -38,16 +38,35 @@ def test_a_row_that_is_encoded_when_needed_is_the_same(lab: Workspace, folder: P
 
 
 @pytest.mark.parametrize(
-    ("micro_batch", "shapes"), [(None, [(3, 200), (3, 200), (2, 200)]), (8, [(8, 200)])]
+    ("micro_batch", "shapes"),
+    [(None, [(4, 40), (4, 200)]), (8, [(8, 200)]), (2, [(2, 40), (2, 40), (2, 200), (2, 200)])],
 )
 def test_a_processor_takes_a_batch_in_pieces_unless_it_is_told(
     micro_batch: int | None, shapes: list[tuple[int, int]]
 ):
     config = Config(micro_batch=micro_batch)
     trainer = SimpleNamespace(live=SimpleNamespace(config=config))
-    batch = {"input_ids": torch.ones(8, 200), "n_real": torch.full((8,), 200)}
-    parts = sft.AnswerTrainer.pieces(trainer, batch, 8)
+    trainer.count_rows = lambda inputs: len(inputs["input_ids"])
+    lengths = torch.tensor([40] * 4 + [200] * 4)
+    batch = {"input_ids": torch.ones(8, 200), "n_real": lengths}
+    parts = sft.AnswerTrainer.pieces(trainer, batch, micro_batch or 8)
     assert [tuple(part["input_ids"].shape) for part in parts] == shapes
+
+
+@pytest.mark.parametrize(
+    ("lengths", "most", "ends"),
+    [
+        ([100] * 8, 8, [8]),  # one piece costs less than two
+        ([100] * 16, 8, [8, 16]),
+        ([300] * 5, 8, [3, 5]),  # a thousand tokens at a time
+        ([2000, 2000], 8, [1, 2]),  # a row is never cut
+        ([50, 50, 50, 250], 8, [3, 4]),
+        ([100] * 4, 1, [1, 2, 3, 4]),
+        ([7], 8, [1]),
+    ],
+)
+def test_rows_are_cut_where_it_costs_least(lengths: list[int], most: int, ends: list[int]):
+    assert sft.cut(lengths, most) == ends
 
 
 def test_packs_hold_every_row_once_and_no_more_than_their_length(lab: Workspace, folder: Path):

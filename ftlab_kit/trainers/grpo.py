@@ -46,14 +46,10 @@ class RewardTrainer(Steered, GRPOTrainer):  # type: ignore[misc]
 
     def _get_train_sampler(self, dataset: Any = None) -> RowStream:
         config = self.live.config
-        return _Groups(
-            self.lengths,
-            config.prompts_a_step,
-            config.seed,
-            start=self.first_step,
-            repeats=self.args.steps_per_generation,
-            answers=config.answers_per_prompt,
-        )
+        found = _Groups(self.lengths, config.prompts_a_step, config.seed, start=self.first_step)
+        found.repeats = self.args.steps_per_generation
+        found.answers = config.answers_per_prompt
+        return found
 
     @property
     def n_tokens(self) -> int:
@@ -64,9 +60,7 @@ class RewardTrainer(Steered, GRPOTrainer):  # type: ignore[misc]
 class _Groups(RowStream):
     """Each prompt as many times as it is answered."""
 
-    def __init__(self, *args: Any, answers: int, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.answers = answers
+    answers = 1
 
     def __iter__(self) -> Iterator[int]:
         for row in super().__iter__():

@@ -1,8 +1,10 @@
-"""The order in which a job sees its rows: an endless fair shuffle with little padding.
+"""The order in which a job sees its rows: an endless fair shuffle that can be entered anywhere.
 
-The passes over the rows, each shuffled anew, follow one another in an endless stream. It is cut
-into windows of eight batches; inside a window rows are sorted by length, cut into batches, and the
-batches shuffled. Each pass sees each row once; which rows share a batch changes from pass to pass.
+The passes over the rows, each shuffled anew, follow one another in an endless stream, which is cut
+into the batches of the optimizer steps. Each pass sees each row once, and which rows share a batch
+is chance alone: batches of like length would have less padding, but learn less from as many steps
+(`python -m tests.benchmarks order`). Within a batch rows are sorted by length, so that it can go
+through in pieces with little padding.
 
 The order follows from the seed alone and can be entered at any batch, so that a job is resumed
 where it was without going over what it has seen.
@@ -13,15 +15,14 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch.utils.data import Sampler
 
-WINDOW = 8
 ENDLESS = 2**40  # a length for who asks; no job has so many rows
 
 
 class RowStream(Sampler[int]):  # type: ignore[misc]
-    """Row numbers without end, in batches of like length."""
+    """Row numbers without end, batch after batch."""
 
     def __init__(
-        self, lengths: Sequence[int], batch: int, seed: int, *, start: int = 0, repeats: int = 1
+        self, lengths: Sequence[int], batch: int, seed: int, *, start: int = 0, shares: int = 1
     ) -> None:
         """Order rows.
 
@@ -29,10 +30,12 @@ class RowStream(Sampler[int]):  # type: ignore[misc]
             lengths: The length of each row in tokens, or whatever grows with it.
             batch: Rows to an optimizer step.
             start: The first batch, counted from 0.
-            repeats: How often each batch is given in a row.
+            shares: Processes that share a batch: each one's rows follow one another, dealt out
+                like cards, so that no process has all the long ones.
         """
         self.lengths, self.batch, self.seed = lengths, batch, seed
-        self.start, self.repeats = start, repeats
+        self.start, self.shares = start, shares
+        self.repeats = 1  # how often each batch is given in a row
 
     def __len__(self) -> int:
         return ENDLESS
@@ -40,29 +43,19 @@ class RowStream(Sampler[int]):  # type: ignore[misc]
     def __iter__(self) -> Iterator[int]:
         index = self.start
         while True:
-            window = self._window(index // WINDOW)
-            for batch in window[index % WINDOW :]:
-                for _ in range(self.repeats):
-                    yield from batch
-                index += 1
-
-    def _window(self, number: int) -> list[list[int]]:
-        """Return the batches of a window of the endless stream."""
-        size = WINDOW * self.batch
-        rows = sorted(self._stream(number * size, size), key=self.lengths.__getitem__)
-        batches = [rows[at : at + self.batch] for at in range(0, size, self.batch)]
-        order = torch.randperm(WINDOW, generator=self._chance("window", number)).tolist()
-        return [batches[index] for index in order]
+            rows = self._stream(index * self.batch, self.batch)
+            rows.sort(key=self.lengths.__getitem__)
+            for _ in range(self.repeats):
+                for share in range(self.shares):
+                    yield from rows[share :: self.shares]
+            index += 1
 
     def _stream(self, start: int, count: int) -> list[int]:
         """Return a stretch of the passes over the rows, one after the other."""
         n_rows = len(self.lengths)
         found: list[int] = []
         for number in range(start // n_rows, (start + count - 1) // n_rows + 1):
-            found += torch.randperm(n_rows, generator=self._chance("pass", number)).tolist()
+            chance = torch.Generator().manual_seed(self.seed * 1_000_003 + number)
+            found += torch.randperm(n_rows, generator=chance).tolist()
         skip = start % n_rows
         return found[skip : skip + count]
-
-    def _chance(self, what: str, number: int) -> torch.Generator:
-        salt = {"pass": 0, "window": 1}[what]
-        return torch.Generator().manual_seed((self.seed * 1_000_003 + number) * 2 + salt)

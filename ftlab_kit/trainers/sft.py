@@ -1,6 +1,7 @@
 """Supervised fine-tuning: TRL's SFTTrainer, whose loss is computed at trained positions only."""
 
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -15,7 +16,8 @@ from ftlab_kit.trainers.steered import Steered
 
 ARGUMENTS = SFTConfig
 READS_TOKENS = True
-TOKENS_AT_ONCE = 768  # padding included
+TOKENS_AT_ONCE = 1024  # padding included
+PIECE_TOKENS = 60  # what a piece more costs, in the time that a token takes
 
 
 class AnswerTrainer(Steered, SFTTrainer):  # type: ignore[misc]
@@ -57,16 +59,15 @@ class AnswerTrainer(Steered, SFTTrainer):  # type: ignore[misc]
     def pieces(self, inputs: Any, size: int) -> Iterator[Any]:
         """Yield rows in pieces of at most so many, each as wide as its own longest row.
 
-        On a processor they are smaller where they can be: more than some hundred tokens at a time
-        make no product faster, and want memory.
+        On a processor, unless the config says how many, they are cut where it saves padding: more
+        than some hundred tokens at a time make no product faster, and want memory.
         """
-        n_rows, n_tokens = inputs["input_ids"].shape
-        count = math.ceil(n_rows / size)
-        if self.live.config.micro_batch is None and inputs["input_ids"].device.type == "cpu":
-            count = max(count, min(n_rows, math.ceil(n_rows * n_tokens / TOKENS_AT_ONCE)))
-        each = math.ceil(n_rows / count)
-        for start in range(0, n_rows, each):
-            part = {name: value[start : start + each] for name, value in inputs.items()}
+        n_rows, is_free = self.count_rows(inputs), self.live.config.micro_batch is None
+        ends = [*range(size, n_rows, size), n_rows]
+        if is_free and inputs["input_ids"].device.type == "cpu":
+            ends = cut(inputs["n_real"].tolist(), size)
+        for start, end in zip([0, *ends], ends, strict=False):
+            part = {name: value[start:end] for name, value in inputs.items()}
             n_real = part.pop("n_real")
             width = int(n_real.max())
             yield {**{name: value[:, :width] for name, value in part.items()}, "n_real": n_real}
@@ -97,6 +98,30 @@ def rows(encoded: Sequence[Encoded], config: Config) -> Rows:
     """Return chats as a trainer sees them, packed if the config says so."""
     found = at_once(encoded)
     return packed(found, config.max_length) if config.packing else found
+
+
+def cut(lengths: Sequence[int], most: int) -> list[int]:
+    """Return where to end the pieces of rows in this order so that they take the least time.
+
+    Args:
+        lengths: Of the rows, in tokens; a piece is as wide as its longest.
+        most: Rows of a piece at the most.
+    """
+    best, begins = [0] + [sys.maxsize] * len(lengths), [0] * (len(lengths) + 1)
+    for end in range(1, len(lengths) + 1):
+        widest = 0
+        for start in range(end - 1, max(-1, end - 1 - most), -1):
+            widest = max(widest, lengths[start])
+            tokens = (end - start) * widest
+            if tokens > TOKENS_AT_ONCE and start < end - 1:
+                break
+            if best[start] + tokens + PIECE_TOKENS < best[end]:
+                best[end], begins[end] = best[start] + tokens + PIECE_TOKENS, start
+    ends, end = [], len(lengths)
+    while end:
+        ends.append(end)
+        end = begins[end]
+    return ends[::-1]
 
 
 def settings(config: Config, tokenizer: Any) -> dict[str, Any]:

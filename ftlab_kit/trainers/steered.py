@@ -84,7 +84,10 @@ class Steered:
 
     def _get_train_sampler(self, dataset: Any = None) -> RowStream:
         config = self.live.config
-        return RowStream(self.lengths, config.prompts_a_step, config.seed, start=self.first_step)
+        start, shares = self.first_step, config.processes
+        return RowStream(
+            self.lengths, config.prompts_a_step, config.seed, start=start, shares=shares
+        )
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()  # type: ignore[misc]

@@ -4,7 +4,7 @@ python -m tests.benchmarks quickstart    the first command, phase by phase
 python -m tests.benchmarks view          what the live view takes from the training
 python -m tests.benchmarks train         fine-tuning beside TRL, by turns in one run
 python -m tests.benchmarks perplexity    perplexity beside lm-eval's, where that is installed
-python -m tests.benchmarks order         what is learnt by the kit's order of rows and by a shuffle
+python -m tests.benchmarks order         what is learnt from shuffled batches, and from like lengths
 python -m tests.benchmarks startup       from trainers.start to the first optimizer step
 """
 
@@ -89,7 +89,7 @@ def train(
 ) -> None:
     """Fine-tune under the kit and under TRL: the same rows, adapter, batch, and a process each.
 
-    TRL is tuned by hand for the processor in three ways, and taken once as it comes.
+    TRL is tuned by hand for the processor, and taken once as it comes.
     """
     with tempfile.TemporaryDirectory() as folder:
         ws = Workspace(Path(folder) / "lab")
@@ -102,7 +102,7 @@ def train(
 
 @app.command()
 def order(model: str = "smollm2-135m-instruct", steps: int = 35, rounds: int = 2) -> None:
-    """Train by batches of like length and by plainly shuffled ones; print the held-out losses."""
+    """Train by shuffled batches and by ones of like length; print the held-out losses."""
     with tempfile.TemporaryDirectory() as folder:
         ws = Workspace(Path(folder) / "lab")
         models.pull(ws, model)

@@ -11,8 +11,8 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Callable
-from itertools import islice
+from collections.abc import Callable, Iterator
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from trl import SFTConfig, SFTTrainer
 from ftlab_kit import Workspace, datasets, device, encodings, models, trainers
 from ftlab_kit.configs import Config
 from ftlab_kit.models import weights
-from ftlab_kit.trainers import build, order, worker
+from ftlab_kit.trainers import build, steered, worker
 from ftlab_kit.trainers.order import RowStream
 from ftlab_kit.trainers.steered import Steered
 from ftlab_kit.trainers.steering import Steering
@@ -85,13 +85,25 @@ def kit(ws: Workspace, model: str, steps: int, seed: int, **changes: Any) -> dic
     return {"seconds": clock.steps(), "losses": losses, "own_s": own[0] / len(clock.began)}
 
 
-def learn(ws: Workspace, model: str, steps: int, seed: int, *, window: int) -> dict[str, Any]:
+class LikeLength(RowStream):
+    """The rival's order: of every eight batches those rows share one that are of like length."""
+
+    def __iter__(self) -> Iterator[int]:
+        for window in count(self.start // 8):
+            rows = self._stream(window * 8 * self.batch, 8 * self.batch)
+            rows.sort(key=self.lengths.__getitem__)
+            chance = torch.Generator().manual_seed(self.seed + window)
+            for number in torch.randperm(8, generator=chance).tolist():
+                yield from rows[number * self.batch : (number + 1) * self.batch]
+
+
+def learn(ws: Workspace, model: str, steps: int, seed: int, *, how: Any) -> dict[str, Any]:
     """Train on the sample's train side and measure what came of it on its held-out side.
 
     Args:
-        window: Batches whose rows are sorted together; 1 is a plain shuffle.
+        how: The kind of RowStream that orders the rows.
     """
-    order.WINDOW = window
+    steered.RowStream = how
     clock = Clock()
     wanted = config(model, steps, seed, learning_rate=1e-3)
     job = trainers._enqueue(ws, wanted, 2, held_out=3)
@@ -123,13 +135,10 @@ class InOrder(SFTTrainer):
 TUNED = {"gradient_checkpointing": False, "optim": "adamw_torch_fused", "bf16": False}
 
 
-def trl(
-    ws: Workspace, model: str, steps: int, seed: int, *, trainer: Any = InOrder, **settings: Any
-) -> dict[str, Any]:
+def trl(ws: Workspace, model: str, steps: int, seed: int, **settings: Any) -> dict[str, Any]:
     """Run the job under TRL's own trainer, on the rows of the kit's steps.
 
     Args:
-        trainer: InOrder for the very batches of the kit, SFTTrainer for TRL's shuffle of them.
         settings: SFTConfig's, where they are not its defaults.
     """
     from datasets import Dataset
@@ -139,7 +148,7 @@ def trl(
     folder = models.get(ws, model).path or Path()
     taken = _taken(ws, folder, steps, seed)
     set_seed(seed)
-    racer = trainer(
+    racer = InOrder(
         model=_plain(folder),
         args=SFTConfig(
             output_dir=str(ws.root / "rival"),
@@ -187,12 +196,11 @@ def _taken(ws: Workspace, folder: Path, steps: int, seed: int) -> list[Any]:
 
 
 LEGS: dict[str, Callable[..., dict[str, Any]]] = {
-    "like length": lambda *race: learn(*race, window=order.WINDOW),
-    "plain shuffle": lambda *race: learn(*race, window=1),
+    "shuffled": lambda *race: learn(*race, how=RowStream),
+    "like length": lambda *race: learn(*race, how=LikeLength),
     "kit": kit,
     "kit bf16": lambda *race: kit(*race, precision="bf16"),
     "trl": lambda *race: trl(*race, **TUNED),
-    "trl shuffled": lambda *race: trl(*race, trainer=SFTTrainer, **TUNED),
     "trl bf16": lambda *race: trl(*race, **{**TUNED, "bf16": True}),
     "trl defaults": trl,
 }

@@ -21,12 +21,12 @@ from ftlab_kit.models import likelihood, products, weights
 from ftlab_kit.records import DatasetVersion
 from ftlab_kit.trainers import processes
 
-TUNED = ("trl", "trl shuffled", "trl bf16")
+TUNED = ("trl", "trl bf16")
 
 
 def train(ws: Workspace, folder: Path, model: str, *, steps: int, rounds: int) -> None:
     """Run every leg of the training race by turns, and print medians, ratios and bounds."""
-    names = ["kit", "trl", "trl shuffled"]
+    names = ["kit", "trl"]
     if _has_bf16():
         names += ["kit bf16", "trl bf16"]
     runs: dict[str, list[dict[str, Any]]] = {}
@@ -148,8 +148,8 @@ def _has_bf16() -> bool:
 
 
 def order(ws: Workspace, model: str, *, steps: int, rounds: int) -> None:
-    """Print the held-out loss and the speed of the kit's order of rows, and of a plain shuffle."""
-    runs: dict[str, list[dict[str, Any]]] = {"like length": [], "plain shuffle": []}
+    """Print the held-out loss and the speed of shuffled batches, and of ones of like length."""
+    runs: dict[str, list[dict[str, Any]]] = {"shuffled": [], "like length": []}
     for seed in range(rounds):
         for name, found in runs.items():
             found.append(_leg(ws, name, model, steps, seed))

@@ -137,7 +137,7 @@ def test_a_job_that_failed_can_be_told_to_skip_and_goes_on(lab: Workspace):
 
 
 def test_a_spike_is_seen_where_a_factor_is_set(lab: Workspace):
-    config = STEPS.but(guard="skip", spike_factor=50.0)
+    config = STEPS.but(guard="skip", spike_factor=8.0, learning_rate=1e-4)
     (event,) = trainers.events(lab, spoilt(lab, config, 7, lambda hidden: hidden * 40).job)
     assert event.step == 6 and "jumped to" in (event.note or "")
     quiet = STEPS.but(guard="skip")

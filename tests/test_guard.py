@@ -295,7 +295,8 @@ def test_auto_really_runs_out_of_memory_and_takes_less(lab: Workspace):
     job = trainers._enqueue(lab, config, datasets.add(lab, path))
     seen = run(lab, job, before=lambda: limit_memory(1_300_000_000))
     assert seen.job.state == "completed"
-    assert (control.row(lab, seen.job)["facts"] or {})["rows_at_once"] < 128
+    # found by the probe, or by the step after it, which wants a little more
+    assert (lab.store.get("fits", model="tiny") or {"rows": 128})["rows"] < 128
     forget_fits(lab)
 
 

@@ -181,7 +181,7 @@ def _flags(verb: Callable[..., Any]) -> tuple[list[inspect.Parameter], dict[str,
     flags = [inspect.Parameter("context", by_name, annotation=typer.Context)]
     readers: dict[str, Reader] = {}
     for name, item in inspect.signature(verb).parameters.items():
-        if name in ("ws", "progress"):
+        if name in ("ws", "progress") or _origin(hints[name]) is Callable:
             continue
         if item.kind is item.VAR_KEYWORD:
             flags += _settings()
@@ -215,11 +215,11 @@ def _flag(item: inspect.Parameter, hint: Any, words: str) -> tuple[inspect.Param
     if _origin(hint) is Sequence and item.default is item.empty:
         texts: Any = Annotated[list[str], typer.Argument(help=words)]
         many = inspect.Parameter(item.name, item.KEYWORD_ONLY, annotation=texts)
-        return many, lambda _, given: given[item.name]
+        return many, lambda _, given: _many(hint, given[item.name])
     if _origin(hint) is Sequence:
-        default = ",".join(item.default)
+        default = ",".join(map(str, item.default))
         flag = _option(item.name, str, default, f"{words} With commas between.")
-        return flag, lambda _, given: given[item.name].split(",")
+        return flag, lambda _, given: _many(hint, _parts(given[item.name]))
     choices = typing.get_args(hint) if isinstance(hint, UnionType) else (hint,)
     simple = [kind for kind in choices if kind in SIMPLE]
     is_number_too = len(simple) > 1 and int in simple or {DatasetVersion, Job, Model} & {*choices}
@@ -238,6 +238,17 @@ def _flag(item: inspect.Parameter, hint: Any, words: str) -> tuple[inspect.Param
         return int(value) if is_number else value
 
     return flag, read
+
+
+def _parts(text: str) -> list[str]:
+    return text.split(",") if text else []
+
+
+def _many(hint: Any, texts: list[str]) -> list[Any]:
+    """Return the items of a sequence, as numbers where it may hold such."""
+    (inner,) = typing.get_args(hint)
+    takes_numbers = int in (inner, *typing.get_args(inner))
+    return [int(text) if takes_numbers and text.isdigit() else text for text in texts]
 
 
 def _origin(hint: Any) -> Any:

@@ -65,13 +65,24 @@ sa.Table(
     sa.Column("key", sa.String, nullable=False, unique=True),
     sa.Column("dataset", sa.String, nullable=False, index=True),
     sa.Column("side", sa.String, nullable=False),
+    sa.Column("kind", sa.String, nullable=False, server_default="chat"),
     sa.Column("n_rows", sa.Integer, nullable=False),
     sa.Column("n_refused", sa.Integer, nullable=False),
     sa.Column("content_sha256", sa.String, nullable=False),
     sa.Column("path", sa.String, nullable=False),
     _of("parent_id", "dataset_versions", nullable=True),
+    sa.Column("made", sa.JSON, nullable=False, server_default="{}"),
     _time("created_at"),
     _time("added_at"),
+)
+
+sa.Table(
+    "qualities",
+    TABLES,
+    sa.Column("key", sa.String, primary_key=True),
+    sa.Column("content_sha256", sa.String, nullable=False, index=True),
+    sa.Column("facts", sa.JSON, nullable=False),
+    _time("created_at"),
 )
 
 sa.Table(
@@ -230,7 +241,23 @@ def m002_steering(connection: sa.Connection) -> None:
         TABLES.tables[name].create(connection)
 
 
-MIGRATIONS: list[Callable[[sa.Connection], None]] = [m001_first, m002_steering]
+def m003_datasets(connection: sa.Connection) -> None:
+    """Kinds of rows and what a version was made by; what was found in looking at its quality."""
+    for column in ("kind VARCHAR NOT NULL DEFAULT 'chat'", "made JSON NOT NULL DEFAULT '{}'"):
+        connection.exec_driver_sql(f"ALTER TABLE dataset_versions ADD COLUMN {column}")
+    TABLES.tables["qualities"].create(connection)
+    versions = TABLES.tables["dataset_versions"]
+    for number, path in connection.execute(sa.select(versions.c.id, versions.c.path)).all():
+        if not Path(path).exists():
+            continue
+        # before there were kinds, a version's first row told
+        with Path(path).open("rb") as file:
+            if b'"chosen":' in file.readline():
+                change = sa.update(versions).where(versions.c.id == number)
+                connection.execute(change.values(kind="preference"))
+
+
+MIGRATIONS: list[Callable[[sa.Connection], None]] = [m001_first, m002_steering, m003_datasets]
 
 
 class Store:

@@ -67,7 +67,7 @@ def test_validate_exits_1_on_a_bad_line(capsys, tmp_path: Path):
 @pytest.mark.parametrize(
     ("command", "code", "words"),
     [
-        ("dataset add none.jsonl", 1, "does not exist; expected a JSONL file"),
+        ("dataset add none.jsonl", 1, "does not exist; expected a file of rows"),
         ("job start hues --learning-rate fast", 2, "learning_rate is 'fast'; expected a number"),
         ("job status 10000", 1, "There is no job 10000"),
         ("model get tinny", 1, "Did you mean 'tiny'"),

@@ -3,8 +3,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from ftlab_kit import Workspace, datasets
 from ftlab_kit.datasets import chats
@@ -189,24 +187,3 @@ def test_the_sample_chats_are_good_rows_with_no_answer_twice():
     rows = [json.loads(line) for line in datasets.PUDDLE_AND_PINE.read_text().splitlines()]
     answers = [t["content"] for row in rows for t in row["messages"] if t["role"] == "assistant"]
     assert len(set(answers)) == len(answers)
-
-
-@given(st.binary(max_size=200))
-def test_any_bytes_are_a_row_or_a_problem(line: bytes):
-    row, problem = chats.parse(1, line)
-    assert (row is None) != (problem is None)
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["messages", "role", "content", "x"]), inner, max_size=3)
-    ),
-)
-
-
-@given(JSON)
-def test_any_json_is_a_row_or_a_problem(value: object):
-    row, problem = chats.parse(1, json.dumps(value).encode())
-    assert (row is None) != (problem is None)

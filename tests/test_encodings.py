@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ftlab_kit import Workspace, datasets, encodings, models
+from ftlab_kit import Workspace, datasets, models
+from ftlab_kit.datasets import encodings
 from ftlab_kit.errors import DataError
 from ftlab_kit.models import tokens, weights
 from ftlab_kit.models.tokens import Encoded

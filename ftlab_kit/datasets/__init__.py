@@ -1,128 +1,377 @@
 """Datasets: rows that were looked at before anything learns from them.
 
-`add` reads a JSONL file of chats or preferences, refuses line by line what can't be trained on, and
-keeps the rest as a version named by the hash of its content. `split` parts a version into train and
-held-out rows; a row keeps its side when rows are added, and rows with the same answers share one.
+`add` reads rows of many forms from files, folders, data frames and the hub, refuses line by line
+what can't be trained on, and keeps the rest as a version named by the hash of its content. `split`,
+`append`, `filter`, `sample`, `merge` and `redact` make versions of versions; `quality`, `mask`,
+`diff` and `card` show what they are like. No version ever changes.
 """
 
 import builtins
-import hashlib
-import shutil
-import uuid
-from collections.abc import Iterator
+import os
+import random
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import msgspec
-
-from ftlab_kit.datasets import chats
+from ftlab_kit import models
+from ftlab_kit.configs import Config
+from ftlab_kit.datasets import (
+    changes,
+    chats,
+    files,
+    kept,
+    lens,
+    personal,
+    sides,
+    traits,
+)
+from ftlab_kit.datasets.files import Frame
+from ftlab_kit.datasets.sift import SHOWN, Sieve, refusal
 from ftlab_kit.errors import Conflict, DataError, InputError, NotFound, nearest, room_on_disk
-from ftlab_kit.records import Dataset, DatasetVersion, Problem, Report, Rows, Turn
-from ftlab_kit.workspace import Workspace, now
+from ftlab_kit.records import (
+    Card,
+    Dataset,
+    DatasetVersion,
+    Diff,
+    Likeness,
+    Mask,
+    Model,
+    Problem,
+    Quality,
+    Report,
+    Rows,
+    Turn,
+)
+from ftlab_kit.workspace import Workspace
 
 # 300 customer-support chats of an invented shop, written for this kit; see the card beside it
 PUDDLE_AND_PINE = Path(__file__).parent / "samples" / "puddle_and_pine.jsonl"
 
-SHOWN = 5  # problems named in an error; a report holds all up to KEPT
-KEPT = 1000
+KEPT = 1000  # problems of a report; all of them stand in what is exported
 
 
-def validate(path: str | Path) -> Report:
-    """Return what is wrong with a JSONL file of chats, line by line.
+def validate(
+    path: str | Path | Frame,
+    *,
+    columns: Mapping[str, str] | None = None,
+    export: Path | None = None,
+    progress: Callable[..., None] | None = None,
+) -> Report:
+    """Return what is wrong with rows, line by line; they stream by in bounded memory.
+
+    Args:
+        path: A file of JSON lines, JSON, CSV or Parquet, alone or packed with gzip or zstd; a
+            folder of them; a pandas data frame; or a name on the hub, owner/name:config:split.
+        columns: What a form's fields are called here, such as {"prompt": "question"}.
+        export: A file for every problem, one JSON object a line.
+        progress: Called with the share that is done, rows, and refused lines.
 
     Raises:
-        InputError: The file does not exist or is no text.
+        InputError: There is nothing to read, or it can't be read at all.
     """
-    path = _file(path)
-    n_rows, n_refused = 0, 0
+    sieve = Sieve(files.source(path), columns)
     problems: builtins.list[Problem] = []
-    for _, row, problem in _read(path):
-        n_rows += row is not None
-        n_refused += problem is not None
-        if problem and len(problems) < KEPT:
-            problems.append(problem)
-    return Report(path=path, n_rows=n_rows, n_refused=n_refused, problems=Rows(problems))
+    with room_on_disk(str(export)), Path(export or os.devnull).open("wb") as out:
+        for sifted in sieve.rows(progress):
+            if sifted.problem is None:
+                continue
+            out.write(kept.ENCODE(sifted.problem.as_dict()) + b"\n")
+            if len(problems) < KEPT:
+                problems.append(sifted.problem)
+    return Report(
+        source=sieve.source.label,
+        form=sieve.form,
+        n_rows=sieve.n_rows,
+        n_refused=sieve.n_refused,
+        problems=Rows(problems),
+        skipped=sieve.source.skipped,
+    )
 
 
 def add(
-    ws: Workspace, path: str | Path, *, name: str | None = None, strict: bool = True
+    ws: Workspace,
+    path: str | Path | Frame,
+    *,
+    name: str | None = None,
+    strict: bool = True,
+    columns: Mapping[str, str] | None = None,
+    progress: Callable[..., None] | None = None,
 ) -> DatasetVersion:
-    """Read a JSONL file of chats into the workspace and return its version.
+    """Read rows into the workspace and return their version.
 
     The same content again is the same version; other content under the same name is a new one. The
     name alone stands for the version that was added last.
 
     Args:
+        path: As for validate.
         name: What to call the dataset; the file's name if None.
-        strict: Refuse a file with any bad line. False sets the bad lines aside in a file beside
-            the rows (`<sha256>.refused.jsonl`) and says in the version how many they are.
+        strict: Refuse a source with any bad line. False sets the bad lines aside in a file beside
+            the rows (`<sha256>.refused.jsonl`, with the reasons in `<sha256>.problems.jsonl`) and
+            says in the version how many they are.
+        columns: What a form's fields are called here, such as {"prompt": "question"}.
+        progress: Called with the share that is done, rows, and refused lines.
 
     Raises:
+        InputError: There is nothing to read, or it can't be read at all.
         DataError: Bad lines (strict), or no good one; names path, line, field and cure.
-        OutOfRoom: The disk is full.
+        DiskFull: Nothing of it is kept.
     """
-    path = _file(path)
-    name = name or path.stem
-    partial = _partial(ws)
-    try:
-        with room_on_disk(f"the dataset {name}"), partial.open("wb") as kept:
-            n_rows, refused, problems = _sift(path, kept)
-        if problems and (strict or not n_rows):
-            raise DataError(_sentence(path, n_rows, len(refused), problems))
-        if not n_rows:
-            raise DataError(f"{path} is empty; expected one chat a line: {chats.FORM}")
-        version = _keep(ws, name, "all", partial, n_rows=n_rows, n_refused=len(refused))
-        if refused:
-            aside = version.path.with_suffix(".refused.jsonl")
-            with room_on_disk(str(aside)):
-                aside.write_bytes(b"\n".join(refused) + b"\n")
-    finally:
-        partial.unlink(missing_ok=True)
-    return version
+    sieve = Sieve(files.source(path), columns)
+    name = kept.check_name(name or _name(sieve.source.label))
+    with kept.draft(ws, f"the dataset {name}") as draft:
+        _sift(sieve, draft, strict, progress)
+        return draft.keep(ws, name, "all", _made("add", sieve))
+
+
+def _sift(
+    sieve: Sieve, draft: kept.Draft, strict: bool, progress: Callable[..., None] | None
+) -> None:
+    """Write the good rows of a source, and set the bad ones aside.
+
+    Raises:
+        DataError: There are bad ones (strict), or no good one.
+    """
+    problems: builtins.list[Problem] = []
+    for raw, found, problem in sieve.rows(progress):
+        if found is not None:
+            draft.write(found)
+            continue
+        assert problem is not None
+        if len(problems) < SHOWN:
+            problems.append(problem)
+        if not strict:
+            draft.refuse(raw, problem)
+    if (problems and strict) or not sieve.n_rows:
+        raise refusal(sieve, problems)
+
+
+def _made(verb: str, sieve: Sieve) -> dict[str, Any]:
+    facts: dict[str, Any] = {"verb": verb, "source": sieve.source.label, "form": sieve.form}
+    facts |= {"columns": sieve.columns} if sieve.columns else {}
+    return facts | ({"skipped": [*sieve.source.skipped]} if sieve.source.skipped else {})
+
+
+def _name(label: str) -> str:
+    """Return what a dataset is called that was given no name."""
+    bare = Path(label.split(":")[0])
+    bare = bare.with_suffix("") if bare.suffix in (".gz", ".zst") else bare
+    return bare.stem if bare.suffix[1:] in files.SUFFIXES else bare.name
+
+
+def append(
+    ws: Workspace,
+    dataset: DatasetVersion | str | int,
+    path: str | Path | Frame,
+    *,
+    strict: bool = True,
+    columns: Mapping[str, str] | None = None,
+    progress: Callable[..., None] | None = None,
+) -> DatasetVersion:
+    """Return a new version: the rows of one, then those of a source, read as `add` reads them.
+
+    Raises:
+        InputError: The new rows are of another kind.
+        DataError: As for add.
+    """
+    parent = get(ws, dataset)
+    sieve = Sieve(files.source(path), columns)
+    kind = sieve.kind
+    if kind != parent.kind:
+        raise InputError(
+            f"{sieve.source.label} holds rows of kind {kind}, version {parent.id} of kind "
+            f"{parent.kind}; expected the same. Add them as a dataset of their own."
+        )
+    with kept.draft(ws, f"the dataset {parent.dataset}") as draft:
+        for row in kept.rows(parent):
+            draft.write(row)
+        _sift(sieve, draft, strict, progress)
+        made = _made("append", sieve)
+        return draft.keep(ws, parent.dataset, parent.side, made, parent_id=parent.id)
 
 
 def split(
     ws: Workspace,
-    dataset: "DatasetVersion | str | int",
+    dataset: DatasetVersion | str | int,
     *,
     held_out: float = 0.1,
     seed: int = 0,
+    groups: str | None = None,
+    strata: str | None = None,
 ) -> tuple[DatasetVersion, DatasetVersion]:
     """Part a version into train and held-out rows and return both.
 
-    A row's side follows from the hash of seed and answers alone: it is the same whatever other
-    rows there are, and rows with equal answers share a side. The held-out share is therefore
-    met on average, not exactly.
+    A row's side follows from the seed and what it says alone: it is the same whatever other rows
+    are added. Rows with equal answers, near duplicates, and rows of one group share a side, which
+    is that of the first of them. The held-out share is therefore met on average, not exactly.
 
     Args:
         held_out: Share of the rows to hold out, between 0 and 1.
+        groups: A field of the rows; those with the same value share a side.
+        strata: A field of the rows; each of its values gets the held-out share, as nearly as rows
+            that belong together allow. What an earlier split drew with these arguments stays.
 
     Raises:
-        DataError: One side would be empty.
+        DataError: One side would be empty, or a row lacks the field.
     """
     if not 0 < held_out < 1:
         raise InputError(f"held_out is {held_out}; expected a share between 0 and 1, such as 0.1.")
     version = get(ws, dataset)
-    sides: dict[str, builtins.list[bytes]] = {"train": [], "held_out": []}
-    for row in rows(ws, version):
-        side = "held_out" if _draw(seed, row) < held_out else "train"
-        sides[side].append(msgspec.json.encode(row))
-    if not sides["train"] or not sides["held_out"]:
+    made = {"verb": "split", "held_out": held_out, "seed": seed}
+    made |= {"groups": groups} if groups else {}
+    made |= {"strata": strata} if strata else {}
+    draws = sides.drawn(lambda: kept.rows(version), seed, groups, strata)
+    known = _drawn_before(ws, version, made, seed) if strata else None
+    is_out = sides.held_out(draws, held_out, known)
+    if len({*is_out}) < 2:
         raise DataError(
             f"A split of {version.n_rows} rows with held_out={held_out} and seed={seed} leaves one "
             "side empty; expected rows on both. Use another share or seed, or more rows."
         )
-    made = []
-    for side, lines in sides.items():
-        partial = _partial(ws)
-        try:
-            with room_on_disk(f"the {side} rows"):
-                partial.write_bytes(b"\n".join(lines) + b"\n")
-            parent = {"n_rows": len(lines), "n_refused": 0, "parent_id": version.id}
-            made.append(_keep(ws, version.dataset, side, partial, **parent))
-        finally:
-            partial.unlink(missing_ok=True)
-    return made[0], made[1]
+    found = []
+    for side in (False, True):
+        with kept.draft(ws, f"the split of {version.dataset}") as draft:
+            for row, is_held in zip(kept.rows(version), is_out, strict=True):
+                if is_held is side:
+                    draft.write(row)
+            name = "held_out" if side else "train"
+            found.append(draft.keep(ws, version.dataset, name, made, parent_id=version.id))
+    return found[0], found[1]
+
+
+def _drawn_before(
+    ws: Workspace, version: DatasetVersion, made: Mapping[str, Any], seed: int
+) -> dict[float, bool]:
+    """Return the draws that the last split by the same arguments knew, and which were held out."""
+    known: dict[float, bool] = {}
+    for side in ("train", "held_out"):
+        rows = ws.store.rows("dataset_versions", dataset=version.dataset, side=side)
+        same = [kept.version(row) for row in rows if row["made"] == made]
+        for last in same[-1:]:
+            draws = sides.drawn(
+                lambda last=last: kept.rows(last),  # type: ignore[misc]
+                seed,
+                made.get("groups"),
+                made["strata"],
+            )
+            known |= {item.draw: side == "held_out" for item in draws}
+    return known
+
+
+def filter(
+    ws: Workspace,
+    dataset: DatasetVersion | str | int,
+    keep: Callable[[dict[str, Any]], bool] | None = None,
+    *,
+    only: Sequence[int] = (),
+    without: Sequence[int] = (),
+    matching: str = "",
+) -> DatasetVersion:
+    """Return a new version with some rows of another; what is asked for several times all holds.
+
+    Args:
+        keep: Told a row, says whether it stays.
+        only: Rows to keep, counted from 0.
+        without: Rows to leave out, such as quality's `repeated`.
+        matching: A regular expression that a row's text must match somewhere.
+
+    Raises:
+        InputError: No row is left, a number is no row's, or the expression is none.
+    """
+    version = get(ws, dataset)
+    for index in (*only, *without):
+        if not 0 <= index < version.n_rows:
+            raise InputError(f"There is no row {index}; expected 0 to {version.n_rows - 1}.")
+    try:
+        pattern = re.compile(matching)
+    except re.error as error:
+        raise InputError(f"matching is no regular expression ({error}): {matching!r}.") from None
+    wanted, unwanted = {*only}, {*without}
+    made = {
+        "verb": "filter",
+        "keep": getattr(keep, "__name__", "") or None,
+        "only": sorted(wanted),
+        "without": sorted(unwanted),
+        "matching": matching,
+    }
+    chosen = (
+        row
+        for index, row in enumerate(kept.rows(version))
+        if (not wanted or index in wanted)
+        and index not in unwanted
+        and (not matching or pattern.search(sides.said(row)))
+        and (keep is None or keep(row))
+    )
+    return kept.derive(ws, version, chosen, {key: made[key] for key in made if made[key]})
+
+
+def sample(
+    ws: Workspace, dataset: DatasetVersion | str | int, n_rows: int, *, seed: int = 0
+) -> DatasetVersion:
+    """Return a new version with so many rows of another, drawn by the seed, in their order.
+
+    Raises:
+        InputError: There are not so many.
+    """
+    version = get(ws, dataset)
+    if not 1 <= n_rows <= version.n_rows:
+        raise InputError(f"n_rows is {n_rows}; expected 1 to {version.n_rows}.")
+    drawn = {*random.Random(seed).sample(range(version.n_rows), n_rows)}
+    chosen = (row for index, row in enumerate(kept.rows(version)) if index in drawn)
+    return kept.derive(ws, version, chosen, {"verb": "sample", "n_rows": n_rows, "seed": seed})
+
+
+def redact(
+    ws: Workspace,
+    dataset: DatasetVersion | str | int,
+    *,
+    kinds: Sequence[str] = tuple(personal.KINDS),
+) -> DatasetVersion:
+    """Return a new version with [E-MAIL] and so on in place of personal data and keys.
+
+    Args:
+        kinds: Of key, e-mail, iban, card, phone.
+
+    Raises:
+        InputError: A kind is unknown.
+    """
+    version = get(ws, dataset)
+    for kind in kinds:
+        if kind not in personal.KINDS:
+            known = ", ".join(personal.KINDS)
+            raise InputError(f"There is no kind {kind!r}; there are {known}.")
+    wanted = frozenset(kinds)
+    rows = (
+        chats.with_texts(row, lambda text: personal.redact(text, wanted))
+        for row in kept.rows(version)
+    )
+    return kept.derive(ws, version, rows, {"verb": "redact", "kinds": sorted(wanted)})
+
+
+def merge(
+    ws: Workspace, parts: Sequence[DatasetVersion | str | int], *, name: str
+) -> DatasetVersion:
+    """Return a new version, under a name, with the rows of several one after the other.
+
+    Raises:
+        InputError: They are of different kinds.
+    """
+    found = [get(ws, part) for part in parts]
+    kinds = {version.kind for version in found}
+    if len(kinds) != 1:
+        raise InputError(
+            f"The parts hold rows of the kinds {', '.join(sorted(kinds)) or 'none'}; expected "
+            "versions of one kind. Merge those that go together."
+        )
+    of = [
+        {"id": item.id, "dataset": item.dataset, "content_sha256": item.content_sha256}
+        for item in found
+    ]
+    with kept.draft(ws, f"the dataset {name}") as draft:
+        for version in found:
+            for row in kept.rows(version):
+                draft.write(row)
+        return draft.keep(ws, kept.check_name(name), "all", {"verb": "merge", "of": of})
 
 
 def list(ws: Workspace) -> Rows[Dataset]:
@@ -149,10 +398,10 @@ def versions(ws: Workspace, name: str) -> Rows[DatasetVersion]:
             f"There is no dataset {name!r}.{nearest(name, names)} "
             "See them with datasets.list(ws), or add one with datasets.add(ws, path)."
         )
-    return Rows(_version(row) for row in found)
+    return Rows(kept.version(row) for row in found)
 
 
-def get(ws: Workspace, dataset: "DatasetVersion | str | int") -> DatasetVersion:
+def get(ws: Workspace, dataset: DatasetVersion | str | int) -> DatasetVersion:
     """Return a version: by itself, by its id, or the one of a dataset that was added last.
 
     Raises:
@@ -166,38 +415,126 @@ def get(ws: Workspace, dataset: "DatasetVersion | str | int") -> DatasetVersion:
             raise NotFound(
                 f"There is no dataset version {dataset}. See them with datasets.versions(ws, name)."
             )
-        return _version(row)
+        return kept.version(row)
     versions(ws, dataset)
     whole = {"dataset": dataset, "side": "all"}
     (row,) = ws.store.rows("dataset_versions", order="added_at", descending=True, limit=1, **whole)
-    return _version(row)
+    return kept.version(row)
 
 
-def rows(ws: Workspace, dataset: "DatasetVersion | str | int") -> Iterator[dict[str, Any]]:
+def rows(ws: Workspace, dataset: DatasetVersion | str | int) -> Iterator[dict[str, Any]]:
     """Yield the rows of a version in their order."""
-    with get(ws, dataset).path.open("rb") as file:
-        for line in file:
-            yield msgspec.json.decode(line)
+    return kept.rows(get(ws, dataset))
 
 
 def preview(
-    ws: Workspace, dataset: "DatasetVersion | str | int", *, n_rows: int = 3, start: int = 0
+    ws: Workspace, dataset: DatasetVersion | str | int, *, n_rows: int = 3, start: int = 0
 ) -> Rows[Turn]:
-    """Return the turns of some rows, to be looked at."""
+    """Return the turns of some rows, to be looked at; answers under the names that they have."""
     return Rows(
-        Turn(row=index, role=turn["role"], content=turn["content"])
+        Turn(row=index, role=role, content=content)
         for index, row in enumerate(rows(ws, dataset))
         if start <= index < start + n_rows
-        for turn in _shown(row)
+        for role, content in chats.shown(row)
     )
 
 
-def _shown(row: dict[str, Any]) -> chats.Chat:
-    """Return the turns of a row; two answers under the names that they have in it."""
-    if chats.kind(row) == "chat":
-        return chats.messages(row)
-    answers = [{**row[side][-1], "role": side} for side in ("chosen", "rejected")]
-    return [*row["prompt"], *answers]
+def mask(
+    ws: Workspace,
+    dataset: DatasetVersion | str | int,
+    model: Model | str,
+    *,
+    row: int = 0,
+    side: str = "chosen",
+    max_length: int | None = None,
+) -> Mask:
+    """Return a row as a trainer will see it: every token, and whether it is trained.
+
+    Args:
+        row: Counted from 0.
+        side: Of a preference, chosen or rejected.
+        max_length: Where rows are cut, in tokens; as a config has it if None.
+
+    Raises:
+        InputError: There is no such row or side.
+        DataError: The model's chat template refuses a row.
+    """
+    found = models.pull(ws, model.id if isinstance(model, Model) else model)
+    length = _length(found, max_length)
+    return lens.mask(ws, get(ws, dataset), found, row=row, side=side, length=length)
+
+
+def _length(model: Model, max_length: int | None) -> int:
+    """Return where a trainer would cut rows."""
+    return min(max_length or Config().max_length, model.context_tokens)
+
+
+def quality(
+    ws: Workspace,
+    dataset: DatasetVersion | str | int,
+    *,
+    model: Model | str | None = None,
+    max_length: int | None = None,
+    losses: bool = False,
+    progress: Callable[..., None] | None = None,
+) -> Quality:
+    """Return what a version is like: its score with every part, and advice; measured once.
+
+    A train side is compared with its held-out side; for other pairs there is `overlap`.
+
+    Args:
+        model: The one to be trained, for lengths in its tokens; without, they are not known.
+        max_length: Where rows will be cut, in tokens; as a config has it if None.
+        losses: Let the model read every row, and name those that lie far from the others.
+        progress: Called with what is looked at.
+
+    Raises:
+        InputError: Losses are asked for without a model.
+        DataError: The model's chat template refuses a row.
+    """
+    if losses and model is None:
+        raise InputError("losses are asked for, and no model; name the one that is to read.")
+    version = get(ws, dataset)
+    found = None
+    if model is not None:
+        found = models.pull(ws, model.id if isinstance(model, Model) else model)
+    length = _length(found, max_length) if found else None
+    asked = traits.Asked(found, length, _held_out(ws, version), losses)
+    return traits.judge(version, asked, traits.look(ws, version, asked, progress))
+
+
+def _held_out(ws: Workspace, version: DatasetVersion) -> DatasetVersion | None:
+    """Return the other side of the split that a train side comes from, however much it changed."""
+    if version.side != "train":
+        return None
+    while version.made.get("verb") != "split" and version.parent_id is not None:
+        version = get(ws, version.parent_id)
+    rows = ws.store.rows("dataset_versions", parent_id=version.parent_id, side="held_out")
+    same = [row for row in rows if row["made"] == version.made]
+    return kept.version(same[-1]) if same else None
+
+
+def overlap(
+    ws: Workspace, dataset: DatasetVersion | str | int, other: DatasetVersion | str | int
+) -> Rows[Likeness]:
+    """Return rows of a version that another repeats: whole or nearly, or in their question."""
+    return Rows(Likeness(*item) for item in traits.repeated_in(get(ws, dataset), get(ws, other)))
+
+
+def diff(
+    ws: Workspace, before: DatasetVersion | str | int, after: DatasetVersion | str | int
+) -> Diff:
+    """Return which rows two versions share, and which were added, removed or changed."""
+    return changes.diff(get(ws, before), get(ws, after))
+
+
+def card(ws: Workspace, dataset: DatasetVersion | str | int) -> Card:
+    """Return a version's card in Markdown: what it holds, where it comes from, what it is like."""
+    version = get(ws, dataset)
+    line = [version]
+    while line[-1].parent_id is not None:
+        line.append(get(ws, line[-1].parent_id))
+    return Card(traits.card(line, quality(ws, version)))
 
 
 def delete(ws: Workspace, name: str) -> None:
@@ -208,103 +545,21 @@ def delete(ws: Workspace, name: str) -> None:
     """
     found = versions(ws, name)
     ids = [version.id for version in found]
-    jobs = ws.store.rows("jobs", dataset_version_id=ids)
-    jobs += ws.store.rows("jobs", held_out_version_id=ids)
-    if jobs:
-        numbers = ", ".join(str(job) for job in sorted({job["id"] for job in jobs}))
-        raise Conflict(
-            f"Dataset {name!r} is used by job {numbers}; deleting it would leave the job without "
-            "its rows. Keep it, or add the next rows under another name."
-        )
-    ws.store.delete("evaluations", dataset_version_id=ids)
-    for version in sorted(found, key=lambda item: item.id, reverse=True):
-        ws.store.delete("dataset_versions", id=version.id)
-        if not ws.store.get("dataset_versions", path=str(version.path)):
-            version.path.unlink(missing_ok=True)
-            version.path.with_suffix(".refused.jsonl").unlink(missing_ok=True)
-            for encoded in ws.tokens.glob(f"{version.content_sha256}-*"):
-                shutil.rmtree(encoded, ignore_errors=True)
-
-
-def _file(path: str | Path) -> Path:
-    path = Path(path).expanduser()
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise InputError(f"{path} {what}; expected a JSONL file. Check the path.")
-    return path
-
-
-def _partial(ws: Workspace) -> Path:
-    """Return a path that no one else writes to, for rows whose hash is not known yet."""
-    return ws.datasets / f".{uuid.uuid4().hex}.partial"
-
-
-def _read(path: Path) -> Iterator[tuple[bytes, dict[str, Any] | None, Problem | None]]:
-    """Yield every line that is not blank: its bytes, and its row or its problem."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            line = line.removeprefix(b"\xef\xbb\xbf").strip() if number == 1 else line.strip()
-            if line:
-                yield line, *chats.parse(number, line)
-
-
-def _sift(path: Path, kept: IO[bytes]) -> tuple[int, builtins.list[bytes], builtins.list[Problem]]:
-    n_rows, refused, problems = 0, [], []
-    for line, row, problem in _read(path):
-        if problem:
-            refused.append(line)
-            problems.append(problem)
-        else:
-            n_rows += 1
-            kept.write(msgspec.json.encode(row) + b"\n")
-    return n_rows, refused, problems
-
-
-def _sentence(path: Path, n_rows: int, n_refused: int, problems: builtins.list[Problem]) -> str:
-    if not n_rows and all(problem.field == "line" for problem in problems):
-        return (
-            f"{path}:{problems[0].line}: {path.name} is no JSONL: none of its {n_refused} lines is "
-            f"a JSON object. Expected one chat a line: {chats.FORM}"
-        )
-    lines = [f"{path}:{problem.line}: {problem}" for problem in problems[:SHOWN]]
-    more = f"\n… and {n_refused - SHOWN} more lines." if n_refused > SHOWN else ""
-    total = f"{n_refused} of {n_rows + n_refused} lines are refused.\n"
-    cure = (
-        "\nMend the lines, or set them aside with strict=False."
-        if n_rows
-        else "\nMend the lines; none can be used as it stands."
-    )
-    return total + "\n".join(lines) + more + cure
-
-
-def _draw(seed: int, row: dict[str, Any]) -> float:
-    """Return a number in [0, 1) that follows from the seed and the row's answers alone."""
-    digest = hashlib.sha256(f"{seed}\n{chats.answers(row)}".encode()).digest()
-    return int.from_bytes(digest[:8]) / 2**64
-
-
-def _keep(ws: Workspace, name: str, side: str, partial: Path, **facts: Any) -> DatasetVersion:
-    """Give the rows in a file their name by content and their record, unless they have them.
-
-    Args:
-        facts: n_rows, n_refused, and for a side of a split its parent_id.
-    """
-    with partial.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    path = ws.datasets / f"{sha256}.jsonl"
-    partial.replace(path)
-    key = f"{name}/{side}/{sha256}/{facts.get('parent_id', '')}"
-    last = ws.store.get("dataset_versions", dataset=name, side="all")
-    values = {"parent_id": last["id"] if last else None, **facts, "path": str(path)}
-    values |= {"dataset": name, "side": side, "content_sha256": sha256}
-    at = now()
-    if not ws.store.insert_new("dataset_versions", key=key, created_at=at, added_at=at, **values):
-        ws.store.update("dataset_versions", {"key": key}, added_at=at)
-    row = ws.store.get("dataset_versions", key=key)
-    assert row is not None
-    return _version(row)
-
-
-def _version(row: dict[str, Any]) -> DatasetVersion:
-    fields = {name: row[name] for name in row if name not in ("key", "path", "added_at")}
-    return DatasetVersion(**fields, path=Path(row["path"]))
+    with ws.store.transaction():  # no job may start on it meanwhile
+        jobs = ws.store.rows("jobs", dataset_version_id=ids)
+        jobs += ws.store.rows("jobs", held_out_version_id=ids)
+        if jobs:
+            numbers = ", ".join(str(job) for job in sorted({job["id"] for job in jobs}))
+            raise Conflict(
+                f"Dataset {name!r} is used by job {numbers}; deleting it would leave the job "
+                "without its rows. Keep it, or add the next rows under another name."
+            )
+        ws.store.delete("evaluations", dataset_version_id=ids)
+        for number in sorted(ids, reverse=True):
+            ws.store.delete("dataset_versions", id=number)
+        paths = {version.path: version.content_sha256 for version in found}
+        unused = [path for path in paths if not ws.store.get("dataset_versions", path=str(path))]
+        for path in unused:
+            ws.store.delete("qualities", content_sha256=paths[path])
+    for path in unused:
+        kept.remove(ws, path)

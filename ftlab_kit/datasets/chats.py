@@ -1,157 +1,258 @@
-"""The one form of a row: {"messages": [{"role": "user", "content": "..."}, ...]}, and its rules.
+"""The one form of a row, and its rules. Whatever a file holds, a version holds rows of one kind.
+
+    chat        {"messages": [{"role": "user", "content": "..."}, ...], "tools": [...]}
+    preference  {"prompt": [...], "chosen": [{"role": "assistant", ...}], "rejected": [...]}
+    label       {"prompt": [...], "completion": [{"role": "assistant", ...}], "label": true}
+    text        {"text": "..."}
 
 A chat may begin with a system turn; then user and assistant take turns, and the assistant has the
-last word. Other keys of a row are kept as they are.
-
-A preference, for dpo, has the turns up to the question in `prompt` and one answer each in `chosen`
-and `rejected`: {"prompt": [...], "chosen": [{"role": "assistant", ...}], "rejected": [...]}.
+last word. An assistant's turn may call tools (`tool_calls`); the turns of the `tool` that follow
+are its results, and then the assistant goes on. A turn with `"train": false` is context only.
+Other keys of a row are kept as they are.
 """
 
-from collections.abc import Iterator
-from typing import Any
+import json
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple
 
-import msgspec
-
-from ftlab_kit.records import Problem
-
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
 FORM = '{"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}'
 PREFERENCE = (
     '{"prompt": [{"role": "user", "content": "..."}], '
     '"chosen": [{"role": "assistant", "content": "..."}], "rejected": [...]}'
 )
+# the fields of turns, in the order in which they are read
+TURNS = ("messages", "prompt", "chosen", "rejected", "completion")
+KINDS = ("chat", "preference", "label", "text")
 
-Chat = list[dict[str, str]]
-
-
-def parse(number: int, line: bytes) -> tuple[dict[str, Any] | None, Problem | None]:
-    """Return the row of a line, or the problem that refuses it.
-
-    Args:
-        number: The line's number, from 1.
-        line: Its bytes.
-    """
-    try:
-        row = msgspec.json.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return None, Problem(
-            line=number,
-            field="line",
-            found=f"no JSON ({error})",
-            expected=f"one JSON object: {FORM}",
-            cure="Check for unescaped quotes, a missing brace, or an object spread over lines.",
-        )
-    problem = next(_problems(number, row), None)
-    return (None, problem) if problem else (row, None)
+Chat = list[dict[str, Any]]
+Row = dict[str, Any]
 
 
-def _kind(value: Any) -> str:
+class Fault(NamedTuple):
+    """What is wrong with a row, before it is known in which line it stands."""
+
+    field: str
+    found: str
+    expected: str
+    cure: str
+
+
+def kind(row: Row) -> str:
+    """Return which of KINDS a row is."""
+    if "messages" in row:
+        return "chat"
+    return "preference" if "chosen" in row else "label" if "completion" in row else "text"
+
+
+def sides(row: Row) -> list[Chat]:
+    """Return the chats that a row teaches: itself, or one with each answer; none of a text."""
+    known = {
+        "chat": (),
+        "preference": ("chosen", "rejected"),
+        "label": ("completion",),
+    }
+    found = kind(row)
+    if found == "chat":
+        return [row["messages"]]
+    return [[*row["prompt"], *row[side]] for side in known.get(found, ())]
+
+
+def messages(row: Row) -> Chat:
+    """Return the turns of a row, those with the better answer of a preference; none of a text."""
+    found = sides(row)
+    return found[0] if found else []
+
+
+def answers(row: Row) -> str:
+    """Return what the assistant says in a row, turn by turn; a text whole."""
+    if kind(row) == "text":
+        return str(row["text"])
+    return "\n".join(turn["content"] for turn in messages(row) if turn["role"] == "assistant")
+
+
+def question(row: Row) -> str:
+    """Return what is asked in a row, turn by turn; nothing of a text."""
+    return "\n".join(turn["content"] for turn in messages(row) if turn["role"] == "user")
+
+
+def texts(row: Row) -> Iterator[tuple[str, str]]:
+    """Yield where each text of a row stands and what it says: ("messages[0].content", "Hi")."""
+    if kind(row) == "text":
+        yield "text", row["text"]
+    for name in TURNS:
+        for index, turn in enumerate(row.get(name) or ()):
+            yield f"{name}[{index}].content", turn["content"]
+
+
+def with_texts(row: Row, change: Callable[[str], str]) -> Row:
+    """Return a row with each of its texts changed."""
+    if kind(row) == "text":
+        return {**row, "text": change(row["text"])}
+    new = {
+        name: [{**turn, "content": change(turn["content"])} for turn in row[name]]
+        for name in TURNS
+        if name in row
+    }
+    return {**row, **new}
+
+
+def shown(row: Row) -> Iterator[tuple[str, str]]:
+    """Yield who says what in a row; an answer is called what the row calls it."""
+    if kind(row) == "text":
+        yield "text", row["text"]
+        return
+    names = [name for name in TURNS if name in row]
+    for name in names:
+        for turn in row[name]:
+            calls = turn.get("tool_calls")
+            said = turn["content"] or (json.dumps(calls) if calls else "")
+            is_answer = turn["role"] == "assistant" and name not in ("messages", "prompt")
+            yield (name if is_answer else turn["role"]), said
+
+
+def is_plain(row: Any) -> bool:
+    """Return whether a row is beyond doubt a good chat of two keys a turn: nearly all are."""
+    if type(row) is not dict or "tools" in row:
+        return False
+    turns = row.get("messages")
+    if type(turns) is not list:
+        return False
+    for turn in turns:
+        if type(turn) is not dict or len(turn) != 2:
+            return False
+        content = turn.get("content")
+        if type(content) is not str or not content or content.isspace():
+            return False
+        if type(turn.get("role")) is not str:
+            return False
+    return _is_alternating(tuple([turn["role"] for turn in turns]))
+
+
+@lru_cache(maxsize=4096)
+def _is_alternating(roles: tuple[str, ...]) -> bool:
+    rest = roles[1:] if roles[:1] == ("system",) else roles
+    return bool(rest) and rest == ("user", "assistant") * (len(rest) // 2)
+
+
+def faults(row: Row) -> Iterator[Fault]:
+    """Yield what is wrong with a row that was brought to the form, the outermost first."""
+    found = kind(row)
+    if found == "text":
+        yield from _text_faults("text", row["text"])
+        return
+    yield from _tools_faults(row)
+    if found == "chat":
+        yield from _chat_faults("messages", row["messages"])
+        yield from _order_faults("messages", row["messages"])
+        return
+    names = ("prompt", "chosen", "rejected") if found == "preference" else ("prompt", "completion")
+    for name in names:
+        yield from _chat_faults(name, row[name])
+    for name in names[1:]:
+        yield from _order_faults(f"prompt + {name}", [*row["prompt"], *row[name]])
+    if found == "preference" and row["chosen"] == row["rejected"]:
+        cure = "Leave the row out: two equal answers teach nothing."
+        yield Fault("rejected", "the same as chosen", "another answer", cure)
+    if found == "label" and not isinstance(row["label"], bool):
+        cure = "Say whether the answer is a good one: true or false."
+        yield Fault("label", of_kind(row["label"]), "true or false", cure)
+
+
+def of_kind(value: Any) -> str:
+    """Return what a value is, in words."""
     names = {dict: "an object", list: "a list", str: "text", bool: "true or false"}
     names |= {int: "a number", float: "a number", type(None): "null"}
-    return names[type(value)]
+    return names.get(type(value), f"a {type(value).__name__}")
 
 
-def _problems(number: int, row: Any) -> Iterator[Problem]:
-    """Yield what is wrong with a row, the outermost first."""
-    if not isinstance(row, dict):
-        yield Problem(
-            number, "line", _kind(row), f"an object: {FORM}", "Write one chat as one object."
-        )
+def _text_faults(field: str, value: Any) -> Iterator[Fault]:
+    if not isinstance(value, str):
+        yield Fault(field, of_kind(value), "text", "Write what was said as one string.")
+    elif not value.strip():
+        cure = "Write what was said, or leave the row out."
+        yield Fault(field, "empty", "text", cure)
+
+
+def _chat_faults(field: str, turns: Any) -> Iterator[Fault]:
+    if not isinstance(turns, list) or not turns:
+        found = "an empty list" if turns == [] else of_kind(turns)
+        yield Fault(field, found, "a list of turns", f"Write {FORM}.")
         return
-    if "chosen" in row or "rejected" in row:
-        yield from _preference_problems(number, row)
-        return
-    messages = row.get("messages")
-    if "messages" not in row:
-        keys = ", ".join(map(repr, list(row)[:5])) or "none"
-        yield Problem(
-            number, "messages", f"missing (keys: {keys})", "a list of turns", f"Write {FORM}."
-        )
-        return
-    if not isinstance(messages, list) or not messages:
-        found = "an empty list" if messages == [] else _kind(messages)
-        yield Problem(number, "messages", found, "a list of turns", f"Write {FORM}.")
-        return
-    for index, turn in enumerate(messages):
-        yield from _turn_problems(number, f"messages[{index}]", turn)
-    yield from _order_problems(number, [turn["role"] for turn in messages])
+    for index, turn in enumerate(turns):
+        yield from _turn_faults(f"{field}[{index}]", turn)
 
 
-def _preference_problems(number: int, row: dict[str, Any]) -> Iterator[Problem]:
-    """Yield what is wrong with a row of a question and two answers."""
-    for name in ("prompt", "chosen", "rejected"):
-        turns = row.get(name)
-        if not isinstance(turns, list) or not turns:
-            found = "missing" if name not in row else _kind(turns)
-            yield Problem(number, name, found, "a list of turns", f"Write {PREFERENCE}.")
-            return
-        for index, turn in enumerate(turns):
-            yield from _turn_problems(number, f"{name}[{index}]", turn)
-    for name in ("chosen", "rejected"):
-        yield from _order_problems(
-            number, [turn["role"] for turn in [*row["prompt"], *row[name]]], f"prompt + {name}"
-        )
-
-
-def _turn_problems(number: int, field: str, turn: Any) -> Iterator[Problem]:
+def _turn_faults(field: str, turn: Any) -> Iterator[Fault]:
     if not isinstance(turn, dict):
         expected = "an object with role and content"
-        yield Problem(number, field, _kind(turn), expected, f"Write {FORM}.")
+        yield Fault(field, of_kind(turn), expected, f"Write {FORM}.")
         return
     role, content = turn.get("role"), turn.get("content")
     if role not in ROLES:
-        yield Problem(
-            number,
+        yield Fault(
             f"{field}.role",
-            "missing" if role is None else repr(role),
-            "'system', 'user' or 'assistant'",
+            "missing" if role is None else repr(role)[:80],
+            "'system', 'user', 'assistant' or 'tool'",
             "Rename the role; a person is 'user', the model 'assistant'.",
         )
-    if not isinstance(content, str):
-        found = "missing" if "content" not in turn else _kind(content)
+    if "content" not in turn:
         cure = "Write what was said as one string."
-        yield Problem(number, f"{field}.content", found, "text", cure)
-    elif not content.strip():
-        cure = "Write what was said, or leave the row out."
-        yield Problem(number, f"{field}.content", "empty", "text", cure)
+        yield Fault(f"{field}.content", "missing", "text", cure)
+    elif not (content == "" and (turn.get("tool_calls") or role == "tool")):
+        yield from _text_faults(f"{field}.content", content)
+    if not isinstance(turn.get("train", True), bool):
+        cure = "Write true or false, or leave it out."
+        yield Fault(f"{field}.train", of_kind(turn["train"]), "true or false", cure)
+    yield from _call_faults(f"{field}.tool_calls", role, turn.get("tool_calls"))
 
 
-def _order_problems(number: int, roles: list[str], field: str = "messages") -> Iterator[Problem]:
-    start = 1 if roles[0] == "system" else 0
-    for index, role in enumerate(roles[start:], start):
-        due = "user" if (index - start) % 2 == 0 else "assistant"
-        if role != due:
+def _call_faults(field: str, role: Any, calls: Any) -> Iterator[Fault]:
+    if calls is None:
+        return
+    form = '[{"type": "function", "function": {"name": "...", "arguments": {...}}}]'
+    if role != "assistant" or not isinstance(calls, list):
+        found = of_kind(calls) if role == "assistant" else f"in a turn of {role!r}"
+        yield Fault(field, found, "a list in a turn of 'assistant'", f"Write {form}.")
+        return
+    for index, call in enumerate(calls):
+        function = call.get("function") if isinstance(call, dict) else None
+        name = function.get("name") if isinstance(function, dict) else None
+        if not isinstance(name, str) or not isinstance(function["arguments"], dict):  # type: ignore[index]
+            expected = "a function with its name and its arguments as an object"
+            yield Fault(f"{field}[{index}]", "another form", expected, f"Write {form}.")
+
+
+def _tools_faults(row: Row) -> Iterator[Fault]:
+    tools = row.get("tools")
+    is_list = isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)
+    if tools is not None and not is_list:
+        cure = "Write the schema of each function as one object."
+        yield Fault("tools", of_kind(tools), "a list of objects", cure)
+
+
+def _order_faults(field: str, turns: Chat) -> Iterator[Fault]:
+    """Yield what is wrong with who speaks after whom; the turns themselves are good."""
+    roles = [turn["role"] for turn in turns]
+    may_follow: tuple[str, ...] = ("system", "user")
+    for index, turn in enumerate(turns):
+        role = turn["role"]
+        if role not in may_follow:
+            due = " or ".join(repr(name) for name in may_follow if name != "system")
             cure = "Put the turns in order; join two turns in a row of one role."
-            yield Problem(number, f"{field}[{index}].role", repr(role), repr(due), cure)
+            yield Fault(f"{field}[{index}].role", repr(role), due, cure)
             return
+        after_call = ("tool",) if turn.get("tool_calls") else ("user",)
+        follows = {"system": ("user",), "user": ("assistant",), "tool": ("tool", "assistant")}
+        may_follow = follows.get(role, after_call)
     if roles[-1] != "assistant":
-        yield Problem(
-            number,
+        yield Fault(
             f"{field}[{len(roles) - 1}].role",
             f"{roles[-1]!r} in the last turn",
             "'assistant' in the last turn",
             "A row ends with the answer to learn: add it, or leave the row out.",
         )
-
-
-def kind(row: dict[str, Any]) -> str:
-    """Return 'chat' or 'preference'."""
-    return "preference" if "chosen" in row else "chat"
-
-
-def messages(row: dict[str, Any]) -> Chat:
-    """Return the turns of a row; those with the better answer of a preference."""
-    found: Chat = row["messages"] if kind(row) == "chat" else [*row["prompt"], *row["chosen"]]
-    return found
-
-
-def sides(row: dict[str, Any]) -> list[Chat]:
-    """Return the chats that a row teaches: itself, or one with each answer of a preference."""
-    if kind(row) == "chat":
-        return [row["messages"]]
-    return [[*row["prompt"], *row[side]] for side in ("chosen", "rejected")]
-
-
-def answers(row: dict[str, Any]) -> str:
-    """Return what the assistant says in a row, turn by turn."""
-    return "\n".join(turn["content"] for turn in messages(row) if turn["role"] == "assistant")
+    elif not any(turn["role"] == "assistant" and turn.get("train", True) for turn in turns):
+        cure = "Leave train out in one answer, or leave the row out: nothing is learnt from it."
+        yield Fault(field, "no answer that is trained", "at least one", cure)

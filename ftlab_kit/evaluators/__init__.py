@@ -12,9 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ftlab_kit import checkpoints, datasets, encodings, models
-from ftlab_kit.datasets import chats
-from ftlab_kit.errors import ConfigError, Conflict, NotFound, nearest
+from ftlab_kit import checkpoints, datasets, models
+from ftlab_kit.datasets import chats, encodings
+from ftlab_kit.errors import ConfigError, Conflict, InputError, NotFound, nearest
 from ftlab_kit.models import weights
 from ftlab_kit.records import DatasetVersion, Evaluation, Job, Model, Rows, Sample
 from ftlab_kit.workspace import Workspace, now
@@ -44,6 +44,7 @@ def run(
 
     Raises:
         ConfigError: No such metric.
+        InputError: A metric compares answers, and the rows are texts.
         NotFound: No such model or job, or the job has no checkpoint yet.
     """
     for name in metrics:
@@ -53,14 +54,20 @@ def run(
                 f"{nearest(name, EVALUATORS)} Ask for one of these."
             )
     scored = datasets.get(ws, dataset)
+    fillings: dict[str, Any] = {name: importlib.import_module(EVALUATORS[name]) for name in metrics}
+    needs_answers = any(filling.NEEDS_ANSWERS for filling in fillings.values())
+    if needs_answers and scored.kind == "text":
+        raise InputError(
+            f"Version {scored.id} holds texts, in which nothing is asked; expected chats for "
+            f"{', '.join(metrics)}. Ask for metrics=['perplexity'] alone."
+        )
     began = time.perf_counter()
     label, job_id, model, folder = _load(ws, target)
     tokenizer = weights.tokenizer(folder)
     rows = _rows(ws, scored, folder)
     seconds = {"loading": time.perf_counter() - began}
-    fillings: dict[str, Any] = {name: importlib.import_module(EVALUATORS[name]) for name in metrics}
     answers: Sequence[str] = []
-    if any(filling.NEEDS_ANSWERS for filling in fillings.values()):
+    if needs_answers:
         answers = _answers(model, tokenizer, rows, max_new_tokens, _named(progress, "answers"))
         seconds["answers"] = time.perf_counter() - began - sum(seconds.values())
     scores: dict[str, float | None] = {}
@@ -120,7 +127,11 @@ def _rows(ws: Workspace, version: DatasetVersion, folder: Path) -> builtins.list
     encoded = encodings.read(ws, version, folder)
     sides = len(encoded) // version.n_rows
     return [
-        {"messages": chats.messages(row), "encoded": encoded[number * sides]}
+        {
+            "messages": chats.messages(row),
+            "tools": row.get("tools"),
+            "encoded": encoded[number * sides],
+        }
         for number, row in enumerate(datasets.rows(ws, version))
     ]
 
@@ -168,7 +179,7 @@ def _answers(
 ) -> Sequence[str]:
     from ftlab_kit.models import generation, tokens
 
-    prompts = [tokens.prompt(tokenizer, row["messages"][:-1]) for row in rows]
+    prompts = [tokens.prompt(tokenizer, row["messages"][:-1], tools=row["tools"]) for row in rows]
     return generation.answers(
         model, tokenizer, prompts, max_new_tokens=max_new_tokens, progress=progress
     )

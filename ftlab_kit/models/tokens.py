@@ -1,7 +1,8 @@
 """From a chat to tokens and the ones that are trained: the only place where that is decided.
 
-Training, preflight and evaluation all call `encode`. Every assistant turn is trained, with the end
-token that closes it; everything else is context.
+Training, preflight, evaluation and the mask lens all come here. Every assistant turn is trained,
+with the end token that closes it, unless it says `"train": false`; everything else is context. Of a
+text without turns everything is trained.
 
 T: tokens of one chat.
 """
@@ -11,7 +12,7 @@ from typing import Any
 
 from ftlab_kit.errors import DataError
 
-Chat = list[dict[str, str]]
+Chat = list[dict[str, Any]]
 IGNORED = -100  # the label that torch's cross-entropy leaves out
 
 
@@ -34,16 +35,18 @@ class Encoded:
         return sum(label != IGNORED for label in self.labels)
 
 
-def prompt(tokenizer: Any, messages: Chat) -> str:
+def prompt(tokenizer: Any, messages: Chat, *, tools: Any = None) -> str:
     """Return the text after which the model is to answer the last user turn."""
-    return _render(tokenizer, messages, add_generation_prompt=True)
+    return _render(tokenizer, messages, tools=tools, add_generation_prompt=True)
 
 
 def _render(tokenizer: Any, messages: Chat, **options: Any) -> str:
     from jinja2 import TemplateError
 
+    # what says whether a turn is trained is no business of a template's
+    turns = [{name: turn[name] for name in turn if name != "train"} for turn in messages]
     try:
-        text: str = tokenizer.apply_chat_template(messages, tokenize=False, **options)
+        text: str = tokenizer.apply_chat_template(turns, tokenize=False, **options)
     except TemplateError as error:
         roles = ", ".join(turn["role"] for turn in messages)
         raise DataError(
@@ -53,20 +56,26 @@ def _render(tokenizer: Any, messages: Chat, **options: Any) -> str:
     return text
 
 
-def encode(tokenizer: Any, messages: Chat, max_length: int | None = None) -> Encoded:
+def encode(
+    tokenizer: Any, messages: Chat, max_length: int | None = None, *, tools: Any = None
+) -> Encoded:
     """Return a chat's tokens and labels, from one rendering and one tokenisation.
 
     Where an answer begins is where the template's own generation prompt ends, so that the model
     learns to answer exactly what it will be asked.
 
+    Args:
+        tools: Schemas of the functions that the assistant may call, for the template.
+
     Raises:
         DataError: The template renders an answer so that it can't be found again.
     """
-    text = _render(tokenizer, messages)
+    text = _render(tokenizer, messages, tools=tools)
+    _check_tools(text, tools or [])
     spans = [
-        _span(tokenizer, text, messages, index)
+        _span(tokenizer, text, messages, index, tools)
         for index, turn in enumerate(messages)
-        if turn["role"] == "assistant"
+        if turn["role"] == "assistant" and turn.get("train", True)
     ]
     tokens = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     special = set(tokenizer.all_special_ids)
@@ -82,20 +91,42 @@ def encode(tokenizer: Any, messages: Chat, max_length: int | None = None) -> Enc
         labels.append(token if is_answer or closes else IGNORED)
         open_end = is_answer
     has_end &= not open_end
+    return _cut(tokens["input_ids"], labels, max_length, has_end=has_end)
+
+
+def _check_tools(text: str, tools: Any) -> None:
+    names = [str(tool.get("function", tool).get("name")) for tool in tools]
+    absent = [name for name in names if name not in text]
+    if absent:
+        raise DataError(
+            f"The model's chat template leaves out the tools of a row ({', '.join(absent)}); "
+            "expected a template that shows them. Take a model with tools, or rows without."
+        )
+
+
+def plain(tokenizer: Any, text: str, max_length: int | None = None) -> Encoded:
+    """Return the tokens of a text without turns, all trained, with the end token of a text."""
+    ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    return _cut(ids, [*ids], max_length, has_end=True)
+
+
+def _cut(ids: list[int], labels: list[int], max_length: int | None, *, has_end: bool) -> Encoded:
     cut = labels[max_length:] if max_length else []
     return Encoded(
-        input_ids=tokens["input_ids"][:max_length],
+        input_ids=ids[:max_length],
         labels=labels[:max_length],
         n_cut=sum(label != IGNORED for label in cut),
         has_end=has_end,
     )
 
 
-def _span(tokenizer: Any, text: str, messages: Chat, index: int) -> tuple[int, int]:
+def _span(tokenizer: Any, text: str, messages: Chat, index: int, tools: Any) -> tuple[int, int]:
     """Return where the answer at a turn begins and ends in the rendered chat, in characters."""
-    before = prompt(tokenizer, messages[:index])
+    before = prompt(tokenizer, messages[:index], tools=tools)
     content, start = messages[index]["content"], len(before)
     if text.startswith(before):
+        if messages[index].get("tool_calls"):
+            return start, _end_of_calls(tokenizer, text, messages[: index + 1], tools)
         if text.startswith(content, start):
             return start, start + len(content)
         # many templates trim what is said, and some put a space before it
@@ -108,6 +139,23 @@ def _span(tokenizer: Any, text: str, messages: Chat, index: int) -> tuple[int, i
         "be found in the rendered chat; expected a template that only appends. "
         "Use single-turn rows with this model, or a template that leaves earlier turns alone."
     )
+
+
+def _end_of_calls(tokenizer: Any, text: str, messages: Chat, tools: Any) -> int:
+    """Return where a turn that calls tools ends, before the special token that closes it."""
+    whole = _render(tokenizer, messages, tools=tools)
+    start = len(prompt(tokenizer, messages[:-1], tools=tools))
+    said = whole[start:].rstrip()
+    for token in tokenizer.all_special_tokens:
+        said = said.removesuffix(token)
+    names = [call["function"]["name"] for call in messages[-1]["tool_calls"]]
+    if not text.startswith(whole.rstrip()) or not all(name in said for name in names):
+        raise DataError(
+            f"The model's chat template does not write the call of {', '.join(names)} at turn "
+            f"{len(messages) - 1}; expected a template that knows tools, else the model would "
+            "learn to say nothing there. Take a model with tools, or leave such rows out."
+        )
+    return start + len(said)
 
 
 def end_tokens(tokenizer: Any, model: Any) -> list[int]:

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from peft import LoraConfig
 
-from ftlab_kit import checkpoints, datasets, device, encodings
+from ftlab_kit import checkpoints, datasets, device
 from ftlab_kit.configs import Config
-from ftlab_kit.datasets import chats
+from ftlab_kit.datasets import encodings
 from ftlab_kit.errors import Conflict
-from ftlab_kit.models import tokens, weights
+from ftlab_kit.models import weights
 from ftlab_kit.records import DatasetVersion, Model
 from ftlab_kit.trainers import rows as row_forms
 from ftlab_kit.trainers.descent import PARENT
@@ -91,7 +91,7 @@ def rows(
     length = min(config.max_length, found.context_tokens)
     if config.streaming:
         return row_forms.when_needed(
-            version.path, lambda row: tokens.encode(tokenizer, chats.messages(row), length)
+            version.path, lambda row: encodings.encode(tokenizer, row, length)[0]
         )
     method = importlib.import_module(METHODS[config.method])
     if method.READS_TOKENS:

@@ -2,10 +2,10 @@
 
 import shutil
 
-from ftlab_kit import datasets, device, encodings, models
+from ftlab_kit import device, models
 from ftlab_kit.configs import Config
-from ftlab_kit.datasets import chats
-from ftlab_kit.encodings import Encodings
+from ftlab_kit.datasets import chats, encodings
+from ftlab_kit.datasets.encodings import Encodings
 from ftlab_kit.errors import DataError, InputError
 from ftlab_kit.models import weights
 from ftlab_kit.records import Check, DatasetVersion, Rows
@@ -13,6 +13,7 @@ from ftlab_kit.workspace import Workspace
 
 BLIND = 0.05  # share of rows without any trained token that is still borne
 TOKENIZER_GIB = 0.01
+LEARNS_FROM = {"sft": ("chat", "text"), "dpo": ("preference",), "grpo": ("chat",)}
 CUT = 0.10  # share of rows whose answers are cut that is still borne
 
 
@@ -20,7 +21,7 @@ def look(ws: Workspace, config: Config, version: DatasetVersion) -> Rows[Check]:
     """Return every check of a job with what was found; those that are not ok refuse it."""
     model = models.pull(ws, config.model)
     assert model.path is not None
-    refused = _of_kind(ws, version, config)
+    refused = _of_kind(version, config)
     if refused:
         return Rows([refused, *_of_machine(ws, config)])
     try:
@@ -34,17 +35,14 @@ def look(ws: Workspace, config: Config, version: DatasetVersion) -> Rows[Check]:
     return Rows([*found, *_of_machine(ws, config.but(max_length=max(8, longest)))])
 
 
-def _of_kind(ws: Workspace, version: DatasetVersion, config: Config) -> Check | None:
+def _of_kind(version: DatasetVersion, config: Config) -> Check | None:
     """Return a refusal of rows that the method can't learn from."""
-    wanted = "preference" if config.method == "dpo" else "chat"
-    kinds = [chats.kind(row) for row in datasets.rows(ws, version)]
-    others = [line for line, kind in enumerate(kinds, 1) if kind != wanted]
-    if not others:
+    wanted = LEARNS_FROM[config.method]
+    if version.kind in wanted:
         return None
-    form = chats.PREFERENCE if wanted == "preference" else chats.FORM
-    found = f"{len(others)} of {len(kinds)} rows, line {others[0]} first, are of another kind"
+    form = chats.PREFERENCE if "preference" in wanted else chats.FORM
     cure = f"Method {config.method!r} learns from rows like {form}."
-    return Check("kind of rows", False, found, cure)
+    return Check("kind of rows", False, f"rows of kind {version.kind}", cure)
 
 
 def _of_tokens(rows: Encodings, config: Config) -> list[Check]:

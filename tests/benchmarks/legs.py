@@ -21,8 +21,9 @@ from torch.utils.data import SequentialSampler
 from transformers import PrinterCallback, TrainerCallback, set_seed
 from trl import SFTConfig, SFTTrainer
 
-from ftlab_kit import Workspace, datasets, device, encodings, models, trainers
+from ftlab_kit import Workspace, datasets, device, models, trainers
 from ftlab_kit.configs import Config
+from ftlab_kit.datasets import encodings
 from ftlab_kit.models import weights
 from ftlab_kit.trainers import build, steered, worker
 from ftlab_kit.trainers.order import RowStream

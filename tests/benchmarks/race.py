@@ -14,8 +14,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from ftlab_kit import Workspace, datasets, device, encodings, trainers
+from ftlab_kit import Workspace, datasets, device, trainers
 from ftlab_kit.configs import Config
+from ftlab_kit.datasets import encodings
 from ftlab_kit.errors import InputError
 from ftlab_kit.models import likelihood, products, weights
 from ftlab_kit.records import DatasetVersion

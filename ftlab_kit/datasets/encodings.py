@@ -5,6 +5,8 @@ that says what is trained. Whole rows are kept and cut when they are read, so th
 rows serves every maximal length; the second start of a job tokenises nothing.
 
 N: rows (two for a preference: with the better answer, then with the worse), T: tokens of all rows.
+
+`encode` is the one way from a row to tokens: a trainer that streams, the cache, and the mask lens.
 """
 
 import hashlib
@@ -18,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from ftlab_kit import datasets
-from ftlab_kit.datasets import chats
+from ftlab_kit.datasets import chats, kept
+from ftlab_kit.datasets.chats import Row
 from ftlab_kit.errors import room_on_disk
 from ftlab_kit.models import tokens, weights
 from ftlab_kit.models.tokens import IGNORED, Encoded
@@ -87,16 +89,30 @@ def read(
         DataError: The chat template refuses a row.
         DiskFull: Nothing of it is kept.
     """
-    folder = ws.tokens / _name(version, model)
+    folder = ws.tokens / name(version, model)
     if not (folder / FACTS).exists():
         shutil.rmtree(folder, ignore_errors=True)  # of which someone has taken a part away
-        _write(folder, weights.tokenizer(model), datasets.rows(ws, version))
+        _write(folder, weights.tokenizer(model), kept.rows(version))
     return Encodings(folder, max_length)
 
 
-def _name(version: DatasetVersion, model: Path) -> str:
+def encode(tokenizer: Any, row: Row, max_length: int | None = None) -> list[Encoded]:
+    """Return a row's tokens, for each of its sides.
+
+    Raises:
+        DataError: The chat template refuses it.
+    """
+    if chats.kind(row) == "text":
+        return [tokens.plain(tokenizer, row["text"], max_length)]
+    return [
+        tokens.encode(tokenizer, messages, max_length, tools=row.get("tools"))
+        for messages in chats.sides(row)
+    ]
+
+
+def name(version: DatasetVersion, model: Path) -> str:
     """Return a name that is another one whenever the tokens might be others."""
-    parts = sorted(path for name in MADE_OF for path in model.glob(name))
+    parts = sorted(path for pattern in MADE_OF for path in model.glob(pattern))
     rules = [Path(module.__file__ or "") for module in (tokens, chats, weights)]
     digest = hashlib.sha256(installed("transformers").encode())
     for path in (*parts, *rules):
@@ -110,12 +126,11 @@ def _sha256(path: Path) -> bytes:
         return hashlib.file_digest(file, "sha256").digest()
 
 
-def _write(folder: Path, tokenizer: Any, rows: Iterator[dict[str, Any]]) -> None:
+def _write(folder: Path, tokenizer: Any, rows: Iterator[Row]) -> None:
     """Tokenise rows into a folder, which has its name only when it is whole."""
     ids, is_trained, lengths, has_end = bytearray(), bytearray(), [0], []
     for row in rows:
-        for messages in chats.sides(row):
-            found = tokens.encode(tokenizer, messages)
+        for found in encode(tokenizer, row):
             ids += np.asarray(found.input_ids, np.int32).tobytes()
             is_trained += np.not_equal(found.labels, IGNORED).tobytes()
             lengths.append(len(found.input_ids))

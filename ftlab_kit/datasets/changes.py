@@ -1,0 +1,98 @@
+"""What became of the rows of one version in another.
+
+A row is the same if its content is, wherever it stands. Of the others, one that went and one that
+came are a changed row if they have the same `id`, or else the same question.
+"""
+
+import hashlib
+from collections import Counter, defaultdict, deque
+from typing import NamedTuple
+
+from ftlab_kit.datasets import chats, kept, sides
+from ftlab_kit.datasets.chats import Row
+from ftlab_kit.datasets.kept import ENCODE
+from ftlab_kit.records import Change, DatasetVersion, Diff, Rows
+
+MOST = 1000
+
+
+class _Known(NamedTuple):
+    content: bytes
+    identity: bytes
+
+
+def diff(before: DatasetVersion, after: DatasetVersion) -> Diff:
+    """Return the rows that two versions share, and those that they do not, in their order."""
+    old, new = (_known(version) for version in (before, after))
+    left = Counter(item.content for item in new)
+    gone = []
+    for index, item in enumerate(old):
+        if left[item.content]:
+            left[item.content] -= 1
+        else:
+            gone.append(index)
+    came = []
+    for index in reversed(range(len(new))):  # of equal rows the last are the ones that came
+        if left[new[index].content]:
+            left[new[index].content] -= 1
+            came.append(index)
+    waiting: dict[bytes, deque[int]] = defaultdict(deque)
+    for index in reversed(came):
+        waiting[new[index].identity].append(index)
+    changed = {}
+    for index in gone:
+        if waiting[old[index].identity]:
+            changed[index] = waiting[old[index].identity].popleft()
+    taken = set(changed.values())
+    removed = [index for index in gone if index not in changed]
+    added = [index for index in reversed(came) if index not in taken]
+    return Diff(
+        before=before,
+        after=after,
+        n_same=len(old) - len(gone),
+        n_added=len(added),
+        n_removed=len(removed),
+        n_changed=len(changed),
+        changes=_told(before, after, changed, removed, added),
+    )
+
+
+def _known(version: DatasetVersion) -> list[_Known]:
+    return [_Known(_hash(ENCODE(row)), _identity(row)) for row in kept.rows(version)]
+
+
+def _identity(row: Row) -> bytes:
+    if "id" in row:
+        return _hash(b"id" + ENCODE(row["id"]))
+    return _hash((chats.question(row) or sides.said(row)).encode())
+
+
+def _hash(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
+def _told(
+    before: DatasetVersion,
+    after: DatasetVersion,
+    changed: dict[int, int],
+    removed: list[int],
+    added: list[int],
+) -> Rows[Change]:
+    """Return the first changes of each kind, with what the rows say."""
+    pairs = [*changed.items()][:MOST]
+    removed, added = removed[: MOST - len(pairs)], added[:MOST]
+    old = _texts(before, {*removed, *(index for index, _ in pairs)})
+    new = _texts(after, {*added, *(index for _, index in pairs)})
+    return Rows(
+        [
+            *(Change("changed", i, k, new[k], old[i]) for i, k in pairs),
+            *(Change("removed", i, None, old[i]) for i in removed),
+            *(Change("added", None, k, new[k]) for k in added),
+        ][:MOST]
+    )
+
+
+def _texts(version: DatasetVersion, wanted: set[int]) -> dict[int, str]:
+    return {
+        index: sides.said(row) for index, row in enumerate(kept.rows(version)) if index in wanted
+    }

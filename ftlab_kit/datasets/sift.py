@@ -1,0 +1,128 @@
+"""Good rows apart from bad ones, as they stream by: what `validate` and `add` share.
+
+A source is looked at twice: its first rows for the form that most of them have, then every row
+against that form.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import Any, NamedTuple
+
+from ftlab_kit.datasets import chats, forms
+from ftlab_kit.datasets.chats import FORM, Fault, Row
+from ftlab_kit.datasets.files import Line, Source
+from ftlab_kit.errors import DataError
+from ftlab_kit.records import Problem
+
+LOOKED_AT = 1000  # rows that show a source's form
+TOLD_AT = 0.01  # share after which progress is told again
+SHOWN = 5  # problems named in an error
+
+
+class Sifted(NamedTuple):
+    """A row of a source: its bytes, and the row in the one form or the problem that refuses it."""
+
+    raw: bytes
+    row: Row | None
+    problem: Problem | None
+
+
+class Sieve:
+    """A source with the form of its rows; counts what passes and what does not."""
+
+    def __init__(self, source: Source, columns: Mapping[str, str] | None = None) -> None:
+        """Look at the first rows.
+
+        Raises:
+            InputError: The source can't be read, or `columns` names no field of a form.
+        """
+        self.source, self.columns = source, dict(columns or {})
+        forms.check(self.columns)
+        first = islice(source.lines(lambda share: None), LOOKED_AT)
+        self.form = forms.detect(forms.rename(line.value, self.columns) for line in first)
+        self.n_rows = self.n_refused = 0
+
+    @property
+    def kind(self) -> str:
+        """The kind of the rows that pass."""
+        return forms.KIND.get(self.form or "", "chat")
+
+    def rows(self, progress: Callable[..., None] | None = None) -> Iterator[Sifted]:
+        """Yield every row of the source."""
+        form, columns = self.form or "chat", self.columns
+        is_plain = chats.is_plain if form == "chat" and not columns else _never
+        for line in self.source.lines(self._tell(progress)):
+            if line.fault is None and is_plain(line.value):
+                self.n_rows += 1
+                yield Sifted(line.raw, line.value, None)
+                continue
+            row, fault = (None, line.fault) if line.fault else _brought(form, columns, line)
+            if fault is None:
+                self.n_rows += 1
+                yield Sifted(line.raw, row, None)
+            else:
+                self.n_refused += 1
+                yield Sifted(line.raw, None, Problem(line.number, *fault, file=line.file))
+
+    def _tell(self, progress: Callable[..., None] | None) -> Callable[[float], None]:
+        told = -1.0
+
+        def tell(share: float) -> None:
+            nonlocal told
+            if progress is not None and (share >= told + TOLD_AT or share < told):
+                told = share
+                progress(f"{share:.0%}", f"{self.n_rows:,} rows", f"{self.n_refused:,} refused")
+
+        return tell
+
+
+def _never(row: Any) -> bool:
+    return False
+
+
+def _brought(form: str, columns: Mapping[str, str], line: Line) -> tuple[Row | None, Fault | None]:
+    """Return a row in the one form, or its fault in the words of the file."""
+    value = line.value
+    if columns and isinstance(value, dict):
+        absent = [source for source in columns.values() if source not in value]
+        if absent:
+            keys = ", ".join(map(repr, [*value][:5])) or "none"
+            cure = "Mend the row, or the mapping in columns."
+            return None, Fault(absent[0], f"missing (keys: {keys})", "a value", cure)
+        value = forms.rename(value, columns)
+    try:
+        row = forms.read(form, value)
+        fault = next(chats.faults(row), None)
+    except forms.Misfit as misfit:
+        fault = misfit.fault
+    if fault is None:
+        return row, None
+    return None, fault._replace(field=columns.get(fault.field, fault.field))
+
+
+def refusal(sieve: Sieve, problems: list[Problem]) -> DataError:
+    """Return the error of a source with bad rows, or without good ones.
+
+    Args:
+        problems: The first of them.
+    """
+    label, n_rows, n_refused = sieve.source.label, sieve.n_rows, sieve.n_refused
+    if not n_rows and not n_refused:
+        return DataError(f"{label} is empty; expected one chat a line: {FORM}")
+    if not n_rows and all(problem.field == "line" for problem in problems):
+        return DataError(
+            f"{label}:{problems[0].line}: {label} is no JSONL: none of its {n_refused} lines is "
+            f"a JSON object. Expected one chat a line: {FORM}"
+        )
+    lines = [
+        f"{f'{label}/{problem.file}' if problem.file else label}:{problem.line}: {problem}"
+        for problem in problems[:SHOWN]
+    ]
+    more = f"\n… and {n_refused - SHOWN} more lines." if n_refused > SHOWN else ""
+    cure = (
+        "\nMend the lines, or set them aside with strict=False."
+        if n_rows
+        else "\nMend the lines; none can be used as it stands."
+    )
+    total = f"{n_refused} of {n_rows + n_refused} lines are refused.\n"
+    return DataError(total + "\n".join(lines) + more + cure)

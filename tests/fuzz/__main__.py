@@ -1,0 +1,63 @@
+"""An hour of atheris, or as long as one likes: python -m tests.fuzz SECONDS (pip install atheris).
+
+Coverage-guided, from the seeds below, over every kind of file; prints its counts, and stops at the
+first input that breaks a promise.
+"""
+
+import atexit
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["ftlab_kit.datasets"]):
+    from ftlab_kit.datasets import chats, files, forms, sift  # noqa: F401
+
+from tests.fuzz.rows import look
+
+SUFFIXES = ("jsonl", "json", "csv", "tsv", "jsonl.gz", "jsonl.zst", "parquet")
+SEEDS = (
+    '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n{"a',
+    '[{"instruction": "a", "input": "", "output": "b"}, {"instruction": 3}]',
+    '{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}',
+    '{"prompt": "a", "chosen": "b", "rejected": "c"}\n{"prompt": "a", "completion": "b"}',
+    'prompt,completion,label\n"a, b",c,true\nd,e\n',
+    '{"text": "a", "text": NaN}\n{"question": "a", "response": "b", "system_prompt": null}',
+    '{"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}]}',
+)
+SEEN: Counter[str] = Counter()
+
+
+def main() -> None:
+    """Fuzz for so many seconds."""
+    folder = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+    corpus = folder / "corpus"
+    corpus.mkdir()
+    for number, seed in enumerate(SEEDS):
+        for kind in range(len(SUFFIXES)):
+            (corpus / f"{number}-{kind}").write_bytes(bytes([kind]) + seed.encode())
+    paths = [folder / f"rows.{suffix}" for suffix in SUFFIXES]
+    began = time.perf_counter()
+
+    def test(data: bytes) -> None:
+        path = paths[data[0] % len(paths)] if data else paths[0]
+        path.write_bytes(data[1:])
+        n_rows, n_refused = look(path)
+        SEEN.update({"inputs": 1, "rows": n_rows, "refused": n_refused})
+
+    def tell() -> None:
+        minutes = (time.perf_counter() - began) / 60
+        print(f"{minutes:.1f} min", dict(SEEN), flush=True)
+
+    atexit.register(tell)
+    seconds = sys.argv[1] if len(sys.argv) > 1 else "3600"
+    limits = [f"-max_total_time={seconds}", "-rss_limit_mb=2048", "-timeout=25", "-max_len=4096"]
+    atheris.Setup([sys.argv[0], str(corpus), *limits], test)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

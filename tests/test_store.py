@@ -141,3 +141,29 @@ def test_four_processes_on_one_store_see_no_lock_and_lose_no_row(tmp_path: Path)
     store = Store(path)
     assert len(store.rows("configs")) == 400
     store.close()
+
+
+def test_a_workspace_from_before_there_were_kinds_is_brought_up_to_date(tmp_path: Path):
+    path = tmp_path / "lab.db"
+    pairs, chats = (tmp_path / f"{name}.jsonl" for name in ("pairs", "chats"))
+    pairs.write_text('{"prompt":[],"chosen":[],"rejected":[]}\n')
+    chats.write_text('{"messages":[{"role":"user","content":"chosen"}]}\n')
+    at = f"'{now():%Y-%m-%d %H:%M:%S}'"
+    old = Store(path)
+    with old.transaction() as connection:
+        for column in ("kind", "made"):
+            connection.exec_driver_sql(f"ALTER TABLE dataset_versions DROP COLUMN {column}")
+        connection.exec_driver_sql("DROP TABLE qualities")
+        connection.exec_driver_sql("UPDATE schema SET version = 2")
+        for number, file in enumerate((pairs, chats, tmp_path / "gone.jsonl")):
+            connection.exec_driver_sql(
+                "INSERT INTO dataset_versions (key, dataset, side, n_rows, n_refused, "
+                "content_sha256, path, created_at, added_at) "
+                f"VALUES ('{number}', 'rows', 'all', 1, 0, '', '{file}', {at}, {at})"
+            )
+    old.close()
+    new = Store(path)
+    assert [row["kind"] for row in new.rows("dataset_versions")] == ["preference", "chat", "chat"]
+    assert new.rows("dataset_versions")[0]["made"] == {}
+    assert new.insert_new("qualities", key="k", content_sha256="", facts={}, created_at=now())
+    new.close()

@@ -112,7 +112,7 @@ def decode(raw: bytes) -> tuple[Any, Fault | None]:
         key = _twice(raw)
         if key is not None:
             cure = "Keep one of them: which one counts is for no one to guess."
-            return None, Fault(key, "there twice", "every key once", cure)
+            return None, Fault(key or "line", "a key that is there twice", "every key once", cure)
     return value, None
 
 
@@ -448,7 +448,7 @@ def _table(delimiter: str) -> Callable[[Stream], Iterator[Numbered]]:
 
 
 def _row(names: list[str], cells: list[str]) -> tuple[bytes, Any, Fault | None]:
-    value = dict(zip(names, cells, strict=False))
+    value = {name: cell for name, cell in zip(names, cells, strict=False) if name or cell}
     try:
         raw = ENCODE(value if len(cells) == len(names) else cells)
     except UnicodeEncodeError:
@@ -457,8 +457,11 @@ def _row(names: list[str], cells: list[str]) -> tuple[bytes, Any, Fault | None]:
     if len(cells) != len(names):
         found, cure = f"{len(cells)} cells", "Quote cells that hold commas or line ends."
         return raw, None, Fault("line", found, f"{len(names)}, as in the first line", cure)
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+    if "" in value:  # an empty cell there is what a spreadsheet leaves behind
+        cure = "Name every column in the first line, or empty those that have no name."
+        return raw, None, Fault("line", "a cell in a column without a name", "a name", cure)
+    twice = next((name for name in names if name and names.count(name) > 1), None)
+    if twice is not None:
         return raw, None, Fault(twice, "a column twice", "every column once", "Rename one.")
     return raw, value, None
 

@@ -64,19 +64,18 @@ class Sets:
                 self.unite(row, seen.setdefault(key, row))
 
 
-def near(texts: Iterable[str], threshold: float = THRESHOLD) -> list[Pair]:
+def near(texts: Iterable[str]) -> list[Pair]:
     """Return pairs that link every set of near duplicates together, in the order of the rows.
 
     Args:
         texts: What each row says.
-        threshold: Share of runs from which two rows count as near duplicates.
     """
     runs, ends = _runs(texts)
     sets, found = Sets(len(ends) - 1), []
     for row, of in _candidates(runs, ends):
         if sets.first(row) != sets.first(of):
             share = _share(runs[ends[row] : ends[row + 1]], runs[ends[of] : ends[of + 1]])
-            if share >= threshold:
+            if share >= THRESHOLD:
                 sets.unite(row, of)
                 found.append(Pair(row, of, share))
     return sorted(found, key=lambda pair: pair.row)

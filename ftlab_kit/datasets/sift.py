@@ -51,7 +51,8 @@ class Sieve:
         """Yield every row of the source."""
         form, columns = self.form or "chat", self.columns
         is_plain = chats.is_plain if form == "chat" and not columns else _never
-        for line in self.source.lines(self._tell(progress)):
+        tell = self._tell(progress)
+        for line in self.source.lines(tell):
             if line.fault is None and is_plain(line.value):
                 self.n_rows += 1
                 yield Sifted(line.raw, line.value, None)
@@ -63,13 +64,14 @@ class Sieve:
             else:
                 self.n_refused += 1
                 yield Sifted(line.raw, None, Problem(line.number, *fault, file=line.file))
+        tell(1.0, is_over=True)
 
-    def _tell(self, progress: Callable[..., None] | None) -> Callable[[float], None]:
+    def _tell(self, progress: Callable[..., None] | None) -> Callable[..., None]:
         told = -1.0
 
-        def tell(share: float) -> None:
+        def tell(share: float, is_over: bool = False) -> None:
             nonlocal told
-            if progress is not None and (share >= told + TOLD_AT or share < told):
+            if progress is not None and (share >= told + TOLD_AT or is_over):
                 told = share
                 progress(f"{share:.0%}", f"{self.n_rows:,} rows", f"{self.n_refused:,} refused")
 

@@ -1,1 +1,1 @@
-"""Any bytes at all, as a file of rows: each line is a row or a problem, and nothing else happens."""
+"""Any bytes as a file of rows: each line is a row or a problem, and nothing else happens."""

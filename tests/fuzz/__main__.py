@@ -12,6 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import atheris
+import pyarrow
 
 with atheris.instrument_imports(include=["ftlab_kit.datasets"]):
     from ftlab_kit.datasets import chats, files, forms, sift  # noqa: F401
@@ -44,6 +45,9 @@ def main() -> None:
 
     def test(data: bytes) -> None:
         path = paths[data[0] % len(paths)] if data else paths[0]
+        packing = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix)
+        if packing and data[1:2] < b"\x80":  # else it is damaged
+            data = data[:1] + bytes(pyarrow.compress(data[1:], packing, asbytes=True))
         path.write_bytes(data[1:])
         n_rows, n_refused = look(path)
         SEEN.update({"inputs": 1, "rows": n_rows, "refused": n_refused})

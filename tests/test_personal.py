@@ -1,0 +1,75 @@
+"""Personal data and keys are seen by their form, and little else is."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from ftlab_kit.datasets import personal
+
+GSM8K = Path(__file__).parents[2] / "shared" / "data" / "gsm8k" / "train.jsonl"
+# made up, as every one here
+KEY = "sk-proj-" + "a1B2" * 6
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "found"),
+    [
+        ("Write to ann.o-b+c@firm.co.uk.", "e-mail", "ann.o-b+c@firm.co.uk"),
+        ("Card 4111 1111 1111 1111, please", "card", "4111 1111 1111 1111"),
+        ("Card 378282246310005", "card", "378282246310005"),
+        ("call +49 30 1234567 now", "phone", "+49 30 1234567"),
+        ("call (555) 123-4567 now", "phone", "(555) 123-4567"),
+        ("call 0170 1234567 now", "phone", "0170 1234567"),
+        ("to DE89 3704 0044 0532 0130 00 today", "iban", "DE89 3704 0044 0532 0130 00"),
+        (f"key={KEY} ", "key", KEY),
+        ("AKIAABCDEFGHIJKLMNOP", "key", "AKIAABCDEFGHIJKLMNOP"),
+        ("hf_" + "a" * 34, "key", "hf_" + "a" * 34),
+    ],
+)
+def test_what_looks_personal_is_found(text: str, kind: str, found: str):
+    (sight,) = personal.find(text)
+    assert sight.kind == kind
+    assert text[sight.start : sight.end] == found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "4111 1111 1111 1112",  # Luhn's sum is wrong
+        "0000 0000 0000 0000",
+        "DE88 3704 0044 0532 0130 00",  # check digits are wrong
+        "order 12345678, 2026-11-25 12:30:00, version 1.2.3.4",
+        "3.14159265358979, 1,000,000,000 and 12-34-56",
+        "from 0900-0130 we spent $14000-3920-1000",
+        "a@b, @home, x@y.",
+        "sk-short",
+    ],
+)
+def test_other_numbers_and_words_are_let_be(text: str):
+    assert [*personal.find(text)] == []
+
+
+@pytest.mark.skipif(not GSM8K.exists(), reason="needs the rows of GSM8K beside the project")
+def test_school_mathematics_is_not_personal():
+    rows = [json.loads(line) for line in GSM8K.read_text().splitlines()]
+    texts = [row["question"] + "\n" + row["answer"] for row in rows]
+    assert not [text for text in texts if any(personal.find(text))]
+
+
+def test_redacting_takes_out_what_is_asked_for():
+    text = f"ann@firm.com, {KEY}, +49 30 1234567"
+    assert personal.redact(text, frozenset(personal.KINDS)) == "[E-MAIL], [KEY], [PHONE]"
+    assert personal.redact(text, frozenset({"key"})) == "ann@firm.com, [KEY], +49 30 1234567"
+
+
+def test_what_is_shown_can_not_be_used():
+    assert personal.masked(KEY) == "sk-…2"
+
+
+def test_no_text_takes_long():
+    began = time.perf_counter()
+    for part in ("a@", "+1 ", "1 ", "0123-", "-----BEGIN PRIVATE KEY-----", "eyJ.", "A1 "):
+        assert len([*personal.find(part * 20_000)]) < 20_000
+    assert time.perf_counter() - began < 20

@@ -173,7 +173,7 @@ def test_what_breaks_an_array_is_named_with_its_line(tmp_path: Path):
 def test_values_that_are_longer_than_what_is_read_at_once_are_whole(tmp_path: Path):
     rows = [{"text": "word " * 500_000, "n": n} for n in range(3)]
     (tmp_path / "rows.json").write_text(json.dumps(rows, indent=1))
-    lines = [*files.source(tmp_path / "rows.json").lines(lambda share: None)]
+    lines = [*files.source(tmp_path / "rows.json").lines()]
     assert [line.value for line in lines] == rows
     assert [line.number for line in lines] == [2, 6, 10]
 

@@ -73,12 +73,12 @@ def validate(
     sieve = Sieve(files.source(path), columns)
     problems: builtins.list[Problem] = []
     with room_on_disk(str(export)), Path(export or os.devnull).open("wb") as out:
-        for sifted in sieve.rows(progress):
-            if sifted.problem is None:
+        for _, _, problem in sieve.parts(progress):
+            if problem is None:
                 continue
-            out.write(kept.ENCODE(sifted.problem.as_dict()) + b"\n")
+            out.write(kept.ENCODE(problem.as_dict()) + b"\n")
             if len(problems) < KEPT:
-                problems.append(sifted.problem)
+                problems.append(problem)
     return Report(
         source=sieve.source.label,
         form=sieve.form,
@@ -119,7 +119,7 @@ def add(
     """
     sieve = Sieve(files.source(path), columns)
     name = kept.check_name(name or _name(sieve.source.label))
-    with kept.draft(ws, f"the dataset {name}") as draft:
+    with kept.draft(ws, name, sieve.kind) as draft:
         _sift(sieve, draft, strict, progress)
         return draft.keep(ws, name, "all", _made("add", sieve))
 
@@ -133,11 +133,10 @@ def _sift(
         DataError: There are bad ones (strict), or no good one.
     """
     problems: builtins.list[Problem] = []
-    for raw, found, problem in sieve.rows(progress):
-        if found is not None:
+    for raw, found, problem in sieve.parts(progress):
+        if problem is None:
             draft.write(found)
             continue
-        assert problem is not None
         if len(problems) < SHOWN:
             problems.append(problem)
         if not strict:
@@ -182,9 +181,9 @@ def append(
             f"{sieve.source.label} holds rows of kind {kind}, version {parent.id} of kind "
             f"{parent.kind}; expected the same. Add them as a dataset of their own."
         )
-    with kept.draft(ws, f"the dataset {parent.dataset}") as draft:
+    with kept.draft(ws, parent.dataset, parent.kind) as draft:
         for row in kept.rows(parent):
-            draft.write(row)
+            draft.write([row])
         _sift(sieve, draft, strict, progress)
         made = _made("append", sieve)
         return draft.keep(ws, parent.dataset, parent.side, made, parent_id=parent.id)
@@ -230,10 +229,10 @@ def split(
         )
     found = []
     for side in (False, True):
-        with kept.draft(ws, f"the split of {version.dataset}") as draft:
+        with kept.draft(ws, version.dataset, version.kind) as draft:
             for row, is_held in zip(kept.rows(version), is_out, strict=True):
                 if is_held is side:
-                    draft.write(row)
+                    draft.write([row])
             name = "held_out" if side else "train"
             found.append(draft.keep(ws, version.dataset, name, made, parent_id=version.id))
     return found[0], found[1]
@@ -367,10 +366,10 @@ def merge(
         {"id": item.id, "dataset": item.dataset, "content_sha256": item.content_sha256}
         for item in found
     ]
-    with kept.draft(ws, f"the dataset {name}") as draft:
+    with kept.draft(ws, name, *kinds) as draft:
         for version in found:
             for row in kept.rows(version):
-                draft.write(row)
+                draft.write([row])
         return draft.keep(ws, kept.check_name(name), "all", {"verb": "merge", "of": of})
 
 

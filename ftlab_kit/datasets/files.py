@@ -1,8 +1,7 @@
 """Where rows come from: a file of any kind that people have, a folder of them, a data frame, a hub.
 
 Whatever it is, it is read once from front to back, in bounded memory, and every row comes with its
-number and its bytes, or with what is wrong with it. JSON is decoded here, and strictly: no key
-twice, no NaN, no nesting without end.
+number and its bytes, or with what is wrong with it.
 """
 
 import codecs
@@ -15,22 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import msgspec
-
-from ftlab_kit.datasets.chats import FORM, Fault
+from ftlab_kit.datasets.strict import ENCODE, Fault, decode
 from ftlab_kit.errors import InputError, NotFound, Unavailable
 
-BLOCK = 2**20
+BLOCK = 2**16
+BEGINNING = 2**20  # bytes of a row that are set aside, where it is too long
 SHOWS = 20  # lines that show whether a .json file has a row in each
 LONGEST = 8 * 2**20  # bytes of a row; what they decode to is up to fifty times as large
-DEEPEST = 64  # levels of nesting of a row
 COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 ARCHIVES = {b"PK\x03\x04": "a zip archive", b"7z\xbc\xaf": "a 7z archive", b"Rar!": "a rar archive"}
 UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+){0,2}")
-ENCODE = msgspec.json.Encoder().encode
-DECODE = msgspec.json.Decoder().decode
-SPACED = (b" :", b"\t:", b"\\u0022", b"\\u003a", b"\\u003A")
 
 
 class Frame(Protocol):
@@ -62,19 +56,46 @@ class Stream(Protocol):
         """Return at most so many bytes, none at the end."""
 
 
+class Block(NamedTuple):
+    """Whole lines of a file of JSON lines, as they are, and the number of the first."""
+
+    file: str | None
+    number: int
+    raw: bytes
+
+    def lines(self) -> Iterator[Line]:
+        """Yield the lines that are not blank, each with its value or its fault."""
+        for number, raw in enumerate(self.raw.split(b"\n"), self.number):
+            raw = raw.strip()
+            if raw:
+                yield Line(self.file, number, raw, *decode(raw))
+
+
+Reader = Callable[[Any], Iterator[Line | Block]]
+
+
 @dataclass
 class Source:
     """What can be read, as often as wanted.
 
     Attributes:
         label: What it is called in messages.
-        lines: Yields every row; told how far it is, from 0 to 1, where that is known.
+        parts: Yields every row, or whole blocks of lines; tells how far it is, from 0 to 1, where
+            that is known.
         skipped: Files of a folder that hold no rows.
     """
 
     label: str
-    lines: Callable[[Callable[[float], None]], Iterator[Line]]
+    parts: Callable[[Callable[[float], None]], Iterator[Line | Block]]
     skipped: tuple[str, ...] = ()
+
+    def lines(self) -> Iterator[Line]:
+        """Yield every row by itself."""
+        for part in self.parts(lambda share: None):
+            if isinstance(part, Block):
+                yield from part.lines()
+            else:
+                yield part
 
 
 def source(given: "str | Path | Frame") -> Source:
@@ -98,69 +119,6 @@ def source(given: "str | Path | Frame") -> Source:
     )
 
 
-def decode(raw: bytes) -> tuple[Any, Fault | None]:
-    """Return the value of a JSON text, or its fault."""
-    try:
-        value = DECODE(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return None, _no_json(raw, error)
-    if raw.count(b"[") + raw.count(b"{") > DEEPEST and _depth(value) > DEEPEST:
-        return None, _too_deep()
-    # every key is followed by a colon, and so is a text that ends a quotation, in both alike,
-    # unless something stands between them or is written in code: then the slow way decides
-    if raw.count(b'":') != ENCODE(value).count(b'":') or any(part in raw for part in SPACED):
-        key = _twice(raw)
-        if key is not None:
-            cure = "Keep one of them: which one counts is for no one to guess."
-            return None, Fault(key or "line", "a key that is there twice", "every key once", cure)
-    return value, None
-
-
-def _no_json(raw: bytes, error: Exception) -> Fault:
-    form, cure = f"one JSON object: {FORM}", "Check for unescaped quotes, a missing brace, or an"
-    if isinstance(error, RecursionError):
-        return _too_deep()
-    try:
-        raw.decode()
-    except UnicodeDecodeError as wrong:
-        found = f"no UTF-8 (byte {raw[wrong.start]:#04x} at place {wrong.start})"
-        return Fault("line", found, "text in UTF-8", "Save the file as UTF-8.")
-    if re.search(rb"[:\[,]\s*-?(NaN|Infinity)\b", raw):
-        cure = "Write null, or leave the field out."
-        return Fault("line", "NaN or Infinity, which JSON does not have", "a number", cure)
-    return Fault("line", f"no JSON ({error})", form, f"{cure} object spread over lines.")
-
-
-def _too_deep() -> Fault:
-    cure = "Leave the row out, or unfold what is nested."
-    return Fault("line", "nested without end", f"at most {DEEPEST} levels", cure)
-
-
-def _depth(value: Any) -> int:
-    """Return how many levels a value has, no more than one beyond the deepest."""
-    level, depth = [value], 0
-    while level and depth <= DEEPEST:
-        inner: list[Any] = []
-        for item in level:
-            inner += item.values() if isinstance(item, dict) else item
-        level = [item for item in inner if isinstance(item, dict | list)]
-        depth += 1
-    return depth
-
-
-def _twice(raw: bytes) -> str | None:
-    """Return a key that stands twice in one object."""
-    found: list[str] = []
-
-    def look(pairs: list[tuple[str, Any]]) -> None:
-        keys = [key for key, _ in pairs]
-        if len(set(keys)) < len(keys):
-            found.extend(key for key in keys if keys.count(key) > 1)
-
-    json.loads(raw, object_pairs_hook=look, parse_int=str, parse_float=str)
-    return found[0] if found else None
-
-
 def _folder(path: Path) -> Source:
     root = path.resolve()
     files: list[str] = []
@@ -178,11 +136,11 @@ def _folder(path: Path) -> Source:
         known = ", ".join(SUFFIXES)
         raise InputError(f"{path} is a folder without any rows; expected files of: {known}.")
 
-    def lines(tell: Callable[[float], None]) -> Iterator[Line]:
+    def parts(tell: Callable[[float], None]) -> Iterator[Line | Block]:
         for index, name in enumerate(files):
             yield from _read(path / name, name, _part(tell, index, len(files)))
 
-    return Source(str(path), lines, tuple(skipped))
+    return Source(str(path), parts, tuple(skipped))
 
 
 def _part(tell: Callable[[float], None], index: int, count: int) -> Callable[[float], None]:
@@ -195,7 +153,7 @@ def _suffix(path: Path) -> str:
     return (path.with_suffix("") if packed else path).suffix.lower()[1:]
 
 
-def _read(path: Path, file: str | None, tell: Callable[[float], None]) -> Iterator[Line]:
+def _read(path: Path, file: str | None, tell: Callable[[float], None]) -> Iterator[Line | Block]:
     """Yield the rows of a file, whatever kind it is."""
     with path.open("rb") as begin:
         head = begin.read(8)
@@ -207,17 +165,26 @@ def _read(path: Path, file: str | None, tell: Callable[[float], None]) -> Iterat
         return
     size = max(1, path.stat().st_size)
     with path.open("rb", buffering=0) as opened:
-        stream: Stream = opened
-        if packing is not None:
-            stream = _Unpacked(path, opened, packing)
-            inner = stream.peek()
-            if inner[257:262] == b"ustar":
-                raise InputError(_archive(path, "a tar archive"))
-            _refuse(path, inner[:8])
+        stream = _unpacked(path, opened, packing) if packing is not None else opened
         watched = _Watched(stream, lambda: tell(opened.tell() / size))
-        reader = READERS.get(_suffix(path), _json_lines)
-        for number, raw, value, fault in reader(watched):
-            yield Line(file, number, raw, value, fault)
+        reader: Reader = READERS.get(_suffix(path), _json_lines)
+        for part in reader(watched):
+            yield _placed(part, file)
+
+
+def _unpacked(path: Path, opened: Stream, packing: str) -> Stream:
+    stream = _Unpacked(path, opened, packing)
+    begin = stream.peek()
+    if begin[257:262] == b"ustar":
+        raise InputError(_archive(path, "a tar archive"))
+    _refuse(path, begin[:8])
+    return stream
+
+
+def _placed(part: Line | Block, file: str | None) -> Line | Block:
+    if isinstance(part, Block):
+        return part._replace(file=file)
+    return part._replace(file=file)
 
 
 def _refuse(path: Path, head: bytes) -> None:
@@ -283,49 +250,44 @@ class _Watched(io.RawIOBase):
         return len(found)
 
 
-Numbered = tuple[int, bytes, Any, Fault | None]
-
-
-def _json_lines(stream: Stream) -> Iterator[Numbered]:
-    for number, raw in _split(stream):
-        if number == 1:
-            raw = raw.removeprefix(codecs.BOM_UTF8)
-        raw = raw.strip()
-        if len(raw) > LONGEST:
-            found = f"longer than {LONGEST // 2**20} MiB, of which the beginning is set aside"
-            cure = "Part the file's rows by line ends; a row this long is none."
-            yield number, raw[:BLOCK], None, Fault("line", found, "one row", cure)
-        elif raw:
-            yield number, raw, *decode(raw)
-
-
-def _split(stream: Stream) -> Iterator[tuple[int, bytes]]:
-    """Yield lines with their numbers; of one that is too long no more than shows that it is."""
-    number, rest, is_long = 0, b"", False
+def _json_lines(stream: Stream) -> Iterator[Line | Block]:
+    """Yield whole lines, as many as come at once; of one that is too long, its beginning."""
+    number, rest, is_long = 1, b"", False
     while block := stream.read(BLOCK):
-        *whole, last = block.split(b"\n")
-        if not whole:
-            rest = rest if is_long else rest + last
-        else:
-            whole[0] = rest + whole[0] if not is_long else rest
-            rest, is_long = last, False
-        for line in whole:
-            number += 1
-            yield number, line
-        is_long = is_long or len(rest) > LONGEST
+        if number == 1 and not rest:
+            block = block.removeprefix(codecs.BOM_UTF8)
+        end = block.rfind(b"\n") + 1
+        if not end:
+            rest = rest if is_long else rest + block
+            is_long = len(rest) > LONGEST
+            continue
+        whole, rest = rest + block[:end], block[end:]
+        if is_long:
+            first, _, whole = whole.partition(b"\n")
+            yield _too_long(number, first)
+            number, is_long = number + 1, False
+        if whole:
+            yield Block(None, number, whole)
+            number += whole.count(b"\n")
     if rest:
-        yield number + 1, rest
+        yield _too_long(number, rest) if is_long else Block(None, number, rest)
 
 
-def _json(stream: Stream) -> Iterator[Numbered]:
+def _too_long(number: int, raw: bytes) -> Line:
+    found = f"longer than {LONGEST // 2**20} MiB, of which the beginning is set aside"
+    cure = "Part the file's rows by line ends; a row this long is none."
+    return Line(None, number, raw[:BEGINNING], None, Fault("line", found, "one row", cure))
+
+
+def _json(stream: Stream) -> Iterator[Line | Block]:
     """Yield the rows of a .json file: one array of them, or one after the other."""
-    begin = stream.read(BLOCK)
+    begin = stream.read(BEGINNING)
     head = begin.removeprefix(codecs.BOM_UTF8).strip()
     lines = head.split(b"\n")[:SHOWS]
     looks = lines[:1] if head.startswith(b"[") else lines
     is_lines = len(lines) > 1 and any(decode(line.strip())[1] is None for line in looks)
     both = _Chained(begin, stream)
-    yield from _json_lines(both) if is_lines else _values(both)
+    yield from (_json_lines(both) if is_lines else _values(both))
 
 
 class _Chained:
@@ -342,7 +304,7 @@ class _Chained:
         return self._stream.read(size)
 
 
-def _values(stream: Stream) -> Iterator[Numbered]:
+def _values(stream: Stream) -> Iterator[Line]:
     """Yield JSON values that stand in an array or one after the other, however they are broken.
 
     After one that can't be read nothing can be told apart, and the rest is one fault.
@@ -362,12 +324,13 @@ def _values(stream: Stream) -> Iterator[Numbered]:
         if is_closed:
             cure = "Put all rows in one array."
             fault = Fault("line", "more after the array", "nothing after the array", cure)
-        yield text.line, raw[:LONGEST], value, fault
+        yield Line(None, text.line, raw[:LONGEST], value, fault)
         if end is None:
             return
         text.go(end)
     if is_open:
-        yield text.line, b"", None, Fault("line", "no end", "a closing ]", "Fetch the file again.")
+        fault = Fault("line", "no end", "a closing ]", "Fetch the file again.")
+        yield Line(None, text.line, b"", None, fault)
 
 
 class _Text:
@@ -411,16 +374,16 @@ class _Text:
 
     def _more(self) -> None:
         rest = self.buffer[self.at :]
-        block = self._stream.read(max(BLOCK, len(rest)))
+        block = self._stream.read(max(BEGINNING, len(rest)))
         self._is_over = not block
         self.buffer, self.at = rest + self._decoder.decode(block, final=self._is_over), 0
 
 
-def _table(delimiter: str) -> Callable[[Stream], Iterator[Numbered]]:
-    def read(stream: Any) -> Iterator[Numbered]:
+def _table(delimiter: str) -> Callable[[Stream], Iterator[Line]]:
+    def read(stream: Any) -> Iterator[Line]:
         csv.field_size_limit(LONGEST)
         text = io.TextIOWrapper(
-            io.BufferedReader(stream, BLOCK),
+            io.BufferedReader(stream, BEGINNING),
             encoding="utf-8-sig",
             errors="surrogateescape",
             newline="",
@@ -433,7 +396,9 @@ def _table(delimiter: str) -> Callable[[Stream], Iterator[Numbered]]:
                 cells = next(rows, None)
             except csv.Error as error:
                 cure = "Close every quote, and double the quotes inside one."
-                yield number, b"", None, Fault("line", f"no row ({error})", "cells", cure)
+                yield Line(
+                    None, number, b"", None, Fault("line", f"no row ({error})", "cells", cure)
+                )
                 continue
             if cells is None:
                 return
@@ -442,7 +407,7 @@ def _table(delimiter: str) -> Callable[[Stream], Iterator[Numbered]]:
             if names is None:
                 names = cells
                 continue
-            yield number, *_row(names, cells)
+            yield Line(None, number, *_row(names, cells))
 
     return read
 
@@ -477,7 +442,7 @@ def _tables(file: str | None, tables: Iterator[Any]) -> Iterator[Line]:
             except (TypeError, ValueError, RecursionError) as error:
                 cure = "Keep text, numbers and lists of them."
                 fault = Fault("row", f"nothing that JSON has ({error})", "JSON values", cure)
-                yield Line(file, number, repr(value)[:BLOCK].encode(), None, fault)
+                yield Line(file, number, repr(value)[:BEGINNING].encode(), None, fault)
                 continue
             yield Line(file, number, raw, value, None)
 
@@ -537,7 +502,7 @@ def _hub(name: str) -> Iterator[Any]:
         yield found.with_format("arrow")[start : start + 1000]
 
 
-READERS: dict[str, Callable[[Any], Iterator[Numbered]]] = {
+READERS: dict[str, Reader] = {
     "jsonl": _json_lines,
     "ndjson": _json_lines,
     "json": _json,

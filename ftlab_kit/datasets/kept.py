@@ -9,14 +9,13 @@ import hashlib
 import re
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 import msgspec
 
-from ftlab_kit.datasets import chats
 from ftlab_kit.datasets.chats import Row
 from ftlab_kit.errors import InputError, room_on_disk
 from ftlab_kit.records import DatasetVersion, Problem
@@ -24,6 +23,7 @@ from ftlab_kit.workspace import Workspace, now
 
 ASIDE = (".refused.jsonl", ".problems.jsonl")
 ENCODE = msgspec.json.Encoder().encode
+ENCODE_LINES = msgspec.json.Encoder().encode_lines
 FLUSH = 2**20
 NAME = re.compile(r"[\w][\w .:@()+-]{0,199}")
 
@@ -31,22 +31,19 @@ NAME = re.compile(r"[\w][\w .:@()+-]{0,199}")
 class Draft:
     """Rows on their way to a version: written once, hashed as they go by."""
 
-    def __init__(self, folder: Path) -> None:
-        """Write to a file in this folder that no one else writes to."""
+    def __init__(self, folder: Path, kind: str) -> None:
+        """Write rows of a kind to a file in this folder that no one else writes to."""
         self.n_rows = self.n_refused = 0
-        self.kind = "chat"
+        self.kind = kind
         self._digest = hashlib.sha256()
         self._files: dict[str, IO[bytes]] = {}
         self._path = folder / f".{uuid.uuid4().hex}.partial"
         self._waiting = bytearray()
 
-    def write(self, row: Row) -> None:
-        """Add a row in the one form."""
-        if not self.n_rows:
-            self.kind = chats.kind(row)
-        self.n_rows += 1
-        self._waiting += ENCODE(row)
-        self._waiting += b"\n"
+    def write(self, rows: Sequence[Any]) -> None:
+        """Add rows in the one form."""
+        self.n_rows += len(rows)
+        self._waiting += ENCODE_LINES(rows)
         if len(self._waiting) > FLUSH:
             self._flush()
 
@@ -115,15 +112,15 @@ class Draft:
 
 
 @contextmanager
-def draft(ws: Workspace, what: str) -> Iterator[Draft]:
-    """Hold a draft, of which nothing stays that was not kept.
+def draft(ws: Workspace, dataset: str, kind: str) -> Iterator[Draft]:
+    """Hold a draft for a dataset, of which nothing stays that was not kept.
 
     Raises:
-        DiskFull: While writing it; `what` says what it is.
+        DiskFull: While writing it.
     """
-    made = Draft(ws.datasets)
+    made = Draft(ws.datasets, kind)
     try:
-        with room_on_disk(what):
+        with room_on_disk(f"the dataset {dataset}"):
             yield made
     finally:
         made.drop()
@@ -137,9 +134,9 @@ def derive(
     Raises:
         InputError: There are none.
     """
-    with draft(ws, f"the dataset {parent.dataset}") as drafted:
+    with draft(ws, parent.dataset, parent.kind) as drafted:
         for row in rows:
-            drafted.write(row)
+            drafted.write([row])
         if not drafted.n_rows:
             raise InputError(
                 f"{made['verb']} leaves none of the {parent.n_rows} rows of version {parent.id}; "

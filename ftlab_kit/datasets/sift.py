@@ -4,13 +4,14 @@ A source is looked at twice: its first rows for the form that most of them have,
 against that form.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
 from ftlab_kit.datasets import chats, forms
-from ftlab_kit.datasets.chats import FORM, Fault, Row
+from ftlab_kit.datasets.chats import FORM, Row
 from ftlab_kit.datasets.files import Line, Source
+from ftlab_kit.datasets.strict import Fault, is_too_deep, too_deep
 from ftlab_kit.errors import DataError
 from ftlab_kit.records import Problem
 
@@ -20,10 +21,13 @@ SHOWN = 5  # problems named in an error
 
 
 class Sifted(NamedTuple):
-    """A row of a source: its bytes, and the row in the one form or the problem that refuses it."""
+    """A part of a source: its bytes, and its rows in the one form or the problem that refuses it.
+
+    The rows are for an encoder, dicts or not.
+    """
 
     raw: bytes
-    row: Row | None
+    rows: Sequence[Any]
     problem: Problem | None
 
 
@@ -38,7 +42,7 @@ class Sieve:
         """
         self.source, self.columns = source, dict(columns or {})
         forms.check(self.columns)
-        first = islice(source.lines(lambda share: None), LOOKED_AT)
+        first = islice(source.lines(), LOOKED_AT)
         self.form = forms.detect(forms.rename(line.value, self.columns) for line in first)
         self.n_rows = self.n_refused = 0
 
@@ -47,24 +51,50 @@ class Sieve:
         """The kind of the rows that pass."""
         return forms.KIND.get(self.form or "", "chat")
 
-    def rows(self, progress: Callable[..., None] | None = None) -> Iterator[Sifted]:
-        """Yield every row of the source."""
-        form, columns = self.form or "chat", self.columns
-        is_plain = chats.is_plain if form == "chat" and not columns else _never
+    def parts(self, progress: Callable[..., None] | None = None) -> Iterator[Sifted]:
+        """Yield all that the source holds: good rows, several at a time, and problems."""
         tell = self._tell(progress)
-        for line in self.source.lines(tell):
-            if line.fault is None and is_plain(line.value):
-                self.n_rows += 1
-                yield Sifted(line.raw, line.value, None)
-                continue
-            row, fault = (None, line.fault) if line.fault else _brought(form, columns, line)
-            if fault is None:
-                self.n_rows += 1
-                yield Sifted(line.raw, row, None)
+        is_plain = self.form == "chat" and not self.columns
+        for part in self.source.parts(tell):
+            if isinstance(part, Line):
+                yield self._look(part)
+            elif is_plain and (rows := chats.plain(part.raw)) is not None:
+                self.n_rows += len(rows)
+                yield Sifted(part.raw, rows, None)
             else:
-                self.n_refused += 1
-                yield Sifted(line.raw, None, Problem(line.number, *fault, file=line.file))
+                yield from map(self._look, part.lines())
         tell(1.0, is_over=True)
+
+    def _look(self, line: Line) -> Sifted:
+        row, fault = (None, line.fault) if line.fault else self._brought(line)
+        if fault is None:
+            self.n_rows += 1
+            return Sifted(line.raw, [row], None)
+        self.n_refused += 1
+        return Sifted(line.raw, [], Problem(line.number, *fault, file=line.file))
+
+    def _brought(self, line: Line) -> tuple[Row | None, Fault | None]:
+        """Return a row in the one form, or its fault in the words of the file."""
+        value, columns = line.value, self.columns
+        if is_too_deep(line.raw, value):
+            return None, too_deep()
+        if self.form == "chat" and not columns and chats.is_good(value):
+            return value, None
+        if columns and isinstance(value, dict):
+            absent = [source for source in columns.values() if source not in value]
+            if absent:
+                keys = ", ".join(map(repr, [*value][:5])) or "none"
+                cure = "Mend the row, or the mapping in columns."
+                return None, Fault(absent[0], f"missing (keys: {keys})", "a value", cure)
+            value = forms.rename(value, columns)
+        try:
+            row = forms.read(self.form or "chat", value)
+            fault = next(chats.faults(row), None)
+        except forms.Misfit as misfit:
+            fault = misfit.fault
+        if fault is None:
+            return row, None
+        return None, fault._replace(field=columns.get(fault.field, fault.field))
 
     def _tell(self, progress: Callable[..., None] | None) -> Callable[..., None]:
         told = -1.0
@@ -76,30 +106,6 @@ class Sieve:
                 progress(f"{share:.0%}", f"{self.n_rows:,} rows", f"{self.n_refused:,} refused")
 
         return tell
-
-
-def _never(row: Any) -> bool:
-    return False
-
-
-def _brought(form: str, columns: Mapping[str, str], line: Line) -> tuple[Row | None, Fault | None]:
-    """Return a row in the one form, or its fault in the words of the file."""
-    value = line.value
-    if columns and isinstance(value, dict):
-        absent = [source for source in columns.values() if source not in value]
-        if absent:
-            keys = ", ".join(map(repr, [*value][:5])) or "none"
-            cure = "Mend the row, or the mapping in columns."
-            return None, Fault(absent[0], f"missing (keys: {keys})", "a value", cure)
-        value = forms.rename(value, columns)
-    try:
-        row = forms.read(form, value)
-        fault = next(chats.faults(row), None)
-    except forms.Misfit as misfit:
-        fault = misfit.fault
-    if fault is None:
-        return row, None
-    return None, fault._replace(field=columns.get(fault.field, fault.field))
 
 
 def refusal(sieve: Sieve, problems: list[Problem]) -> DataError:

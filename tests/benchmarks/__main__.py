@@ -6,6 +6,8 @@ python -m tests.benchmarks train         fine-tuning beside TRL, by turns in one
 python -m tests.benchmarks perplexity    perplexity beside lm-eval's, where that is installed
 python -m tests.benchmarks order         what is learnt from shuffled batches, and from like lengths
 python -m tests.benchmarks startup       from trainers.start to the first optimizer step
+python -m tests.benchmarks rows          a million rows validated, beside `datasets`
+python -m tests.benchmarks likeness      near duplicates among a hundred thousand rows
 """
 
 import os
@@ -23,7 +25,7 @@ from ftlab_kit.configs import Config
 from ftlab_kit.store import TABLES
 from ftlab_kit.widgets.trainer import POLL_S, TrainerView
 from ftlab_kit.workspace import now
-from tests.benchmarks import race
+from tests.benchmarks import race, rows
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -133,6 +135,18 @@ def startup(model: str = "smollm2-135m-instruct", rounds: int = 5) -> None:
             ws, Config(model=model, max_steps=1), datasets.add(ws, datasets.PUDDLE_AND_PINE), rounds
         )
         ws.close()
+
+
+@app.command("rows")
+def validation(n_rows: int = 1_000_000, rounds: int = 3) -> None:
+    """Validate a file of a million rows, beside `datasets` and a plain checker."""
+    rows.validation(n_rows, rounds)
+
+
+@app.command()
+def likeness(n_rows: int = 100_000) -> None:
+    """Find near duplicates among a hundred thousand rows, and look at their quality twice."""
+    rows.likeness(n_rows)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from ftlab_kit.datasets import chats, files, forms
-from ftlab_kit.datasets.files import ENCODE
 from ftlab_kit.datasets.sift import Sieve
+from ftlab_kit.datasets.strict import ENCODE, decode
 from ftlab_kit.errors import InputError
 
 # a form's name for rows of each kind that are in the one form already
@@ -15,15 +15,15 @@ def look(path: Path) -> tuple[int, int]:
     """Read a file as rows, and return how many were accepted and refused."""
     try:
         sieve = Sieve(files.source(path))
-        for raw, row, problem in sieve.rows():
-            assert (row is None) != (problem is None), raw
+        for raw, rows, problem in sieve.parts():
+            assert bool(rows) != bool(problem), raw
             if problem is not None:
                 assert problem.line >= 1
                 assert problem.field and problem.found and problem.expected, problem
                 ENCODE(problem.as_dict())
-            else:
-                again, fault = files.decode(ENCODE(row))
-                assert fault is None and again == row, (row, again, fault)
+            for found in rows:
+                row, fault = decode(ENCODE(found))
+                assert fault is None, (found, fault)
                 # a row that was accepted once is accepted for good, as it is
                 assert forms.read(OWN[chats.kind(row)], row) == row, row
                 assert next(chats.faults(row), None) is None, row

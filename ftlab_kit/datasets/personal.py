@@ -46,6 +46,8 @@ def _is_so(text: str) -> bool:
     return True
 
 
+KEY_MARKS = ("sk-", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "AKIA", "ASIA")
+KEY_MARKS += ("AIza", "hf_", "rpa_", "xox", "k_live_", "k_test_", "SG.", "npm_", "eyJ", "PRIVATE KEY")
 LONG_NUMBER = re.compile(r"\d(?:[ ()./-]{0,2}[\dA-Z]){7}")
 # in the order in which they are looked for; what one has found is no longer another's
 KINDS: dict[str, tuple[re.Pattern[str], Callable[[str], bool]]] = {
@@ -89,11 +91,12 @@ KINDS: dict[str, tuple[re.Pattern[str], Callable[[str], bool]]] = {
 def find(text: str) -> Iterator[Sight]:
     """Yield what a text holds, kind by kind."""
     taken: list[Sight] = []
+    # a quick look first: most texts hold nothing of the kind
     has_number = LONG_NUMBER.search(text) is not None
+    may_have = dict.fromkeys(("iban", "card", "phone"), has_number)
+    may_have |= {"e-mail": "@" in text, "key": any(mark in text for mark in KEY_MARKS)}
     for kind, (pattern, is_one) in KINDS.items():
-        if kind == "e-mail" and "@" not in text:
-            continue
-        if kind in ("iban", "card", "phone") and not has_number:
+        if not may_have[kind]:
             continue
         for match in pattern.finditer(text):
             start, end = match.span()

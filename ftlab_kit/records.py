@@ -4,7 +4,9 @@ Every record shows itself in a notebook; `Rows` is a tuple of records that shows
 """
 
 import dataclasses
+import difflib
 import html
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
@@ -31,8 +33,26 @@ def show(value: Any) -> str:
     return str(value)
 
 
-def _percent(share: float | None) -> str:
-    return show(share) if share is None else f"{share:.0%}"
+def percent(share: float | None) -> str:
+    """Return a share as people read it."""
+    if share is None or 0.005 <= share <= 0.995 or share in (0, 1):
+        return show(share) if share is None else f"{share:.0%}"
+    return f"{share:.1%}"
+
+
+def _marked(was: str, what: str) -> str:
+    """Return a text with what was taken out and put in, word by word, marked as HTML has it."""
+    old, new = (re.findall(r"\s+|\S+", text) for text in (was, what))
+    parts = []
+    for kind, i, j, k, m in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+        if kind == "equal":
+            parts.append(html.escape("".join(new[k:m])))
+            continue
+        gone, came = html.escape("".join(old[i:j])), html.escape("".join(new[k:m]))
+        parts.append(
+            (f"<del>{gone}</del>" if gone else "") + (f"<ins>{came}</ins>" if came else "")
+        )
+    return "".join(parts)
 
 
 def plain(value: Any) -> Any:
@@ -134,7 +154,7 @@ class Problem(Record):
     """A line that was refused: where, what was found, what was expected, and the cure.
 
     Where a source has no lines, `line` is the row's number; both count from 1. `file` is the file
-    of a folder.
+    of a folder, `text` what the line says, its beginning at least.
     """
 
     line: int
@@ -143,6 +163,7 @@ class Problem(Record):
     expected: str
     cure: str
     file: str | None = dataclasses.field(default=None, metadata=LONG)
+    text: str | None = dataclasses.field(default=None, metadata=LONG)
 
     def __str__(self) -> str:
         return f"{self.field} is {self.found}; expected {self.expected}. {self.cure}"
@@ -247,11 +268,11 @@ class Quality(Record):
         names = ("parts", "duplicates", "leaks", "personal", "outliers")
         facts = {
             "score": f"{self.score:.0f} of 100",
-            "tokens": f"{show(self.n_tokens)}, {_percent(self.trained_share)} of them trained",
+            "tokens": f"{show(self.n_tokens)}, {percent(self.trained_share)} of them trained",
             "tokens of a row": self.percentiles,
             "rows cut": self.n_cut,
             "rows without a trained token": self.n_untrained,
-            "languages": {name: _percent(share) for name, share in self.languages.items()},
+            "languages": {name: percent(share) for name, share in self.languages.items()},
             "advice": "; ".join(self.advice),
         }
         head = "".join(
@@ -297,7 +318,18 @@ class Diff(Record):
 
     def _repr_html_(self) -> str:
         counts = f"{self.n_same} rows the same, {self.n_added} added, {self.n_removed} removed, "
-        return f"<p>{counts}{self.n_changed} changed</p>{self.changes._repr_html_()}"
+        names = ("change", "before", "after", "what")
+        head = "".join(f"<th {CELL}>{name}</th>" for name in names)
+        body = ""
+        for item in self.changes[:SHOWN]:
+            cells = [html.escape(show(getattr(item, name))) for name in names]
+            if item.was is not None:
+                cells[-1] = _marked(item.was, item.what)
+            body += "<tr>" + "".join(f"<td {CELL}>{cell}</td>" for cell in cells) + "</tr>"
+        n_more = self.n_added + self.n_removed + self.n_changed - SHOWN
+        more = f"<p>… and {n_more} more</p>" if n_more > 0 else ""
+        table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return f"<p>{counts}{self.n_changed} changed</p>{table if body else ''}{more}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from ftlab_kit.datasets import chats
 from ftlab_kit.errors import Conflict, DataError, InputError, NotFound
 from tests.conftest import chats_file
 
+GSM8K = Path(__file__).parents[2] / "shared" / "data" / "gsm8k" / "train.jsonl"
 GOOD = '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}'
 
 
@@ -52,6 +53,64 @@ def test_a_bad_line_is_named_with_field_and_finding(
     assert (problem.line, problem.field) == (2, field)
     assert words in problem.found
     assert problem.cure
+
+
+def test_a_row_of_another_form_is_told_from_the_others(tmp_path: Path):
+    other = '{"instruction": "Hi", "output": "Ho"}'
+    (problem,) = datasets.validate(write(tmp_path / "rows.jsonl", GOOD, other, GOOD)).problems
+    assert (problem.line, problem.found) == (2, "missing (keys: 'instruction', 'output')")
+    assert problem.cure == "It looks like alpaca, most rows like chat: part them into two files."
+    assert problem.text == other
+
+
+def test_every_planted_fault_is_found_by_its_line():
+    report = datasets.validate(datasets.TWELVE_FAULTS)
+    assert (report.n_rows, report.n_refused, report.form) == (63, 12, "chat")
+    assert {problem.line: (problem.field, problem.found) for problem in report.problems} == {
+        5: ("line", "no JSON (Input data was truncated)"),
+        9: ("messages[0].role", "'customer'"),
+        14: ("messages[0].role", "'user' in the last turn"),
+        20: ("messages[1].content", "empty"),
+        24: ("messages[0].content", "empty"),
+        29: ("messages[0].content", "a number"),
+        33: ("messages[1].role", "'user'"),
+        40: ("line", "no UTF-8 (byte 0xfc at place 59)"),
+        46: ("content", "a key that is there twice"),
+        52: ("line", "NaN or Infinity, which JSON does not have"),
+        58: ("messages", "missing (keys: 'instruction', 'output')"),
+        66: ("messages[1].role", "'system'"),
+    }
+
+
+def test_every_problem_can_be_exported(ws: Workspace, tmp_path: Path):
+    path = write(tmp_path / "rows.jsonl", GOOD, *["{broken"] * 1500)
+    report = datasets.validate(path, export=tmp_path / "problems.jsonl")
+    assert (len(report.problems), report.n_refused) == (1000, 1500)
+    lines = [json.loads(line) for line in (tmp_path / "problems.jsonl").read_text().splitlines()]
+    assert [line["line"] for line in lines] == [*range(2, 1502)]
+    assert {*lines[0]} == {"line", "field", "found", "expected", "cure", "file", "text"}
+
+
+def test_why_lines_were_set_aside_is_kept(ws: Workspace):
+    version = datasets.add(ws, datasets.TWELVE_FAULTS, strict=False)
+    assert datasets.problems(ws, version) == datasets.validate(datasets.TWELVE_FAULTS).problems
+    assert datasets.problems(ws, datasets.redact(ws, version)) == ()
+
+
+@pytest.mark.skipif(not GSM8K.exists(), reason="needs the rows of GSM8K beside the project")
+def test_rows_that_no_one_here_wrote_are_read_by_a_mapping(ws: Workspace):
+    with pytest.raises(DataError, match=r"gsm8k/train\.jsonl:1: messages is missing"):
+        datasets.add(ws, GSM8K)
+    columns = {"prompt": "question", "completion": "answer"}
+    version = datasets.add(ws, GSM8K, name="gsm8k", columns=columns)
+    assert (version.n_rows, version.kind) == (7473, "chat")
+    first = next(datasets.rows(ws, version))["messages"]
+    assert first[0]["content"].startswith("Natalia sold clips")
+    assert first[1]["content"].endswith("#### 72")
+    found = datasets.quality(ws, version)
+    assert found.duplicates == found.personal == ()
+    assert found.languages["en"] > 0.99
+    assert "7473 rows are many" in found.advice[0]
 
 
 def test_a_file_with_a_bad_line_is_refused_with_its_place(ws: Workspace, tmp_path: Path):

@@ -44,12 +44,12 @@ def test_a_second_reader_tokenises_nothing(ws: Workspace, model: Path):
     version = datasets.get(ws, "hues")
     encodings.read(ws, version, model)
     (folder,) = made(ws)
-    (folder / "ids.npy").touch()
-    before = (folder / "ids.npy").stat()
+    (folder / encodings.IDS).touch()
+    before = (folder / encodings.IDS).stat()
     for max_length in (None, 16, 1024):
         encodings.read(ws, version, model, max_length)
     assert made(ws) == [folder]
-    assert (folder / "ids.npy").stat() == before
+    assert (folder / encodings.IDS).stat() == before
 
 
 def test_another_template_is_another_encoding(ws: Workspace, model: Path):

@@ -19,9 +19,13 @@ NAMES = notebooks.list()
 # what makes a notebook small enough for a test
 SMALL: dict[str, dict[str, Any]] = {
     "00_quickstart": {"model": "tiny", "epochs": 0.1, "max_new_tokens": 4},
+    "01_datasets": {"model": "tiny"},
     "04_steer_a_job": {"model": "tiny", "steps": 60, "max_new_tokens": 4},
     "template": {"max_steps": 2},
 }
+
+# what its first picture says, where that is no curve
+PICTURES = {"01_datasets": "quality 9"}
 
 
 def cells(name: str) -> list[dict[str, Any]]:
@@ -136,7 +140,7 @@ def test_the_executed_copy_is_small_and_free_of_widgets(executed, name: str):
     found = json.loads(text)
     assert "widgets" not in found["metadata"]
     assert "application/vnd.jupyter.widget-view+json" not in text
-    assert 'alt=\\"loss: training from' in text
+    assert f'alt=\\"{PICTURES.get(name, "loss: training from")}' in text
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -151,7 +155,7 @@ def test_the_whole_report_survives_export(executed, name: str, tmp_path: Path):
     command = [sys.executable, "-m", "nbconvert", "--to", "html", "--output-dir", str(tmp_path)]
     subprocess.run([*command, str(executed[name][1])], check=True, capture_output=True)
     page = next(tmp_path.glob("*.html")).read_text()
-    assert page.count("data:image/svg+xml;base64,") >= 4
+    assert page.count("data:image/svg+xml;base64,") >= 3
 
 
 def test_the_quick_start_leaves_job_adapter_and_two_evaluations(executed):
@@ -167,6 +171,23 @@ def test_the_quick_start_leaves_job_adapter_and_two_evaluations(executed):
     }
     assert models.get(ws, "tiny").is_here
     assert (trainers.checkpoints(ws, job)[-1].path / "adapter_model.safetensors").exists()
+
+
+def test_the_datasets_are_in_versions_that_know_where_they_come_from(executed):
+    ws, copy = executed["01_datasets"]
+    first, distinct, clean, train, held_out, *_ = datasets.versions(ws, "support")
+    assert (first.n_rows, first.n_refused) == (63, 12)
+    assert (distinct.n_rows, clean.n_rows, clean.parent_id) == (61, 61, distinct.id)
+    assert train.n_rows + held_out.n_rows == 61
+    assert datasets.overlap(ws, train, held_out) == ()
+    assert [item.line for item in datasets.problems(ws, first)] == [
+        5, 9, 14, 20, 24, 29, 33, 40, 46, 52, 58, 66,
+    ]  # fmt: skip
+    (mistake,) = datasets.diff(ws, first, clean).changes[:1]
+    assert "[E-MAIL]" in mistake.what and "ann.mallow" in (mistake.was or "")
+    text = copy.read_text()
+    assert "12 of 75 lines are refused" in text
+    assert "tokens of tiny: " in text and "60 rows the same, 0 added, 2 removed, 1 changed" in text
 
 
 def test_the_steered_job_ends_with_the_bits_of_its_replay(executed):

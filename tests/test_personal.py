@@ -44,6 +44,7 @@ def test_what_looks_personal_is_found(text: str, kind: str, found: str):
         "3.14159265358979, 1,000,000,000 and 12-34-56",
         "from 0900-0130 we spent $14000-3920-1000",
         "a@b, @home, x@y.",
+        "ann@firm.example, ann@example.com, ann@mail.example.org, root@host.test",
         "sk-short",
     ],
 )

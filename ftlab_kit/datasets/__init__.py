@@ -11,8 +11,11 @@ import os
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from ftlab_kit import models
 from ftlab_kit.configs import Config
@@ -47,6 +50,8 @@ from ftlab_kit.workspace import Workspace
 
 # 300 customer-support chats of an invented shop, written for this kit; see the card beside it
 PUDDLE_AND_PINE = Path(__file__).parent / "samples" / "puddle_and_pine.jsonl"
+# 63 of them, and twelve lines that can't be trained on, each for another reason
+TWELVE_FAULTS = PUDDLE_AND_PINE.with_name("twelve_faults.jsonl")
 
 KEPT = 1000  # problems of a report; all of them stand in what is exported
 
@@ -436,6 +441,15 @@ def preview(
         if start <= index < start + n_rows
         for role, content in chats.shown(row)
     )
+
+
+def problems(ws: Workspace, dataset: DatasetVersion | str | int) -> Rows[Problem]:
+    """Return why lines were set aside when a version was added, the first thousand."""
+    path = get(ws, dataset).path.with_suffix(kept.ASIDE[1])
+    if not path.exists():
+        return Rows()
+    with path.open("rb") as file:
+        return Rows(Problem(**msgspec.json.decode(line)) for line in islice(file, KEPT))
 
 
 def mask(

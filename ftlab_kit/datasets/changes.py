@@ -1,7 +1,7 @@
 """What became of the rows of one version in another.
 
 A row is the same if its content is, wherever it stands. Of the others, one that went and one that
-came are a changed row if they have the same `id`, or else the same question.
+came are a changed row if they have the same `id`, or else the same question, or the same answer.
 """
 
 import hashlib
@@ -18,7 +18,8 @@ MOST = 1000
 
 class _Known(NamedTuple):
     content: bytes
-    identity: bytes
+    question: bytes
+    answers: bytes
 
 
 def diff(before: DatasetVersion, after: DatasetVersion) -> Diff:
@@ -36,16 +37,11 @@ def diff(before: DatasetVersion, after: DatasetVersion) -> Diff:
         if left[new[index].content]:
             left[new[index].content] -= 1
             came.append(index)
-    waiting: dict[bytes, deque[int]] = defaultdict(deque)
-    for index in reversed(came):
-        waiting[new[index].identity].append(index)
-    changed = {}
-    for index in gone:
-        if waiting[old[index].identity]:
-            changed[index] = waiting[old[index].identity].popleft()
+    came.reverse()
+    changed = _paired(old, new, gone, came)
     taken = set(changed.values())
     removed = [index for index in gone if index not in changed]
-    added = [index for index in reversed(came) if index not in taken]
+    added = [index for index in came if index not in taken]
     return Diff(
         before=before,
         after=after,
@@ -57,14 +53,32 @@ def diff(before: DatasetVersion, after: DatasetVersion) -> Diff:
     )
 
 
+def _paired(
+    old: list[_Known], new: list[_Known], gone: list[int], came: list[int]
+) -> dict[int, int]:
+    """Return which of the rows that came each of those that went has become."""
+    changed: dict[int, int] = {}
+    for what in ("question", "answers"):
+        waiting: dict[bytes, deque[int]] = defaultdict(deque)
+        taken = set(changed.values())
+        for index in came:
+            if index not in taken:
+                waiting[getattr(new[index], what)].append(index)
+        for index in gone:
+            if index not in changed and waiting[getattr(old[index], what)]:
+                changed[index] = waiting[getattr(old[index], what)].popleft()
+    return dict(sorted(changed.items()))
+
+
 def _known(version: DatasetVersion) -> list[_Known]:
-    return [_Known(_hash(ENCODE(row)), _identity(row)) for row in kept.rows(version)]
+    return [_Known(_hash(ENCODE(row)), *map(_hash, _identities(row))) for row in kept.rows(version)]
 
 
-def _identity(row: Row) -> bytes:
+def _identities(row: Row) -> tuple[bytes, bytes]:
     if "id" in row:
-        return _hash(b"id" + ENCODE(row["id"]))
-    return _hash((chats.question(row) or sides.said(row)).encode())
+        return (b"id" + ENCODE(row["id"]),) * 2
+    asked, said = chats.question(row), chats.answers(row)
+    return (asked or said).encode(), said.encode()
 
 
 def _hash(data: bytes) -> bytes:

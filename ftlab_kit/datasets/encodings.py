@@ -13,7 +13,7 @@ import hashlib
 import json
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ from ftlab_kit.models.tokens import IGNORED, Encoded
 from ftlab_kit.records import DatasetVersion
 from ftlab_kit.workspace import Workspace
 
-FACTS = "facts.json"
+FACTS, IDS, IS_TRAINED = "facts.json", "ids.int32", "is_trained.bool"
+TOLD_EVERY = 1000  # rows
 # what a tokenizer is made of, in the folder of its model
 MADE_OF = ("tokenizer*", "special_tokens_map.json", "chat_template*", "added_tokens.json", "vocab*")
 
@@ -44,8 +45,8 @@ class Encodings(Sequence[Encoded]):
         """Open what `read` has made."""
         facts = json.loads((folder / FACTS).read_text())
         self.end, self.pad = str(facts["end"]), str(facts["pad"])
-        self._ids = np.load(folder / "ids.npy", mmap_mode="r")  # (T,)
-        self._is_trained = np.load(folder / "is_trained.npy", mmap_mode="r")  # (T,)
+        self._ids = np.memmap(folder / IDS, np.int32, mode="r")  # (T,)
+        self._is_trained = np.memmap(folder / IS_TRAINED, np.bool_, mode="r")  # (T,)
         self._starts = np.load(folder / "starts.npy")  # (N + 1,)
         self.has_end = np.load(folder / "has_end.npy")
         whole = np.diff(self._starts)
@@ -77,13 +78,19 @@ class Encodings(Sequence[Encoded]):
 
 
 def read(
-    ws: Workspace, version: DatasetVersion, model: Path, max_length: int | None = None
+    ws: Workspace,
+    version: DatasetVersion,
+    model: Path,
+    max_length: int | None = None,
+    *,
+    progress: Callable[..., None] | None = None,
 ) -> Encodings:
     """Return the rows of a version as a model's tokens; tokenise them if no one has before.
 
     Args:
         model: The folder with the model's tokenizer.
         max_length: Rows are cut to so many tokens; None leaves them whole.
+        progress: Called with rows done and rows in all, while they are tokenised.
 
     Raises:
         DataError: The chat template refuses a row.
@@ -92,8 +99,15 @@ def read(
     folder = ws.tokens / name(version, model)
     if not (folder / FACTS).exists():
         shutil.rmtree(folder, ignore_errors=True)  # of which someone has taken a part away
-        _write(folder, weights.tokenizer(model), kept.rows(version))
+        _write(folder, weights.tokenizer(model), _told(version, progress))
     return Encodings(folder, max_length)
+
+
+def _told(version: DatasetVersion, progress: Callable[..., None] | None) -> Iterator[Row]:
+    for done, row in enumerate(kept.rows(version)):
+        if progress and done % TOLD_EVERY == 0:
+            progress("rows as tokens", done, version.n_rows)
+        yield row
 
 
 def encode(tokenizer: Any, row: Row, max_length: int | None = None) -> list[Encoded]:
@@ -128,19 +142,18 @@ def _sha256(path: Path) -> bytes:
 
 def _write(folder: Path, tokenizer: Any, rows: Iterator[Row]) -> None:
     """Tokenise rows into a folder, which has its name only when it is whole."""
-    ids, is_trained, lengths, has_end = bytearray(), bytearray(), [0], []
-    for row in rows:
-        for found in encode(tokenizer, row):
-            ids += np.asarray(found.input_ids, np.int32).tobytes()
-            is_trained += np.not_equal(found.labels, IGNORED).tobytes()
-            lengths.append(len(found.input_ids))
-            has_end.append(found.has_end)
+    lengths, has_end = [0], []
     partial = folder.with_name(f".{uuid.uuid4().hex}.partial")
     try:
         with room_on_disk(f"the tokens in {folder}"):
             partial.mkdir(parents=True)
-            np.save(partial / "ids.npy", np.frombuffer(ids, np.int32))
-            np.save(partial / "is_trained.npy", np.frombuffer(is_trained, bool))
+            with (partial / IDS).open("wb") as ids, (partial / IS_TRAINED).open("wb") as trained:
+                for row in rows:
+                    for found in encode(tokenizer, row):
+                        ids.write(np.asarray(found.input_ids, np.int32).tobytes())
+                        trained.write(np.not_equal(found.labels, IGNORED).tobytes())
+                        lengths.append(len(found.input_ids))
+                        has_end.append(found.has_end)
             np.save(partial / "starts.npy", np.cumsum(lengths))
             np.save(partial / "has_end.npy", np.asarray(has_end, bool))
             facts = {"end": tokenizer.eos_token, "pad": tokenizer.pad_token}

@@ -118,6 +118,8 @@ def read(form: str, row: Any) -> Row:
         if name not in row:
             keys = ", ".join(map(repr, [*row][:5])) or "none"
             cure = f"Write {shape.shape}, or say with columns what the fields are called."
+            if (other := _of(row)) is not None:
+                cure = f"It looks like {other}, most rows like {form}: part them into two files."
             fault = Fault(name, f"missing (keys: {keys})", _expected(name), cure)
             raise Misfit(fault)
     found = shape.read(row)

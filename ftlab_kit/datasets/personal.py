@@ -46,8 +46,15 @@ def _is_so(text: str) -> bool:
     return True
 
 
-KEY_MARKS = ("sk-", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "AKIA", "ASIA")
-KEY_MARKS += ("AIza", "hf_", "rpa_", "xox", "k_live_", "k_test_", "SG.", "npm_", "eyJ", "PRIVATE KEY")
+def _is_address(text: str) -> bool:
+    """Return whether an address may be someone's: some names are kept for examples (RFC 2606)."""
+    return not re.search(r"(^|[@.])(example(\.(com|net|org))?|test|invalid)$", text.lower())
+
+
+KEY_MARKS = (
+    *("sk-", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "AKIA", "ASIA"),
+    *("AIza", "hf_", "rpa_", "xox", "k_live_", "k_test_", "SG.", "npm_", "eyJ", "PRIVATE KEY"),
+)
 LONG_NUMBER = re.compile(r"\d(?:[ ()./-]{0,2}[\dA-Z]){7}")
 # in the order in which they are looked for; what one has found is no longer another's
 KINDS: dict[str, tuple[re.Pattern[str], Callable[[str], bool]]] = {
@@ -68,7 +75,7 @@ KINDS: dict[str, tuple[re.Pattern[str], Callable[[str], bool]]] = {
         re.compile(
             r"(?<![\w.+-])[A-Za-z0-9][\w.+-]{0,63}@(?:[A-Za-z0-9-]{1,63}\.){1,5}[A-Za-z]{2,24}\b"
         ),
-        _is_so,
+        _is_address,
     ),
     "iban": (re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b"), _is_iban),
     "card": (

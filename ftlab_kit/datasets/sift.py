@@ -17,6 +17,7 @@ from ftlab_kit.records import Problem
 
 LOOKED_AT = 1000  # rows that show a source's form
 TOLD_AT = 0.01  # share after which progress is told again
+SAYS = 1000  # bytes of a line that its problem carries along
 SHOWN = 5  # problems named in an error
 
 
@@ -71,7 +72,8 @@ class Sieve:
             self.n_rows += 1
             return Sifted(line.raw, [row], None)
         self.n_refused += 1
-        return Sifted(line.raw, [], Problem(line.number, *fault, file=line.file))
+        text = line.raw[:SAYS].decode(errors="replace")
+        return Sifted(line.raw, [], Problem(line.number, *fault, file=line.file, text=text))
 
     def _brought(self, line: Line) -> tuple[Row | None, Fault | None]:
         """Return a row in the one form, or its fault in the words of the file."""

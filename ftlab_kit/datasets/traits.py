@@ -28,6 +28,7 @@ from ftlab_kit.records import (
     Personal,
     Quality,
     Rows,
+    percent,
     show,
 )
 from ftlab_kit.workspace import Workspace, now
@@ -62,7 +63,6 @@ def look(ws: Workspace, version: DatasetVersion, asked: Asked, progress: Tell) -
         tell("looking for rows of the held-out side")
         facts["leaks"] = repeated_in(version, asked.held_out)
     if asked.model is not None:
-        tell("counting tokens")
         facts |= _of_tokens(ws, version, asked, tell)
     ws.store.insert_new(
         "qualities",
@@ -160,7 +160,7 @@ def _of_tokens(
     ws: Workspace, version: DatasetVersion, asked: Asked, tell: Callable[..., None]
 ) -> dict[str, Any]:
     assert asked.model is not None and asked.model.path is not None
-    rows = encodings.read(ws, version, asked.model.path, asked.max_length)
+    rows = encodings.read(ws, version, asked.model.path, asked.max_length, progress=tell)
     whole = encodings.read(ws, version, asked.model.path)
     facts: dict[str, Any] = {
         "lengths": whole.lengths.tolist(),
@@ -242,7 +242,7 @@ def _parts(version: DatasetVersion, facts: dict[str, Any]) -> list[Part]:
         "distinct": (
             25,
             1 - n_repeated / n_rows,
-            f"{n_equal} rows repeat an earlier one, {n_repeated - n_equal} nearly",
+            f"{n_equal} equal to an earlier row, {n_repeated - n_equal} nearly",
         ),
         "whole": (
             15,
@@ -328,7 +328,9 @@ def card(line: Sequence[DatasetVersion], quality: Quality) -> str:
         "version": f"{version.id}, made {show(version.created_at)}",
         "content": f"SHA-256 `{version.content_sha256}`",
         "quality": f"{quality.score:.0f} of 100",
-        "languages": ", ".join(f"{name} {share:.0%}" for name, share in quality.languages.items()),
+        "languages": ", ".join(
+            f"{name} {percent(share)}" for name, share in quality.languages.items()
+        ),
         "personal data": ", ".join(
             f"{count} × {kind}" for kind, count in Counter(p.kind for p in quality.personal).items()
         )

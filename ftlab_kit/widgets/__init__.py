@@ -7,7 +7,19 @@ Under papermill no widget is displayed at all.
 from ftlab_kit.widgets.curves import curves
 from ftlab_kit.widgets.evaluations import comparison
 from ftlab_kit.widgets.front import is_interactive
+from ftlab_kit.widgets.inspector import inspector, problems
+from ftlab_kit.widgets.masks import mask
 from ftlab_kit.widgets.progress import progress
 from ftlab_kit.widgets.trainer import report, trainer
 
-__all__ = ["comparison", "curves", "is_interactive", "progress", "report", "trainer"]
+__all__ = [
+    "comparison",
+    "curves",
+    "inspector",
+    "is_interactive",
+    "mask",
+    "problems",
+    "progress",
+    "report",
+    "trainer",
+]

@@ -106,14 +106,7 @@ def lines(
     """
     width, height, ink = WIDTH, HEIGHT, LIVE if is_live else STILL
     shown = [item for item in series if item.points]
-    label = html.escape(alt(title, series, unit=unit))
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
-        f'height="{height}" role="img" aria-label="{label}" font-family="system-ui,sans-serif" '
-        f'font-size="11"><title>{label}</title>'
-        + ("" if is_live else f'<rect width="{width}" height="{height}" fill="{GROUND}"/>')
-        + f'<text x="{LEFT}" y="15" fill="{ink}" font-weight="600">{html.escape(title)}</text>'
-    )
+    head = begin(title, alt(title, series, unit=unit), (width, height), is_live=is_live)
     if not shown:
         empty = f'<text x="{LEFT}" y="{height / 2:g}" fill="{ink}">no data yet</text>'
         return f"{head}{empty}</svg>"
@@ -123,6 +116,120 @@ def lines(
     frame = _Frame(width, height, ink, (x_ticks[0], x_ticks[-1]), (y_ticks[0], y_ticks[-1]))
     body = "".join(_line(frame, index, item, is_live) for index, item in enumerate(shown))
     return head + _axes(frame, x_ticks, y_ticks, unit) + body + _labels(frame, shown) + "</svg>"
+
+
+def begin(title: str, words: str, size: tuple[int, int], *, is_live: bool) -> str:
+    """Return the beginning of a picture: its size, what it says in words, ground and title."""
+    (width, height), ink, label = size, LIVE if is_live else STILL, html.escape(words)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}" role="img" aria-label="{label}" font-family="system-ui,sans-serif" '
+        f'font-size="11"><title>{label}</title>'
+        + ("" if is_live else f'<rect width="{width}" height="{height}" fill="{GROUND}"/>')
+        + f'<text x="{LEFT}" y="15" fill="{ink}" font-weight="600">{html.escape(title)}</text>'
+    )
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How many values lie in each of equal ranges; `cut` is a place to be marked, if any."""
+
+    title: str
+    unit: str
+    low: float
+    step: float
+    counts: Sequence[int]
+    cut: float | None = None
+
+    @property
+    def high(self) -> float:
+        """Where the last range ends."""
+        return self.low + self.step * len(self.counts)
+
+    def words(self) -> str:
+        """Return what the picture says, made from its data."""
+        said = f"{self.title}: {sum(self.counts)} from {show(self.low)} to {show(self.high)}"
+        most = max(range(len(self.counts)), key=self.counts.__getitem__)
+        start = self.low + most * self.step
+        said += f" {self.unit}, most between {show(start)} and {show(start + self.step)}"
+        return said if self.cut is None else f"{said}; cut at {show(self.cut)}"
+
+    def picture(self, *, is_live: bool = True) -> str:
+        """Return it as SVG text."""
+        ink = LIVE if is_live else STILL
+        head = begin(self.title, self.words(), (WIDTH, HEIGHT), is_live=is_live)
+        high = max(self.high, self.cut or self.high)
+        x_ticks = ticks(self.low, high, whole=self.step >= 1)
+        y_ticks = ticks(0, max(self.counts), whole=True)
+        ends = [(found[0], found[-1]) for found in (x_ticks, y_ticks)]
+        frame = _Frame(WIDTH, HEIGHT, ink, ends[0], ends[1])
+        body = _axes(frame, x_ticks, y_ticks, self.unit)
+        for index, count in enumerate(self.counts):
+            x, y = frame.x(self.low + index * self.step), frame.y(count)
+            width = frame.x(self.low + (index + 1) * self.step) - x
+            body += (
+                f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(1, width - 1):.1f}" '
+                f'height="{frame.y(0) - y:.1f}" fill="{COLOURS[0]}"><title>{count} from '
+                f"{show(self.low + index * self.step)}</title></rect>"
+            )
+        if self.cut is not None:
+            x = frame.x(self.cut)
+            body += (
+                f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" {_stroke(1)} '
+                f'stroke-width="2"/><text x="{x + 5:.1f}" y="{TOP + 10}" fill="{ink}">'
+                f"cut at {show(self.cut)}</text>"
+            )
+        return f"{head}{body}</svg>"
+
+    def figure(self) -> str:
+        """Return it as it stays in a saved notebook."""
+        rows = "".join(
+            f"<tr><td {CELL}>{show(self.low + index * self.step)}</td><td {CELL}>{count}</td></tr>"
+            for index, count in enumerate(self.counts)
+        )
+        top = f"<tr><th {CELL}>{self.unit}, from</th><th {CELL}>count</th></tr>"
+        picture = self.picture(is_live=False)
+        return still(picture, self.words(), self.title, f"<table>{top}{rows}</table>")
+
+
+def histogram(
+    title: str, values: Sequence[float], *, unit: str, cut: float | None = None, wanted: int = 24
+) -> Histogram:
+    """Count values in about so many ranges of a round width."""
+    low, high = min(values), max(values)
+    whole = all(float(value).is_integer() for value in values)
+    marks = ticks(low, high, whole=whole, wanted=wanted)
+    step = marks[1] - marks[0]
+    counts = [0] * (len(marks) - 1)
+    for value in values:
+        counts[min(len(counts) - 1, int((value - marks[0]) / step))] += 1
+    return Histogram(title, unit, marks[0], step, counts, cut)
+
+
+def shares(
+    title: str, parts: Sequence[tuple[str, float | None, str]], *, is_live: bool = True
+) -> str:
+    """Return named shares from 0 to 1 as bars with words beside them; None is not known.
+
+    Args:
+        parts: Name, share, and what is said of it.
+    """
+    ink, height = LIVE if is_live else STILL, 26 + 18 * len(parts)
+    said = [
+        f"{name} {show(share) if share is None else f'{share:.0%}'}" for name, share, _ in parts
+    ]
+    body = begin(title, f"{title}: {', '.join(said)}", (2 * WIDTH, height), is_live=is_live)
+    for index, (name, share, words) in enumerate(parts):
+        y = 26 + 18 * index
+        body += (
+            f'<text x="{LEFT + 50}" y="{y + 10}" fill="{ink}" text-anchor="end">'
+            f"{html.escape(name)}</text>"
+            f'<rect x="{LEFT + 58}" y="{y}" width="160" height="12" fill="none" stroke="{ink}" '
+            f'stroke-opacity="0.5"/><rect x="{LEFT + 58}" y="{y}" width="{160 * (share or 0):.1f}" '
+            f'height="12" fill="{COLOURS[0]}"/>'
+            f'<text x="{LEFT + 226}" y="{y + 10}" fill="{ink}">{html.escape(words)}</text>'
+        )
+    return f"{body}</svg>"
 
 
 @dataclass(frozen=True)
@@ -230,12 +337,16 @@ def _labels(frame: _Frame, series: Sequence[Series]) -> str:
 
 def figure(title: str, series: Sequence[Series], *, unit: str = "steps") -> str:
     """Return a chart as it stays in a saved notebook: a picture, its words, and its data."""
-    picture = base64.b64encode(lines(title, series, unit=unit, is_live=False).encode()).decode()
-    words = html.escape(alt(title, series, unit=unit), quote=True)
+    picture = lines(title, series, unit=unit, is_live=False)
+    return still(picture, alt(title, series, unit=unit), title, _table(series, unit))
+
+
+def still(picture: str, words: str, title: str, table: str) -> str:
+    """Return a picture, its words and its data as they stay in a saved notebook."""
+    data = base64.b64encode(picture.encode()).decode()
     return (
-        f'<img alt="{words}" src="data:image/svg+xml;base64,{picture}"/>'
-        f"<details><summary>{html.escape(title)} as a table</summary>"
-        f"{_table(series, unit)}</details>"
+        f'<img alt="{html.escape(words, quote=True)}" src="data:image/svg+xml;base64,{data}"/>'
+        f"<details><summary>{html.escape(title)} as a table</summary>{table}</details>"
     )
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import nbformat.v4 as nb
 import pytest
 
-from ftlab_kit import Workspace, trainers
+from ftlab_kit import Workspace, datasets, trainers
 from tests.conftest import TINY
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -112,13 +112,10 @@ def shown_step(page: Any) -> int:
     return int(words.split("step ")[1].split(" ")[0])
 
 
-def write_notebook(path: Path, ws: Workspace, job_id: int) -> None:
-    code = (
-        "from ftlab_kit import Workspace, widgets\n"
-        f'ws = Workspace("{ws.root}")\n'
-        f"widgets.trainer(ws, {job_id})"
-    )
-    book = nb.new_notebook(cells=[nb.new_code_cell(code)])
+def write_notebook(path: Path, ws: Workspace, *shown: str) -> None:
+    """Write a notebook that opens the workspace and shows some widgets, a cell each."""
+    begin = f'from ftlab_kit import Workspace, widgets\nws = Workspace("{ws.root}")'
+    book = nb.new_notebook(cells=[nb.new_code_cell(code) for code in (begin, *shown)])
     book.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
     path.write_text(json.dumps(book))
 
@@ -135,7 +132,7 @@ def shown_moving(page: Any) -> int:
 def test_the_live_view_survives_reload_and_restart_and_cancels(lab: Workspace, tmp_path: Path):
     job = trainers.start(lab, TINY.but(max_steps=3000, save_every_steps=1000), "hues")
     trainers.wait(lab, job, until_step=2, timeout_s=120)
-    write_notebook(tmp_path / "live.ipynb", lab, job.id)
+    write_notebook(tmp_path / "live.ipynb", lab, f"widgets.trainer(ws, {job.id})")
     requests: list[str] = []
     with jupyter_lab(tmp_path) as address, browser(tmp_path) as page:
         page.on("request", lambda request: requests.append(request.url))
@@ -159,5 +156,38 @@ def test_the_live_view_survives_reload_and_restart_and_cancels(lab: Workspace, t
         page.wait_for_selector('text="cancelled"', timeout=30_000)
         page.screenshot(path=os.environ.get("FTLAB_PICTURE", tmp_path / "live.png"))
     assert trainers.status(lab, job).state == "cancelled"
+    allowed = (address, address.replace("http", "ws"), "data:", "blob:")
+    assert [url for url in requests if not url.startswith(allowed)] == []
+
+
+def test_a_dataset_can_be_looked_into(ws: Workspace, tmp_path: Path):
+    first = datasets.add(ws, datasets.TWELVE_FAULTS, name="support", strict=False)
+    datasets.redact(ws, first)
+    lens = 'widgets.mask(ws, "support", "tiny", max_length=90)'
+    inspector = f'widgets.inspector(ws, {first.id}, model="tiny", max_length=160)'
+    write_notebook(tmp_path / "look.ipynb", ws, lens, inspector)
+    requests: list[str] = []
+    with jupyter_lab(tmp_path) as address, browser(tmp_path) as page:
+        page.on("request", lambda request: requests.append(request.url))
+        open_notebook(page, address, "look.ipynb")
+        page.evaluate(EXECUTE, "notebook:run-all-cells")
+        page.wait_for_selector('svg[aria-label^="row 0 in"]', timeout=60_000)
+        row = page.get_by_role("spinbutton", name="row").first
+        row.fill("2")
+        row.press("Enter")
+        page.wait_for_selector('svg[aria-label^="row 2 in"]', timeout=30_000)
+
+        page.wait_for_selector("text=row 4", timeout=60_000)
+        page.get_by_role("button", name="More").click()
+        page.wait_for_selector("text=row 9", timeout=30_000)
+        page.get_by_role("tab", name="problems").click()
+        page.get_by_role("option", name="line 9: messages[0].role is 'customer'").click()
+        page.wait_for_selector("pre:visible:has-text('Do you mend zips?')", timeout=30_000)
+        page.get_by_role("tab", name="quality").click()
+        page.wait_for_selector('svg[aria-label^="length: 63 from"]', timeout=30_000)
+        page.get_by_role("tab", name="changes").click()
+        page.get_by_label("since").select_option("version 2, all, 63 rows")
+        page.wait_for_selector("del:has-text('[E-MAIL]')", timeout=30_000)
+        page.screenshot(path=os.environ.get("FTLAB_PICTURE_DATASETS", tmp_path / "look.png"))
     allowed = (address, address.replace("http", "ws"), "data:", "blob:")
     assert [url for url in requests if not url.startswith(allowed)] == []

@@ -93,3 +93,29 @@ def test_a_short_trace_is_kept_whole():
     for x in range(50):
         trace.add(x, float(x))
     assert trace.points() == [(x, float(x)) for x in range(50)]
+
+
+def test_a_histogram_counts_every_value_once():
+    found = charts.histogram("length", [3, 4, 4, 9, 21, 30], unit="tokens", cut=20)
+    assert sum(found.counts) == 6
+    for index, count in enumerate(found.counts):
+        low = found.low + index * found.step
+        is_last = index == len(found.counts) - 1
+        inside = [v for v in (3, 4, 4, 9, 21, 30) if low <= v < low + found.step + is_last]
+        assert len(inside) == count
+    assert found.words().startswith("length: 6 from ") and found.words().endswith("; cut at 20")
+    xml = ElementTree.fromstring(found.picture())
+    assert len(xml.findall(".//{*}rect")) == len(found.counts)
+    assert "cut at 20" in found.figure() and "<table>" in found.figure()
+
+
+def test_a_histogram_of_one_value_is_drawn():
+    found = charts.histogram("loss", [2.5, 2.5], unit="nats")
+    assert sum(found.counts) == 2
+    ElementTree.fromstring(found.picture(is_live=False))
+
+
+def test_shares_say_what_is_not_known():
+    picture = charts.shares("quality", [("rows", 1.0, "63 rows"), ("apart", None, "not known")])
+    words = ElementTree.fromstring(picture).attrib["aria-label"]
+    assert words == "quality: rows 100%, apart –"

@@ -128,6 +128,7 @@ def name(version: DatasetVersion, model: Path) -> str:
     """Return a name that is another one whenever the tokens might be others."""
     parts = sorted(path for pattern in MADE_OF for path in model.glob(pattern))
     rules = [Path(module.__file__ or "") for module in (tokens, chats, weights)]
+    rules.append(Path(__file__))
     digest = hashlib.sha256(installed("transformers").encode())
     for path in (*parts, *rules):
         digest.update(path.name.encode() + _sha256(path))

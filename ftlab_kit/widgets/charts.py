@@ -167,10 +167,11 @@ class Histogram:
         for index, count in enumerate(self.counts):
             x, y = frame.x(self.low + index * self.step), frame.y(count)
             width = frame.x(self.low + (index + 1) * self.step) - x
+            words = f"<title>{count} from {show(self.low + index * self.step)}</title>"
+            said = words if is_live else ""
             body += (
                 f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(1, width - 1):.1f}" '
-                f'height="{frame.y(0) - y:.1f}" fill="{COLOURS[0]}"><title>{count} from '
-                f"{show(self.low + index * self.step)}</title></rect>"
+                f'height="{frame.y(0) - y:.1f}" fill="{COLOURS[0]}">{said}</rect>'
             )
         if self.cut is not None:
             x = frame.x(self.cut)

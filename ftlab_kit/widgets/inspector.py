@@ -52,8 +52,10 @@ def inspector(
     quality = datasets.quality(ws, version, model=model, max_length=max_length)
     if is_interactive():
         return InspectorView(ws, version, quality)
+    aside = datasets.problems(ws, version)
+    more = f"<p>… and {version.n_refused - PAGE} more</p>" if version.n_refused > PAGE else ""
     parts = {
-        "What was set aside": problems_table(datasets.problems(ws, version)),
+        "What was set aside": problems_table(aside[:PAGE]) + more,
         "What it is like": _still_quality(quality),
         "Its first rows": "".join(
             _row(index, row) for index, row in enumerate(islice(datasets.rows(ws, version), STILL))

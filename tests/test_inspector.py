@@ -1,0 +1,149 @@
+"""The mask lens and the inspector: live for who can click, pictures and tables for who can't."""
+
+import html
+import re
+from pathlib import Path
+
+import pytest
+from ipywidgets import HTML
+
+from ftlab_kit import Workspace, datasets, widgets
+from ftlab_kit.records import DatasetVersion
+from ftlab_kit.widgets import front, masks
+from ftlab_kit.widgets.inspector import InspectorView
+from ftlab_kit.widgets.masks import MaskView
+from tests.conftest import add_pairs, chats_file
+from tests.test_versions import add, chat
+from tests.test_widgets import _all, seated
+
+__all__ = ["seated"]
+
+
+def text_of(view: object) -> str:
+    return "".join(child.value for child in _all(view) if isinstance(child, HTML))
+
+
+@pytest.fixture
+def spoilt(ws: Workspace) -> DatasetVersion:
+    return datasets.add(ws, datasets.TWELVE_FAULTS, name="support", strict=False)
+
+
+def test_headless_the_lens_is_a_picture_with_words_and_table(ws: Workspace):
+    shown = widgets.mask(ws, add(ws, [chat("Hi <b>", "Ho & no")]), "tiny", max_length=32)
+    assert isinstance(shown, front.Html)
+    words = re.search(r'<img alt="([^"]*)"', shown.text)
+    assert words is not None
+    assert re.match(
+        r"row 0 in \d+ tokens of tiny: \d+ trained, 0 end, \d+ context, \d+ cut", words[1]
+    )
+    assert "Ho &amp; no" in shown.text and "Hi &lt;b&gt;" in shown.text
+
+
+def test_every_role_is_told_by_more_than_its_colour(ws: Workspace):
+    mask = datasets.mask(ws, add(ws, [chat("Hi", "Ho"), chat("Hi", "Ho " * 9)]), "tiny", row=1)
+    picture = masks.picture(mask)
+    assert len({look[2] for look in masks.LOOKS.values()}) == len(masks.LOOKS)
+    assert picture.count("<path") >= 2 * len(masks.LOOKS)
+    assert html.escape(masks.alt(mask)) in picture
+
+
+def test_the_picture_holds_every_letter_of_the_row(ws: Workspace):
+    said = "Zwei\nZeilen, 日本語 und\tTab\u0007. " + "lang " * 40 + "x" * 300
+    mask = datasets.mask(ws, add(ws, [chat("Hi", said)]), "tiny")
+    words = "".join(re.findall(r"<text [^>]*textLength[^>]*>([^<]*)</text>", masks.picture(mask)))
+    shown = html.unescape(words).replace("\xa0", " ")
+    wanted = "".join(token.text for token in mask.tokens)
+    for old, new in (("\n", "↵"), ("\t", "→"), ("\u0007", "�")):
+        wanted = wanted.replace(old, new)
+    assert wanted in shown
+
+
+def test_a_long_row_says_what_it_leaves_out(ws: Workspace):
+    mask = datasets.mask(ws, add(ws, [chat("Hi", "word " * 2000)]), "tiny")
+    more = len(mask.tokens) - masks.MOST
+    assert f"… and {more:,} more tokens" in masks.picture(mask)
+
+
+def test_the_lens_follows_its_fields(seated: None, ws: Workspace):
+    datasets.add(ws, chats_file(ws.root / "hues.jsonl"))
+    view = widgets.mask(ws, add_pairs(ws), "tiny")
+    assert isinstance(view, MaskView)
+    assert "row 0 (chosen)" in text_of(view)
+    view.row.value = 3
+    view.side.value = "rejected"
+    assert "row 3 (rejected)" in text_of(view)
+    view.length.value = 20
+    assert "cut at 20 tokens" in text_of(view)
+
+
+def test_headless_the_inspector_shows_all_of_it(ws: Workspace, spoilt: DatasetVersion):
+    shown = widgets.inspector(ws, spoilt, model="tiny", max_length=160)
+    assert isinstance(shown, front.Html)
+    assert shown.text.count("<summary>5</summary>") == 1 and "… and 7 more" in shown.text
+    assert shown.text.count("<img alt=") == 2
+    assert 'alt="quality 9' in shown.text and 'alt="length: 63 from' in shown.text
+    assert "[E-MAIL]" not in shown.text and "ann…m" in shown.text
+    assert "row 1" in shown.text
+    assert "63 rows, quality" in repr(shown)
+
+
+def test_rows_can_be_searched_and_turned(seated: None, ws: Workspace, spoilt: DatasetVersion):
+    view = widgets.inspector(ws, spoilt)
+    assert isinstance(view, InspectorView)
+    assert "row 0" in view._rows.value and "row 5 " not in view._rows.value
+    view.more.click()
+    assert "row 5 " in view._rows.value
+    view.back.click()
+    assert "row 0" in view._rows.value and view.back.disabled
+    view.row.value = 40
+    assert "row 40" in view._rows.value and "row 39" not in view._rows.value
+    view.search.value = "two left boots"
+    shown = re.findall(r"row (\d+)", view._rows.value)
+    wanted = [
+        str(index)
+        for index, row in enumerate(datasets.rows(ws, spoilt))
+        if "two left boots" in str(row)
+    ]
+    assert shown == wanted and len(wanted) == 2
+    view.search.value = "("
+    assert "is no regular expression" in view._rows.value
+
+
+def test_a_problem_is_jumped_to(seated: None, ws: Workspace, spoilt: DatasetVersion):
+    view = widgets.inspector(ws, spoilt)
+    assert isinstance(view, InspectorView)
+    labels = [label for label, _ in view.problem.options]
+    assert len(labels) == 12 and labels[1] == "line 9: messages[0].role is 'customer'"
+    view.problem.index = 1
+    assert "Do you mend zips?" in text_of(view)
+    view.problem.index = 3
+    assert "Which boots are the lightest?" in text_of(view)
+
+
+def test_changes_since_another_version_are_marked(
+    seated: None, ws: Workspace, spoilt: DatasetVersion
+):
+    view = widgets.inspector(ws, datasets.redact(ws, spoilt))
+    assert isinstance(view, InspectorView)
+    assert view._changes.value == ""
+    view.other.value = spoilt.id
+    assert "<del>ann.mallow@firm-post.com,</del><ins>[E-MAIL],</ins>" in view._changes.value
+
+
+def test_a_dataset_with_nothing_to_say_says_so(seated: None, ws: Workspace):
+    shown = text_of(widgets.inspector(ws, add(ws, [chat("Hi", "Ho")])))
+    assert "no line was set aside" in shown and "there is no other version" in shown
+
+
+def test_what_rows_say_is_no_markup(ws: Workspace, tmp_path: Path):
+    (tmp_path / "rows.jsonl").write_text('{"<b>": 1}\n')
+    shown = widgets.problems(datasets.validate(tmp_path / "rows.jsonl"))
+    assert "<b>" not in shown.text and "&lt;b&gt;" in shown.text
+    page = widgets.inspector(ws, add(ws, [chat("<script>", "<i>")])).text  # type: ignore[union-attr]
+    assert "<script>" not in page and "<i>" not in page
+
+
+def test_no_problem_is_said_too(tmp_path: Path):
+    chats_file(tmp_path / "rows.jsonl")
+    report = datasets.validate(tmp_path / "rows.jsonl")
+    assert widgets.problems(report).text == "<p>no line is refused</p>"

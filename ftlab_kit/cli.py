@@ -32,6 +32,7 @@ from ftlab_kit.configs import Config
 from ftlab_kit.errors import ConfigError, KitError
 from ftlab_kit.models.memory import Demand
 from ftlab_kit.records import (
+    Card,
     DatasetVersion,
     Job,
     Model,
@@ -315,6 +316,8 @@ def _show(found: Any, as_json: bool) -> None:
         found = [*found]
     if as_json or isinstance(found, BaseModel) or (isinstance(found, dict) and found):
         print(json.dumps(plain(found), indent=2, default=BaseModel.model_dump))
+    elif isinstance(found, Card):
+        print(found)
     elif isinstance(found, Record):
         _show_record(found)
     elif isinstance(found, list | tuple) and found and isinstance(found[0], Record):

@@ -1,6 +1,6 @@
-"""A hub on loopback: serves the tiny model under SmolLM2's name, and pulls it with the kit.
+"""A hub on loopback: the kit pulls the tiny model from it under SmolLM2's name, or rows.
 
-    python tests/hub_server.py WORKSPACE
+    python tests/hub_server.py WORKSPACE [rows]
 
 A program of its own, because huggingface_hub reads its endpoint once, when it is imported.
 """
@@ -14,10 +14,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 REPO = "HuggingFaceTB/SmolLM2-135M-Instruct"
+ROWS = "owner/rows"
 COMMIT = "0" * 39 + "1"
 
 
-def handler(folder: Path) -> type[BaseHTTPRequestHandler]:
+def handler(folder: Path, repo: str) -> type[BaseHTTPRequestHandler]:
     class Hub(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
@@ -30,9 +31,9 @@ def handler(folder: Path) -> type[BaseHTTPRequestHandler]:
                 self.wfile.write(body)
 
         def do_GET(self) -> None:
-            if self.path.startswith(f"/api/models/{REPO}"):
+            if self.path.startswith((f"/api/models/{repo}", f"/api/datasets/{repo}")):
                 files = [{"rfilename": path.name} for path in sorted(folder.iterdir())]
-                about = {"id": REPO, "sha": COMMIT, "siblings": files, "private": False}
+                about = {"id": repo, "sha": COMMIT, "siblings": files, "private": False}
                 about |= {"gated": False, "disabled": False, "downloads": 0, "likes": 0, "tags": []}
                 if "/tree/" in self.path:
                     about = [
@@ -49,7 +50,8 @@ def handler(folder: Path) -> type[BaseHTTPRequestHandler]:
                 return
             path = folder / self.path.rpartition("/")[2]
             if not path.is_file():
-                self.answer(b"", {"X-Error-Code": "EntryNotFound"}, 404)
+                what = "EntryNotFound" if repo in self.path else "RepoNotFound"
+                self.answer(b"", {"X-Error-Code": what}, 404)
                 return
             body = path.read_bytes()
             etag = hashlib.sha1(body).hexdigest()
@@ -63,21 +65,47 @@ def handler(folder: Path) -> type[BaseHTTPRequestHandler]:
     return Hub
 
 
-def main(root: Path) -> None:
-    folder = root.parent / "repository"
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(folder))
+def serve(folder: Path, repo: str) -> None:
+    """Serve a folder as a repository, and have the hub's client ask here."""
+    folder.mkdir(parents=True)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler(folder, repo))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     os.environ["HF_ENDPOINT"] = f"http://127.0.0.1:{server.server_address[1]}"
+
+
+def model(root: Path) -> None:
+    """Pull a model."""
+    folder = root.parent / "repository"
+    serve(folder, REPO)
 
     from ftlab_kit import Workspace, models
     from ftlab_kit.models import tiny
     from ftlab_kit.models.catalogue import CATALOGUE
 
-    folder.mkdir(parents=True)
     tiny.fetch(CATALOGUE["tiny"], folder)
     made = models.pull(Workspace(root), "smollm2-135m-instruct")
     print(json.dumps({"source": made.source, "is_here": made.is_here}))
 
 
+def rows(root: Path) -> None:
+    """Add rows by three names, and say what came of each."""
+    folder = root.parent / "repository"
+    serve(folder, ROWS)
+    for name, count in (("train", 5), ("test", 2)):
+        lines = [json.dumps({"question": f"q{n}", "answer": name}) for n in range(count)]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines))
+
+    from ftlab_kit import Workspace, datasets
+    from ftlab_kit.errors import KitError
+
+    ws, columns = Workspace(root), {"prompt": "question", "completion": "answer"}
+    for name in (ROWS, f"{ROWS}:test", f"{ROWS}:other", "owner/none"):
+        try:
+            made = datasets.add(ws, name, columns=columns)
+            print(json.dumps([made.dataset, made.n_rows, made.made["source"]]))
+        except KitError as error:
+            print(json.dumps([type(error).__name__, str(error)]))
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    (rows if "rows" in sys.argv else model)(Path(sys.argv[1]))

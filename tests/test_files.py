@@ -276,3 +276,18 @@ def test_a_hub_that_can_not_be_reached_is_said_in_words():
     assert os.environ["HF_HUB_OFFLINE"] == "1"
     with pytest.raises(Unavailable, match="openai/gsm8k is no path here, and the hub"):
         datasets.validate("openai/gsm8k")
+
+
+def test_rows_come_from_the_hub_by_name(tmp_path: Path):
+    """The real client against a server on loopback that speaks the hub's own protocol."""
+    env = {**os.environ, "HF_HUB_OFFLINE": "0", "HF_HUB_DISABLE_TELEMETRY": "1"}
+    env |= {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_DISABLE_XET": "1"}
+    script = Path(__file__).parent / "hub_server.py"
+    command = [sys.executable, str(script), str(tmp_path / "lab"), "rows"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    whole, test, other, none = map(json.loads, done.stdout.splitlines())
+    assert whole == ["rows", 5, "owner/rows"]
+    assert test == ["rows", 2, "owner/rows:test"]
+    assert other[0] == "NotFound" and "Should be one of ['train', 'test']" in other[1]
+    assert none[0] == "NotFound" and "owner/none is neither a path here nor a dataset" in none[1]

@@ -100,12 +100,17 @@ class Sieve:
 
     def _tell(self, progress: Callable[..., None] | None) -> Callable[..., None]:
         told = -1.0
+        last: tuple[str, ...] = ()
 
         def tell(share: float, is_over: bool = False) -> None:
-            nonlocal told
-            if progress is not None and (share >= told + TOLD_AT or is_over):
-                told = share
-                progress(f"{share:.0%}", f"{self.n_rows:,} rows", f"{self.n_refused:,} refused")
+            nonlocal told, last
+            if progress is None or not (share >= told + TOLD_AT or is_over):
+                return
+            told = share
+            news = (f"{share:.0%}", f"{self.n_rows:,} rows", f"{self.n_refused:,} refused")
+            if news != last:
+                last = news
+                progress(*news)
 
         return tell
 

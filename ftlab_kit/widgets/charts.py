@@ -124,7 +124,7 @@ def begin(title: str, words: str, size: tuple[int, int], *, is_live: bool) -> st
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
         f'height="{height}" role="img" aria-label="{label}" font-family="system-ui,sans-serif" '
-        f'font-size="11"><title>{label}</title>'
+        f'font-size="11" style="max-width:100%;height:auto"><title>{label}</title>'
         + ("" if is_live else f'<rect width="{width}" height="{height}" fill="{GROUND}"/>')
         + f'<text x="{LEFT}" y="15" fill="{ink}" font-weight="600">{html.escape(title)}</text>'
     )

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from ftlab_kit import Workspace, datasets
+from ftlab_kit import Workspace, datasets, trainers
 from ftlab_kit.datasets import chats
 from ftlab_kit.errors import Conflict, DataError, InputError, NotFound
-from tests.conftest import chats_file
+from tests.conftest import TINY, chats_file
 
 GSM8K = Path(__file__).parents[2] / "shared" / "data" / "gsm8k" / "train.jsonl"
 GOOD = '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}'
@@ -238,6 +238,16 @@ def test_delete_takes_all_versions_and_files(ws: Workspace, tmp_path: Path):
 def test_a_dataset_that_a_job_needs_is_not_deleted(lab: Workspace, job):
     with pytest.raises(Conflict, match=rf"used by job .*\b{job.id}\b"):
         datasets.delete(lab, "hues")
+
+
+def test_rows_that_a_job_is_judged_by_are_kept_too(ws: Workspace, tmp_path: Path):
+    rows = datasets.add(ws, chats_file(tmp_path / "hues.jsonl"))
+    judged = datasets.add(ws, chats_file(tmp_path / "judged.jsonl", copies=1))
+    job = trainers._enqueue(ws, TINY, rows, held_out=judged)
+    with pytest.raises(Conflict, match=f"used by job {job.id}") as refused:
+        datasets.delete(ws, "judged")
+    assert refused.value.status == 409
+    assert judged.path.exists() and datasets.get(ws, "judged") == judged
 
 
 def test_the_sample_chats_are_good_rows_with_no_answer_twice():

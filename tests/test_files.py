@@ -16,7 +16,7 @@ import pytest
 from pyarrow import parquet
 
 from ftlab_kit import Workspace, datasets
-from ftlab_kit.datasets import files
+from ftlab_kit.datasets import files, lines
 from ftlab_kit.errors import DataError, InputError, Unavailable
 from ftlab_kit.records import Problem, Report
 
@@ -173,9 +173,9 @@ def test_what_breaks_an_array_is_named_with_its_line(tmp_path: Path):
 def test_values_that_are_longer_than_what_is_read_at_once_are_whole(tmp_path: Path):
     rows = [{"text": "word " * 500_000, "n": n} for n in range(3)]
     (tmp_path / "rows.json").write_text(json.dumps(rows, indent=1))
-    lines = [*files.source(tmp_path / "rows.json").lines()]
-    assert [line.value for line in lines] == rows
-    assert [line.number for line in lines] == [2, 6, 10]
+    found = [*files.source(tmp_path / "rows.json").lines()]
+    assert [line.value for line in found] == rows
+    assert [line.number for line in found] == [2, 6, 10]
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_progress_tells_how_far_one_is(tmp_path: Path):
     report: Report = datasets.validate(path, progress=lambda *news: told.append(news))
     assert report.n_rows == 50_000
     assert told[-1] == ("100%", "50,000 rows", "0 refused")
-    blocks = [f"{block * files.BLOCK / path.stat().st_size:.0%}" for block in range(3)]
+    blocks = [f"{block * lines.BLOCK / path.stat().st_size:.0%}" for block in range(3)]
     assert [line[0] for line in told[:3]] == blocks
 
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from safetensors.torch import load_file, save_file
 
-from ftlab_kit import Workspace, checkpoints, datasets, device, models, trainers
+from ftlab_kit import Workspace, checkpoints, datasets, device, evaluators, models, trainers
 from ftlab_kit.configs import Config
 from ftlab_kit.errors import Conflict, InputError, JobFailed, OutOfRoom
 from ftlab_kit.records import Job
@@ -164,6 +164,38 @@ def test_a_loss_that_is_no_number_fails_the_job_and_says_where(
     assert job.state == "failed"
     assert "The loss became nan at step 1, lines " in (job.error or "")
     assert "lower learning_rate" in (job.error or "")
+
+
+def test_texts_are_learnt_whole_and_scored_without_answers(ws: Workspace):
+    path = ws.root / "texts.jsonl"
+    path.write_text("\n".join(json.dumps({"text": f"Once, {n} geese flew."}) for n in range(8)))
+    texts = datasets.add(ws, path)
+    for streaming in (False, True):
+        job = train_here(ws, TINY.but(max_steps=6, streaming=streaming), "texts")
+        found = losses(ws, job)
+        assert job.state == "completed" and found[-1] < found[0]  # type: ignore[operator]
+    scored = evaluators.run(ws, job, texts, metrics=["perplexity"])
+    assert scored.details["perplexity"]["n_tokens"] == sum(
+        len(datasets.mask(ws, texts, "tiny", row=row).tokens) for row in range(8)
+    )
+    with pytest.raises(InputError, match="holds texts, in which nothing is asked"):
+        evaluators.run(ws, job, texts)
+
+
+def test_a_turn_that_is_not_to_be_trained_teaches_nothing(ws: Workspace):
+    path = ws.root / "turns.jsonl"
+    turns = [("user", "Hi"), ("assistant", "Ho"), ("user", "And?"), ("assistant", "So.")]
+    chat = [{"role": role, "content": content} for role, content in turns]
+    untrained = [chat[0], {**chat[1], "train": False}, *chat[2:]]
+    counts = []
+    for messages in (chat, untrained):
+        path.write_text(json.dumps({"messages": messages}))
+        version = datasets.add(ws, path)
+        counts.append(datasets.mask(ws, version, "tiny").n_trained)
+        job = train_here(ws, TINY.but(max_steps=1), "turns")
+        (metric,) = trainers.metrics(ws, job)
+        assert metric.loss is not None
+    assert counts == [5, 3]
 
 
 def test_preflight_says_what_it_found(lab: Workspace):

@@ -6,6 +6,7 @@ from ipywidgets import HTML, Button
 from ftlab_kit import Workspace, metrics, trainers, widgets
 from ftlab_kit.records import Job, Metric
 from ftlab_kit.widgets import front
+from ftlab_kit.widgets.progress import Progress
 from ftlab_kit.widgets.trainer import TrainerView, duration, sentence
 from tests.conftest import TINY
 
@@ -112,6 +113,14 @@ def test_progress_is_one_line_that_changes_in_place(seated: None, capsys):
     line("perplexity", 3, 20)
     line("<answers>", 4, 20)
     assert line.value == '<span role="status">&lt;answers&gt;  4  20</span>'
+
+
+def test_progress_with_a_share_has_a_bar(seated: None):
+    shown = Progress()
+    shown("43%", "12 rows")
+    assert '<progress value="43" max="100">' in shown.value and "12 rows" in shown.value
+    shown("looking")
+    assert "<progress" not in shown.value
 
 
 def test_progress_is_silent_when_headless(monkeypatch: pytest.MonkeyPatch):

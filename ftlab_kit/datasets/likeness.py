@@ -21,6 +21,7 @@ THRESHOLD = 0.8
 BANDS, PER_BAND = 20, 6
 RUN = 3
 BACK = 4
+AT_ONCE = 5000  # rows whose signatures are made together
 # a letter of a script that does not part words is a word
 WORD = re.compile(r"[぀-ヿ㐀-鿿가-힯฀-๿]|[^\W぀-ヿ㐀-鿿가-힯฀-๿]+")
 MIX = (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
@@ -118,12 +119,15 @@ def _candidates(runs: Numbers, ends: Sequence[int]) -> Iterable[tuple[int, int]]
 
     if len(ends) < 3:
         return
-    sizes = np.diff(ends)
-    matrix = RMinHash.digest_matrix_from_flat_token_hashes(
-        runs.tolist(), [*ends], num_perm=BANDS * PER_BAND, seed=1
-    )
-    signatures = np.array(matrix.to_rows(), np.uint32)  # (N, BANDS * PER_BAND)
-    signatures = signatures.reshape(len(sizes), BANDS, PER_BAND)
+    signatures = np.empty((len(ends) - 1, BANDS, PER_BAND), np.uint32)
+    for start in range(0, len(signatures), AT_ONCE):  # as numpy's they take a tenth of the memory
+        stop = min(start + AT_ONCE, len(signatures))
+        places = [end - ends[start] for end in ends[start : stop + 1]]
+        matrix = RMinHash.digest_matrix_from_flat_token_hashes(
+            runs[ends[start] : ends[stop]], places, num_perm=BANDS * PER_BAND, seed=1
+        )
+        rows = np.array(matrix.to_rows(), np.uint32)
+        signatures[start:stop] = rows.reshape(-1, BANDS, PER_BAND)
     for band in range(BANDS):
         _, group = np.unique(signatures[:, band], axis=0, return_inverse=True)
         order = np.argsort(group, kind="stable")

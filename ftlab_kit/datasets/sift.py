@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from ftlab_kit.datasets import chats, forms
 from ftlab_kit.datasets.chats import FORM, Row
-from ftlab_kit.datasets.files import Line, Source
+from ftlab_kit.datasets.files import Source
+from ftlab_kit.datasets.lines import Line
 from ftlab_kit.datasets.strict import Fault, is_too_deep, too_deep
 from ftlab_kit.errors import DataError
 from ftlab_kit.records import Problem

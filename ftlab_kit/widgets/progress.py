@@ -1,6 +1,7 @@
 """How far a long verb is: a line that changes in place, and nothing at all where no one looks."""
 
 import html
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,9 @@ class Progress(ipywidgets.HTML):  # type: ignore[misc]
     def __call__(self, *news: Any) -> None:
         """Show the news in place of what was shown before."""
         words = html.escape("  ".join(str(item) for item in news))
-        self.value = f'<span role="status">{words}</span>'
+        done = re.match(r"(\d+)%", str(news[0])) if news else None
+        bar = f'<progress value="{done[1]}" max="100"></progress> ' if done else ""
+        self.value = f'{bar}<span role="status">{words}</span>'
 
 
 def progress() -> Callable[..., None]:

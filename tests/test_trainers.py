@@ -314,6 +314,16 @@ def test_a_full_disk_leaves_no_half_dataset_and_no_half_model(small_disk: Path):
     assert [path for path in ws.models.iterdir() if path.is_dir()] == []
 
 
+def test_a_worker_keeps_its_memory_and_lets_others_have_the_cores(lab: Workspace):
+    job = until_running(lab, trainers.start(lab, LONG, "hues"))
+    assert job.worker_pid is not None
+    known = psutil.Process(job.worker_pid).environ()
+    # glibc parts the text where it stands, as it reads it
+    assert processes.ALLOCATION.startswith(known["GLIBC_TUNABLES"])
+    assert known["GOMP_SPINCOUNT"] == processes.SPIN
+    trainers.cancel(lab, job)
+
+
 def test_a_killed_worker_is_seen_and_said_in_words(lab: Workspace):
     job = until_running(lab, trainers.start(lab, LONG, "hues"))
     worker_of(lab, job).kill()

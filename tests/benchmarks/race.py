@@ -46,7 +46,9 @@ def _leg(ws: Workspace, name: str, model: str, steps: int, seed: int) -> dict[st
     command = [sys.executable, "-m", "tests.benchmarks.legs", name, str(ws.root), model]
     # a worker is started with this by the kit; a rival is left as it is
     env = dict(os.environ) | (
-        {} if name.startswith("trl") else {"GLIBC_TUNABLES": processes.ALLOCATION}
+        {}
+        if name.startswith("trl")
+        else {"GLIBC_TUNABLES": processes.ALLOCATION, "GOMP_SPINCOUNT": processes.SPIN}
     )
     done = subprocess.run(
         [*command, str(steps), str(seed)], capture_output=True, text=True, env=env, check=False

@@ -4,7 +4,6 @@ Coverage-guided, from the seeds below, over every kind of file; prints its count
 first input that breaks a promise.
 """
 
-import atexit
 import sys
 import tempfile
 import time
@@ -29,6 +28,7 @@ SEEDS = (
     '{"text": "a", "text": NaN}\n{"question": "a", "response": "b", "system_prompt": null}',
     '{"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}]}',
 )
+TOLD_EVERY = 10_000  # inputs
 SEEN: Counter[str] = Counter()
 
 
@@ -51,12 +51,10 @@ def main() -> None:
         path.write_bytes(data[1:])
         n_rows, n_refused = look(path)
         SEEN.update({"inputs": 1, "rows": n_rows, "refused": n_refused})
+        if SEEN["inputs"] % TOLD_EVERY == 0:  # libFuzzer ends the process without a last word
+            minutes = (time.perf_counter() - began) / 60
+            print(f"{minutes:.1f} min", dict(SEEN), flush=True)
 
-    def tell() -> None:
-        minutes = (time.perf_counter() - began) / 60
-        print(f"{minutes:.1f} min", dict(SEEN), flush=True)
-
-    atexit.register(tell)
     seconds = sys.argv[1] if len(sys.argv) > 1 else "3600"
     limits = [f"-max_total_time={seconds}", "-rss_limit_mb=2048", "-timeout=25", "-max_len=4096"]
     atheris.Setup([sys.argv[0], str(corpus), *limits], test)

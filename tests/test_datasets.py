@@ -97,6 +97,15 @@ def test_why_lines_were_set_aside_is_kept(ws: Workspace):
     assert datasets.problems(ws, datasets.redact(ws, version)) == ()
 
 
+def test_the_same_rows_from_a_worse_file_say_what_was_set_aside(ws: Workspace, tmp_path: Path):
+    clean = datasets.add(ws, write(tmp_path / "rows.jsonl", GOOD))
+    worse = datasets.add(ws, write(tmp_path / "rows.jsonl", GOOD, "{broken"), strict=False)
+    assert (worse.id, worse.n_refused) == (clean.id, 1)
+    assert [problem.line for problem in datasets.problems(ws, worse)] == [2]
+    again = datasets.add(ws, write(tmp_path / "rows.jsonl", GOOD))
+    assert (again.n_refused, datasets.problems(ws, again)) == (0, ())
+
+
 @pytest.mark.skipif(not GSM8K.exists(), reason="needs the rows of GSM8K beside the project")
 def test_rows_that_no_one_here_wrote_are_read_by_a_mapping(ws: Workspace):
     with pytest.raises(DataError, match=r"gsm8k/train\.jsonl:1: messages is missing"):

@@ -445,10 +445,10 @@ def preview(
 
 def problems(ws: Workspace, dataset: DatasetVersion | str | int) -> Rows[Problem]:
     """Return why lines were set aside when a version was added, the first thousand."""
-    path = get(ws, dataset).path.with_suffix(kept.ASIDE[1])
-    if not path.exists():
+    version = get(ws, dataset)
+    if not version.n_refused:  # the same rows may have come from a file without a bad line
         return Rows()
-    with path.open("rb") as file:
+    with version.path.with_suffix(kept.ASIDE[1]).open("rb") as file:
         return Rows(Problem(**msgspec.json.decode(line)) for line in islice(file, KEPT))
 
 

@@ -99,7 +99,9 @@ class Draft:
         values |= {"parent_id": parent_id, "made": {**made}, "created_at": now()}
         at = values["created_at"]
         if not ws.store.insert_new("dataset_versions", key=key, added_at=at, **values):
-            ws.store.update("dataset_versions", {"key": key}, added_at=at)
+            # the rows are the same, and what stood beside them is what was set aside last
+            new = {"added_at": at, "n_refused": self.n_refused, "made": {**made}}
+            ws.store.update("dataset_versions", {"key": key}, **new)
         row = ws.store.get("dataset_versions", key=key)
         assert row is not None
         return version(row)

@@ -288,7 +288,9 @@ def test_the_parameters_of_the_quick_start_make_a_config():
 
 
 def test_an_unknown_notebook_names_the_known_ones():
-    with pytest.raises(NotFound, match="there are 00_quickstart, 01_datasets, 04_steer_a_job, template"):
+    with pytest.raises(
+        NotFound, match="there are 00_quickstart, 01_datasets, 04_steer_a_job, template"
+    ):
         notebooks.path("01")
 
 

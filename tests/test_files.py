@@ -164,6 +164,7 @@ def test_what_breaks_an_array_is_named_with_its_line(tmp_path: Path):
     whole = f"[\n{CHAT},\n\n{CHAT},\n"
     (found,) = problems(tmp_path, whole + '{"messages": [}\n]', "rows.json")
     assert (found.line, found.field) == (5, "line")
+    assert found.found.endswith("; what comes after it was not read")
     (found,) = problems(tmp_path, whole, "rows.json")
     assert (found.line, found.found) == (5, "no end")
     (found,) = problems(tmp_path, f"{whole}{CHAT}]\n{CHAT}", "rows.json")
@@ -196,6 +197,31 @@ def test_a_bad_row_of_a_table_is_named_with_its_line(
     (problem,) = problems(tmp_path, text, "rows.csv")
     assert problem.line == line
     assert found in problem.found
+
+
+def test_what_is_no_row_of_a_table_is_set_aside_as_it_was(ws: Workspace, tmp_path: Path):
+    path = tmp_path / "rows.csv"
+    path.write_text('prompt,completion\na,b\nc,"d"x\ne,f\n')
+    version = datasets.add(ws, path, strict=False)
+    assert (version.n_rows, version.n_refused) == (2, 1)
+    assert version.path.with_suffix(".refused.jsonl").read_text() == 'c,"d"x\n'
+
+
+def test_objects_that_are_spread_over_lines_are_no_lines(tmp_path: Path):
+    row = {**json.loads(CHAT), "tags": ["a", "b"], "n": 3}
+    (tmp_path / "rows.json").write_text("\n".join(json.dumps(row, indent=1) for _ in range(2)))
+    assert datasets.validate(tmp_path / "rows.json").n_rows == 2
+
+
+def test_a_table_without_line_ends_takes_bounded_memory(tmp_path: Path):
+    path = tmp_path / "rows.csv"
+    with path.open("wb") as file:
+        file.write(b"prompt,completion\na,b\n")
+        for _ in range(300):
+            file.write(b"x" * 2**20)
+    report, grown_mib = _validated_elsewhere(path)
+    assert report["n_rows"] == 1 and report["n_refused"] > 0
+    assert grown_mib < 200
 
 
 def test_a_frame_of_mixed_kinds_is_refused_in_words():

@@ -31,6 +31,7 @@ from ftlab_kit.datasets import (
 )
 from ftlab_kit.datasets.files import Frame
 from ftlab_kit.datasets.sift import SHOWN, Sieve, refusal
+from ftlab_kit.datasets.strict import ENCODE
 from ftlab_kit.errors import Conflict, DataError, InputError, NotFound, nearest, room_on_disk
 from ftlab_kit.records import (
     Card,
@@ -81,7 +82,7 @@ def validate(
         for _, _, problem in sieve.parts(progress):
             if problem is None:
                 continue
-            out.write(kept.ENCODE(problem.as_dict()) + b"\n")
+            out.write(ENCODE(problem.as_dict()) + b"\n")
             if len(problems) < KEPT:
                 problems.append(problem)
     return Report(

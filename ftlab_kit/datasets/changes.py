@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from ftlab_kit.datasets import chats, kept, sides
 from ftlab_kit.datasets.chats import Row
-from ftlab_kit.datasets.kept import ENCODE
+from ftlab_kit.datasets.strict import ENCODE
 from ftlab_kit.records import Change, DatasetVersion, Diff, Rows
 
 MOST = 1000

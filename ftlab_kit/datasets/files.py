@@ -128,7 +128,7 @@ def _read(path: Path, file: str | None, tell: Callable[[float], None]) -> Iterat
         watched = _Watched(stream, lambda: tell(opened.tell() / size))
         reader: Reader = READERS.get(_suffix(path), rows_in_lines)
         for part in reader(watched):
-            yield _placed(part, file)
+            yield part._replace(file=file)
 
 
 def _unpacked(path: Path, opened: Stream, packing: str) -> Stream:
@@ -138,12 +138,6 @@ def _unpacked(path: Path, opened: Stream, packing: str) -> Stream:
         raise InputError(_archive(path, "a tar archive"))
     _refuse(path, begin[:8])
     return stream
-
-
-def _placed(part: Line | Block, file: str | None) -> Line | Block:
-    if isinstance(part, Block):
-        return part._replace(file=file)
-    return part._replace(file=file)
 
 
 def _refuse(path: Path, head: bytes) -> None:

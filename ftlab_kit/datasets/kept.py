@@ -17,12 +17,12 @@ from typing import IO, Any
 import msgspec
 
 from ftlab_kit.datasets.chats import Row
+from ftlab_kit.datasets.strict import ENCODE
 from ftlab_kit.errors import InputError, room_on_disk
 from ftlab_kit.records import DatasetVersion, Problem
 from ftlab_kit.workspace import Workspace, now
 
 ASIDE = (".refused.jsonl", ".problems.jsonl")
-ENCODE = msgspec.json.Encoder().encode
 ENCODE_LINES = msgspec.json.Encoder().encode_lines
 FLUSH = 2**20
 NAME = re.compile(r"[\w][\w .:@()+-]{0,199}")

@@ -87,7 +87,9 @@ def rows_of_json(stream: Stream) -> Iterator[Line | Block]:
     head = begin.removeprefix(codecs.BOM_UTF8).strip()
     lines = head.split(b"\n")[:SHOWS]
     looks = lines[:1] if head.startswith(b"[") else lines
-    is_lines = len(lines) > 1 and any(decode(line.strip())[1] is None for line in looks)
+    is_lines = len(lines) > 1 and any(
+        isinstance(decode(line.strip())[0], dict | list) for line in looks
+    )
     both = _Chained(begin, stream)
     yield from (rows_in_lines(both) if is_lines else _values(both))
 
@@ -126,6 +128,10 @@ def _values(stream: Stream) -> Iterator[Line]:
         if is_closed:
             cure = "Put all rows in one array."
             fault = Fault("line", "more after the array", "nothing after the array", cure)
+        elif end is None:
+            found = f"{fault.found if fault else 'no JSON'}; what comes after it was not read"
+            cure = "Mend it and read the file again, or write one row a line."
+            fault = Fault("line", found, "JSON values", cure)
         yield Line(None, text.line, raw[:LONGEST], value, fault)
         if end is None:
             return

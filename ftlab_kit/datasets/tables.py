@@ -20,7 +20,7 @@ AT_ONCE = 1000  # rows
 def separated(delimiter: str) -> Callable[[Stream], Iterator[Line]]:
     """Return what reads rows of cells that a delimiter separates, their names in the first."""
 
-    def read(stream: Any) -> Iterator[Line]:
+    def rows_of_cells(stream: Any) -> Iterator[Line]:
         csv.field_size_limit(LONGEST)
         text = io.TextIOWrapper(
             io.BufferedReader(stream, BEGINNING),
@@ -28,17 +28,19 @@ def separated(delimiter: str) -> Callable[[Stream], Iterator[Line]]:
             errors="surrogateescape",
             newline="",
         )
-        rows = csv.reader(text, delimiter=delimiter, strict=True)
+        read: list[str] = []
+        rows = csv.reader(_lines(text, read), delimiter=delimiter, strict=True)
         names: list[str] | None = None
         while True:
             number = rows.line_num + 1
+            read.clear()
             try:
                 cells = next(rows, None)
             except csv.Error as error:
                 cure = "Close every quote, and double the quotes inside one."
-                yield Line(
-                    None, number, b"", None, Fault("line", f"no row ({error})", "cells", cure)
-                )
+                raw = "".join(read).rstrip().encode("utf-8", "surrogateescape")
+                fault = Fault("line", f"no row ({error})", "cells", cure)
+                yield Line(None, number, raw[:LONGEST], None, fault)
                 continue
             if cells is None:
                 return
@@ -49,7 +51,14 @@ def separated(delimiter: str) -> Callable[[Stream], Iterator[Line]]:
                 continue
             yield Line(None, number, *_row(names, cells))
 
-    return read
+    return rows_of_cells
+
+
+def _lines(text: io.TextIOWrapper, read: list[str]) -> Iterator[str]:
+    """Yield lines, or parts of one that is longer than any row, and remember them."""
+    while line := text.readline(LONGEST + 1):
+        read.append(line)
+        yield line
 
 
 def _row(names: list[str], cells: list[str]) -> tuple[bytes, Any, Fault | None]:

@@ -27,8 +27,19 @@ from pydantic import BaseModel
 from rich.console import Console
 from rich.table import Table
 
-from ftlab_kit import configs, datasets, evaluators, models, notebooks, trainers
-from ftlab_kit.configs import Config
+from ftlab_kit import (
+    analytics,
+    checkpoints,
+    configs,
+    datasets,
+    diagnostics,
+    evaluators,
+    models,
+    notebooks,
+    trainers,
+)
+from ftlab_kit.configs import Config, EvaluationConfig
+from ftlab_kit.configs.stated import Settings, described
 from ftlab_kit.errors import ConfigError, KitError
 from ftlab_kit.models.memory import Demand
 from ftlab_kit.records import (
@@ -49,7 +60,10 @@ NOUNS: dict[str, ModuleType] = {
     "model": models,
     "config": configs,
     "job": trainers,
+    "checkpoint": checkpoints,
     "evaluation": evaluators,
+    "analytics": analytics,
+    "diagnostics": diagnostics,
     "notebook": notebooks,
 }
 # verbs whose answer can be a no: what is a yes
@@ -59,6 +73,11 @@ YES: dict[Any, Callable[[Any, dict[str, Any]], bool]] = {
     trainers.wait: lambda job, asked: (
         job.state == "completed" or job.step >= (asked["until_step"] or math.inf)
     ),
+}
+# verbs whose **settings are another kind's than a job's
+KINDS: dict[Any, type[Settings]] = {
+    evaluators.run: EvaluationConfig,
+    evaluators.suite: EvaluationConfig,
 }
 SIMPLE = (bool, int, float, str, Path)
 # from what typer parsed to what a verb takes
@@ -144,8 +163,22 @@ def _commands() -> None:
         app.add_typer(group, name=noun)
         for name, verb in vars(room).items():
             is_own = inspect.isfunction(verb) and verb.__module__ == room.__name__
-            if is_own and not name.startswith("_"):
+            if is_own and not name.startswith("_") and _can_be_typed(verb):
                 group.command(name)(_command(verb))
+
+
+def _can_be_typed(verb: Callable[..., Any]) -> bool:
+    """Return whether all that a verb wants can be given in a shell; a bare record can't."""
+    hints = typing.get_type_hints(verb)
+    wanted = [
+        hints[name]
+        for name, item in inspect.signature(verb).parameters.items()
+        if item.default is item.empty and item.kind is item.POSITIONAL_OR_KEYWORD and name != "ws"
+    ]
+    kinds = [typing.get_args(hint) if isinstance(hint, UnionType) else (hint,) for hint in wanted]
+    return not any(
+        all(inspect.isclass(kind) and issubclass(kind, Record) for kind in each) for each in kinds
+    )
 
 
 def _command(verb: Callable[..., Any]) -> Callable[..., None]:
@@ -161,7 +194,7 @@ def _command(verb: Callable[..., Any]) -> Callable[..., None]:
             filled["ws"] = context.obj()
         if "progress" in takes:
             filled["progress"] = _tell
-        result = verb(**filled)
+        result = _call(verb, filled)
         _show(result, as_json)
         if verb in YES and not YES[verb](result, filled):
             raise typer.Exit(1)
@@ -170,6 +203,20 @@ def _command(verb: Callable[..., Any]) -> Callable[..., None]:
     command.__signature__ = inspect.Signature(flags)  # type: ignore[attr-defined]
     command.__annotations__ = {flag.name: flag.annotation for flag in flags}
     return command
+
+
+def _call(verb: Callable[..., Any], filled: Mapping[str, Any]) -> Any:
+    """Call a verb with its parameters by name; those that it takes in any number come in order."""
+    ordered: list[Any] = []
+    rest = dict(filled)
+    kinds = {name: item.kind for name, item in inspect.signature(verb).parameters.items()}
+    if inspect.Parameter.VAR_POSITIONAL in kinds.values():
+        for name, kind in kinds.items():
+            if kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
+                ordered.append(rest.pop(name))
+            elif kind is inspect.Parameter.VAR_POSITIONAL:
+                ordered += rest.pop(name)
+    return verb(*ordered, **rest)
 
 
 def _flags(verb: Callable[..., Any]) -> tuple[list[inspect.Parameter], dict[str, Reader]]:
@@ -185,10 +232,11 @@ def _flags(verb: Callable[..., Any]) -> tuple[list[inspect.Parameter], dict[str,
         if name in ("ws", "progress") or _origin(hints[name]) is Callable:
             continue
         if item.kind is item.VAR_KEYWORD:
-            flags += _settings()
-            readers[""] = lambda context, given: _given_settings(given)
+            kind = KINDS.get(verb, Config)
+            flags += _settings(kind)
+            readers[""] = functools.partial(_given_settings, kind)
         elif hints[name] in (Config, Demand):
-            flags += [*_bases(), *_settings()]
+            flags += [*_bases(), *_settings(Config)]
             readers[name] = _config
         else:
             flag, readers[name] = _flag(item, hints[name], says.get(name, ""))
@@ -213,10 +261,12 @@ def _flag(item: inspect.Parameter, hint: Any, words: str) -> tuple[inspect.Param
     if _origin(hint) is Mapping:
         flag = _option(item.name, list[str] | None, None, "name=value; repeatable.", "-p")
         return flag, lambda _, given: dict(_pair(text) for text in given[item.name] or [])
-    if _origin(hint) is Sequence and item.default is item.empty:
+    is_many = _origin(hint) is Sequence and item.default is item.empty
+    if is_many or item.kind is item.VAR_POSITIONAL:
         texts: Any = Annotated[list[str], typer.Argument(help=words)]
         many = inspect.Parameter(item.name, item.KEYWORD_ONLY, annotation=texts)
-        return many, lambda _, given: _many(hint, given[item.name])
+        of = () if is_many else (hint,)
+        return many, lambda _, given: _many(hint, given[item.name], *of)
     if _origin(hint) is Sequence:
         default = ",".join(map(str, item.default))
         flag = _option(item.name, str, default, f"{words} With commas between.")
@@ -245,9 +295,9 @@ def _parts(text: str) -> list[str]:
     return text.split(",") if text else []
 
 
-def _many(hint: Any, texts: list[str]) -> list[Any]:
+def _many(hint: Any, texts: list[str], inner: Any = None) -> list[Any]:
     """Return the items of a sequence, as numbers where it may hold such."""
-    (inner,) = typing.get_args(hint)
+    inner = inner or typing.get_args(hint)[0]
     takes_numbers = int in (inner, *typing.get_args(inner))
     return [int(text) if takes_numbers and text.isdigit() else text for text in texts]
 
@@ -271,21 +321,22 @@ def _bases() -> Iterator[inspect.Parameter]:
     yield _option("preset", str | None, None, f"Start from a preset: {presets}.")
 
 
-def _settings() -> Iterator[inspect.Parameter]:
-    """Yield a flag for every setting of a Config."""
-    for item in configs.settings():
+def _settings(kind: type[Settings]) -> Iterator[inspect.Parameter]:
+    """Yield a flag for every setting of a kind."""
+    for item in described(kind):
         unit = f" ({item['unit']})" if item["unit"] else ""
         words = f"{item['help']}{unit}. Default: {show(item['default'])}"
         yield _option(item["name"], str | None, None, words)
 
 
-def _given_settings(given: dict[str, Any]) -> dict[str, Any]:
-    names = Config.model_fields
-    return {name: given[name] for name in names if given.get(name) is not None}
+def _given_settings(
+    kind: type[Settings], _: typer.Context, given: dict[str, Any]
+) -> dict[str, Any]:
+    return {name: given[name] for name in kind.model_fields if given.get(name) is not None}
 
 
 def _config(context: typer.Context, given: dict[str, Any]) -> Config:
-    changes = _given_settings(given)
+    changes = _given_settings(Config, context, given)
     if given["base"]:
         return configs.get(context.obj(), given["base"]).but(**changes)
     return configs.preset(given["preset"], **changes) if given["preset"] else Config(**changes)

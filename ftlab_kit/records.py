@@ -40,7 +40,7 @@ def percent(share: float | None) -> str:
     return f"{share:.1%}"
 
 
-def _marked(was: str, what: str) -> str:
+def marked(was: str, what: str) -> str:
     """Return a text with what was taken out and put in, word by word, marked as HTML has it."""
     old, new = (re.findall(r"\s+|\S+", text) for text in (was, what))
     parts = []
@@ -324,7 +324,7 @@ class Diff(Record):
         for item in self.changes[:SHOWN]:
             cells = [html.escape(show(getattr(item, name))) for name in names]
             if item.was is not None:
-                cells[-1] = _marked(item.was, item.what)
+                cells[-1] = marked(item.was, item.what)
             body += "<tr>" + "".join(f"<td {CELL}>{cell}</td>" for cell in cells) + "</tr>"
         n_more = self.n_added + self.n_removed + self.n_changed - SHOWN
         more = f"<p>… and {n_more} more</p>" if n_more > 0 else ""
@@ -452,7 +452,8 @@ class Job(Record):
 class Metric(Record):
     """What was measured at one step. Tokens are real ones, without padding.
 
-    `more` holds what one method alone measures, such as a reward; `note` says what the guard did.
+    `more` holds what one method alone measures, such as a reward, and the scores of sample answers;
+    `note` says what the guard did, and what could not be measured.
     """
 
     step: int
@@ -475,7 +476,10 @@ class Metric(Record):
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint(Record):
-    """A checkpoint whose every file was hashed and synced before it got its name."""
+    """A checkpoint whose every file was hashed and synced before it got its name.
+
+    `scores` is what evaluations have measured of it, the newest of each.
+    """
 
     id: int
     job_id: int
@@ -484,6 +488,46 @@ class Checkpoint(Record):
     eval_loss: float | None
     size_bytes: int
     path: Path = field(metadata=LONG)
+    created_at: datetime
+    scores: Mapping[str, float | None] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate(Record):
+    """Whether a model says after an export what it said before: by rows, answers and numbers.
+
+    `n_same` of `n_answers` greedy answers are the same to the last character; `change` is that of
+    perplexity, relative. `first_difference` shows prompt, answer before and answer after.
+    """
+
+    is_ok: bool
+    n_rows: int
+    n_answers: int
+    n_same: int
+    least_same: float
+    perplexity_before: float
+    perplexity_after: float
+    change: float
+    most_change: float
+    first_difference: tuple[str, ...] | None = field(default=None, metadata=LONG)
+
+
+@dataclass(frozen=True, slots=True)
+class Export(Record):
+    """A model made of a checkpoint that stands on its own, with its certificate.
+
+    `model` is its name among the workspace's models, None for what is not registered there.
+    """
+
+    id: int
+    job_id: int
+    step: int
+    form: str
+    precision: str
+    model: str | None
+    path: Path
+    size_bytes: int
+    certificate: Certificate
     created_at: datetime
 
 
@@ -551,27 +595,379 @@ class Check(Record):
 
 @dataclass(frozen=True, slots=True)
 class Sample(Record):
-    """One prompt with its reference and the model's answer."""
+    """One prompt with its reference and the model's answer.
+
+    In an evaluation `row` counts from 0 and `scores` holds the row's own, None where it has none;
+    `is_whole` tells whether the answer ended by itself. `step` is that of the weights.
+    """
 
     prompt: str
     reference: str
-    answer: str
+    answer: str | None
+    row: int | None = None
+    step: int | None = None
+    is_whole: bool | None = None
+    scores: Mapping[str, float | None] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation(Record):
-    """The scores of one model on one dataset version, with how they were made."""
+    """The scores of one model on one dataset version, with how they were made.
+
+    `counts` holds, of each measure, what every row adds to it, None for a row without: a score is
+    a function of their sums, so that intervals and comparisons need no model. `details` says of
+    each measure whether greater is better and, where it is None, why.
+    """
 
     id: int
     target: str
     job_id: int | None
-    dataset_version_id: int
+    step: int | None
+    dataset_version_id: int | None
     n_rows: int
     scores: Mapping[str, float | None]
     details: Mapping[str, Any] = field(metadata=LONG)
+    counts: Mapping[str, Any] = field(metadata=LONG)
     samples: "Rows[Sample]" = field(metadata=LONG)
     seconds: float
+    n_tokens: int | None
+    cost_usd: float | None
     created_at: datetime
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> "Evaluation":
+        """Return the record of what the store holds."""
+        return cls(**{**row, "samples": Rows(Sample(**item) for item in row["samples"])})
+
+
+@dataclass(frozen=True, slots=True)
+class Score(Record):
+    """One measure of an evaluation, with the interval in which it lies and the rows it is of."""
+
+    measure: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    greater_is_better: bool | None
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Difference(Record):
+    """Two models on the same rows by one measure: what the second has more, and whether it counts.
+
+    `low` and `high` bound the difference at `level`, which is higher where many are asked for.
+    Wins, ties and losses count rows, as the second sees them; None where no direction is better.
+    """
+
+    measure: str
+    before: str
+    after: str
+    was: float | None
+    now: float | None
+    difference: float | None
+    low: float | None
+    high: float | None
+    level: float
+    n: int
+    wins: int | None
+    ties: int | None
+    losses: int | None
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class Moved(Record):
+    """A row whose score is quite another in the second evaluation."""
+
+    measure: str
+    row: int
+    was: float
+    now: float
+    prompt: str
+    reference: str
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict(Record):
+    """What two or more evaluations of the same rows say about each other."""
+
+    words: str
+    differences: "Rows[Difference]"
+    changed: "Rows[Moved]"
+
+    def _repr_html_(self) -> str:
+        return (
+            f"<p>{html.escape(self.words)}</p>{self.differences._repr_html_()}"
+            f"<h4>rows that changed most</h4>{Rows(self.changed[:SHOWN])._repr_html_()}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Course(Record):
+    """A loss at the first, best and last step that it was measured at; None where it never was."""
+
+    first: float | None = None
+    first_step: int | None = None
+    best: float | None = None
+    best_step: int | None = None
+    last: float | None = None
+    last_step: int | None = None
+
+    def __str__(self) -> str:
+        parts = (
+            f"{name} {show(getattr(self, name))} at step {getattr(self, f'{name}_step')}"
+            for name in ("first", "best", "last")
+            if getattr(self, name) is not None
+        )
+        return ", ".join(parts) or show(None)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread(Record):
+    """A rate over a job: in all, and the median and the greatest of what was measured."""
+
+    mean: float | None = None
+    median: float | None = None
+    peak: float | None = None
+
+    def __str__(self) -> str:
+        if self.median is None:
+            return show(None)
+        parts = (f"{name} {show(getattr(self, name))}" for name in ("mean", "median", "peak"))
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class JobAnalytics(Record):
+    """What a job took and what came of it, from what was recorded; None is what is not known.
+
+    `duration_s` lasts from the job's start to its end, or until now; `running_s` is that without
+    the time in which it was paused or lay failed, `trained_s` the time within steps. Energy and
+    money are those of `running_s`. `efficiency` is the share of the machine's bound: the FLOP that
+    its tokens need in a second of a step, by those that a large matrix product does here.
+    """
+
+    job_id: int
+    model: str
+    state: str
+    step: int
+    waited_s: float
+    duration_s: float | None
+    running_s: float | None
+    trained_s: float | None
+    n_tokens: int | None
+    tokens_per_s: Spread
+    samples_per_s: Spread
+    gpu_utilisation: Spread
+    peak_memory_gib: float | None
+    peak_gpu_memory_gib: float | None
+    loss: Course
+    eval_loss: Course
+    n_checkpoints: int
+    checkpoints_bytes: int
+    best_checkpoint_step: int | None
+    n_pauses: int
+    n_resumes: int
+    n_restarts: int
+    n_rollbacks: int
+    n_skipped: int
+    gflop_per_s: float | None = None
+    peak_gflop_per_s: float | None = None
+    efficiency: float | None = None
+    efficiency_note: str | None = None
+    energy_kwh: float | None = None
+    cost_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure(Record):
+    """Jobs that failed for the same reason, but for the numbers in its words."""
+
+    words: str
+    n_jobs: int
+    job_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Leader(Record):
+    """The job with the lowest held-out loss among those whose losses can be compared."""
+
+    held_out_version_id: int
+    model: str
+    n_jobs: int
+    job_id: int
+    step: int
+    eval_loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class Summary(Record):
+    """All jobs of a workspace: states, time, tokens and speed, failures, and the best of them.
+
+    `median_duration_s` is that of completed jobs, `tokens_per_s` the median of a model's jobs.
+    """
+
+    n_jobs: int
+    states: Mapping[str, int] = field(hash=False)
+    hours_trained: float | None
+    n_tokens: int | None
+    median_duration_s: float | None
+    tokens_per_s: Mapping[str, float] = field(hash=False)
+    n_checkpoints: int
+    checkpoints_bytes: int
+    failures: "Rows[Failure]"
+    best: "Rows[Leader]"
+
+    def _repr_html_(self) -> str:
+        tables = ("failures", "best")
+        rows = "".join(
+            f"<tr><th {CELL}>{name}</th><td {CELL}>{html.escape(show(getattr(self, name)))}</td>"
+            "</tr>"
+            for name in fields_of(self)
+            if name not in tables
+        )
+        parts = (f"<h4>{name}</h4>{getattr(self, name)._repr_html_()}" for name in tables)
+        return f"<table><caption>Summary</caption>{rows}</table>{''.join(parts)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice(Record):
+    """A setting, or a dataset version, in which jobs differ; a value for each job, in order."""
+
+    name: str
+    values: tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Measure(Record):
+    """One measure of some jobs: a value for each in order, and the job that did best by it.
+
+    Without a winner, `note` says why there is none.
+    """
+
+    name: str
+    values: tuple[float | None, ...]
+    greater_is_better: bool | None
+    winner: int | None
+    note: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobComparison(Record):
+    """Jobs side by side: only what differs in their settings, and who did best by each measure."""
+
+    words: str
+    jobs: "Rows[Job]"
+    differences: "Rows[Choice]"
+    measures: "Rows[Measure]"
+
+    def _repr_html_(self) -> str:
+        names = [f"job {job.id}" for job in self.jobs]
+        settings = [[item.name, *map(show, item.values)] for item in self.differences]
+        measures = [
+            [
+                item.name,
+                *map(show, item.values),
+                show(item.winner and f"job {item.winner}"),
+                item.note or "",
+            ]
+            for item in self.measures
+        ]
+        return (
+            f"<p>{html.escape(self.words)}</p>{_grid(['setting', *names], settings)}"
+            f"{_grid(['measure', *names, 'best', 'note'], measures)}"
+        )
+
+
+def _grid(head: list[str], rows: list[list[str]]) -> str:
+    top = "".join(f"<th {CELL}>{html.escape(name)}</th>" for name in head)
+    body = "".join(
+        "<tr>" + "".join(f"<td {CELL}>{html.escape(cell)}</td>" for cell in row) + "</tr>"
+        for row in rows
+    )
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding(Record):
+    """What is wrong with a job: the problem, the numbers that show it, its cause and its cure.
+
+    `changes` are the settings that cure it, None where the rows or the machine must change. `side`
+    is where the trouble lies: settings, data or machine. `importance` is 1 for what spoils a run, 2
+    for what makes it worse, 3 for what makes it slow.
+    """
+
+    problem: str
+    importance: int
+    side: str
+    evidence: str
+    cause: str
+    cure: str
+    changes: Mapping[str, Any] | None = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis(Record):
+    """Whether a model learnt a few rows by heart, and on which side the trouble lies therefore.
+
+    `loss_least` is what no model gets below on these rows; `loss_last` is the mean of the last
+    losses, and rows are known by heart where it is at most `loss_known` above that and none
+    contradict. `contradicting` names rows of the version asked about, counted from 0, that ask what
+    an earlier one asks and answer otherwise. Without a job, preflight had refused the rows.
+    """
+
+    side: str
+    words: str
+    is_learnt: bool | None
+    job_id: int | None
+    n_rows: int
+    n_steps: int | None
+    loss_first: float | None
+    loss_last: float | None
+    loss_known: float
+    loss_least: float
+    findings: "Rows[Finding]"
+    contradicting: tuple[int, ...] = field(metadata=LONG)
+
+    def _repr_html_(self) -> str:
+        names = [item for item in fields_of(self) if item not in ("words", "findings")]
+        rows = "".join(
+            f"<tr><th {CELL}>{name}</th><td {CELL}>{html.escape(show(getattr(self, name)))}</td>"
+            for name in names
+        )
+        found = f"<h4>findings</h4>{self.findings._repr_html_()}"
+        return f"<p>{html.escape(self.words)}</p><table>{rows}</table>{found}"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage(Record):
+    """What an answer took. A thinking model's thoughts are output; the cost is the list price.
+
+    None is what the server does not say, or what has no known price.
+    """
+
+    n_input_tokens: int | None
+    n_output_tokens: int | None
+    cost_usd: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Message(Record):
+    """What a chat model said. `is_whole` tells whether it ended by itself, None if not known.
+
+    `left_out` names the settings that the model takes none of, and that it answered without.
+    """
+
+    role: str
+    content: str
+    usage: Usage
+    is_whole: bool | None
+    seconds: float
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

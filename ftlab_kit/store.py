@@ -195,12 +195,31 @@ sa.Table(
     _id(),
     sa.Column("target", sa.String, nullable=False),
     _of("job_id", "jobs", nullable=True),
-    _of("dataset_version_id", "dataset_versions"),
+    sa.Column("step", sa.Integer),
+    _of("dataset_version_id", "dataset_versions", nullable=True),
     sa.Column("n_rows", sa.Integer, nullable=False),
     sa.Column("scores", sa.JSON, nullable=False),
     sa.Column("details", sa.JSON, nullable=False),
+    sa.Column("counts", sa.JSON, nullable=False),
     sa.Column("samples", sa.JSON, nullable=False),
     sa.Column("seconds", sa.Float, nullable=False),
+    sa.Column("n_tokens", sa.Integer),
+    sa.Column("cost_usd", sa.Float),
+    _time("created_at"),
+)
+
+sa.Table(
+    "exports",
+    TABLES,
+    _id(),
+    _of("job_id", "jobs"),
+    sa.Column("step", sa.Integer, nullable=False),
+    sa.Column("form", sa.String, nullable=False),
+    sa.Column("precision", sa.String, nullable=False),
+    sa.Column("model", sa.String),
+    sa.Column("path", sa.String, nullable=False),
+    sa.Column("size_bytes", sa.Integer, nullable=False),
+    sa.Column("certificate", sa.JSON, nullable=False),
     _time("created_at"),
 )
 
@@ -257,7 +276,28 @@ def m003_datasets(connection: sa.Connection) -> None:
                 connection.execute(change.values(kind="preference"))
 
 
-MIGRATIONS: list[Callable[[sa.Connection], None]] = [m001_first, m002_steering, m003_datasets]
+def m004_evaluations(connection: sa.Connection) -> None:
+    """Scores of rows, steps and costs; evaluations without a dataset; exports."""
+    # SQLite can't take a NOT NULL back: the table is made anew
+    connection.exec_driver_sql("ALTER TABLE evaluations RENAME TO evaluations_before")
+    for name in ("job_id", "dataset_version_id"):
+        connection.exec_driver_sql(f"DROP INDEX IF EXISTS ix_evaluations_{name}")
+    for name in ("evaluations", "exports"):
+        TABLES.tables[name].create(connection)
+    same = "id, target, job_id, dataset_version_id, n_rows, scores, details, samples, seconds"
+    connection.exec_driver_sql(
+        f"INSERT INTO evaluations ({same}, counts, created_at) "
+        f"SELECT {same}, '{{}}', created_at FROM evaluations_before"
+    )
+    connection.exec_driver_sql("DROP TABLE evaluations_before")
+
+
+MIGRATIONS: list[Callable[[sa.Connection], None]] = [
+    m001_first,
+    m002_steering,
+    m003_datasets,
+    m004_evaluations,
+]
 
 
 class Store:

@@ -3,6 +3,7 @@
 ftlab.db     the store             models/     base models as safetensors
 datasets/    rows, by content      jobs/       a folder a job: log, checkpoints, adapter
 tokens/      rows as tokens        notebooks/  executed copies
+exports/     models for elsewhere
 ballast      4 MB that can be given up on a full disk
 """
 
@@ -68,6 +69,11 @@ class Workspace:
     def notebooks(self) -> Path:
         """The folder of executed notebooks."""
         return self.root / "notebooks"
+
+    @property
+    def exports(self) -> Path:
+        """The folder of models that were written for use elsewhere."""
+        return self.root / "exports"
 
     def job_folder(self, job_id: int) -> Path:
         """Return the folder of a job: its log, checkpoints and adapter."""

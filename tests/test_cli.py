@@ -153,7 +153,7 @@ def test_a_job_from_start_to_end(capsys, lab: Workspace):
     command = f"evaluation run {number} hues --metrics perplexity --json"
     code, out, err = run(capsys, lab.root, command)
     assert json.loads(out)["scores"]["perplexity"] > 1000
-    assert "perplexity  20  20" in err
+    assert "likelihood  20  20" in err
 
 
 def test_preflight_exits_1_when_it_refuses(capsys, lab: Workspace):

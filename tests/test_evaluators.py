@@ -5,10 +5,8 @@ import torch
 
 from ftlab_kit import Workspace, checkpoints, datasets, evaluators, models
 from ftlab_kit.errors import ConfigError, Conflict, InputError, NotFound
-from ftlab_kit.evaluators import bleu
 from ftlab_kit.models import generation, tokens, weights
 from ftlab_kit.records import Evaluation, Job
-from ftlab_kit.widgets import comparison
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +42,6 @@ def test_a_job_is_scored_by_the_same_call(base: Evaluation, tuned: Evaluation, j
     assert after < before
 
 
-def test_bleu_is_sacrebleus_with_its_signature():
-    rows = [{"messages": [{"role": "assistant", "content": "the cat sat on the mat today"}]}]
-    value, details = bleu.score(None, None, rows, ["the cat sat on the mat today"], None)
-    assert value == pytest.approx(100)
-    assert details["signature"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:")
-
-
 def test_every_answer_is_kept(lab: Workspace, base: Evaluation):
     rows = [*datasets.rows(lab, "hues")]
     assert len(base.samples) == len(rows) == base.n_rows
@@ -59,15 +50,17 @@ def test_every_answer_is_kept(lab: Workspace, base: Evaluation):
 
 
 def test_an_evaluation_says_how_it_was_made(base: Evaluation):
-    assert base.details["generation"] == {"max_new_tokens": 8, "do_sample": False}
-    assert set(base.details["libraries"]) == {"torch", "transformers", "sacrebleu"}
+    assert base.details["config"]["max_new_tokens"] == 8
+    assert base.details["config"]["seed"] == 0
+    assert {"torch", "transformers", "sacrebleu"} <= set(base.details["libraries"])
     assert base.seconds > 0
+    assert (base.n_tokens or 0) > base.details["perplexity"]["n_tokens"]
 
 
 def test_evaluations_are_kept(lab: Workspace, base: Evaluation, tuned: Evaluation):
     assert base in evaluators.list(lab)
     assert evaluators.get(lab, tuned.id) == tuned
-    assert evaluators.scores(lab, tuned.id) == dict(tuned.scores)
+    assert {item.measure: item.value for item in evaluators.scores(lab, tuned.id)} == tuned.scores
 
 
 def test_progress_is_told(lab: Workspace):
@@ -75,7 +68,7 @@ def test_progress_is_told(lab: Workspace):
     evaluators.run(
         lab, "tiny", "hues", metrics=["perplexity"], progress=lambda *news: told.append(news)
     )
-    assert told[-1] == ("perplexity", 20, 20)
+    assert told[-1] == ("likelihood", 20, 20)
 
 
 def test_an_unknown_metric_is_named_with_the_nearest(lab: Workspace):
@@ -110,22 +103,10 @@ def test_answers_do_not_depend_on_their_batch(lab: Workspace):
     prompts = [
         tokens.prompt(tokenizer, [{"role": "user", "content": "word " * n}]) for n in (1, 9, 3)
     ]
-    together = generation.answers(model, tokenizer, prompts, max_new_tokens=6)
-    alone = [generation.answers(model, tokenizer, [p], max_new_tokens=6)[0] for p in prompts]
+    manner = generation.Manner(max_new_tokens=6)
+    together = generation.answers(model, tokenizer, prompts, manner)
+    alone = [generation.answers(model, tokenizer, [p], manner)[0] for p in prompts]
     assert together == alone
-
-
-def test_a_comparison_shows_scores_and_answers(base: Evaluation, tuned: Evaluation):
-    shown = comparison(base, tuned, n_samples=2)
-    assert shown._repr_html_().count("<tr>") == 2 + 2 + 2
-    assert "perplexity (less is better)" in repr(shown)
-
-
-def test_evaluations_of_other_rows_are_not_compared(lab: Workspace, base: Evaluation):
-    train, _ = datasets.split(lab, "hues", held_out=0.3)
-    other = evaluators.run(lab, "tiny", train, metrics=["perplexity"])
-    with pytest.raises(InputError, match="expected the same rows"):
-        comparison(base, other)
 
 
 def test_a_model_that_a_job_needs_is_not_deleted(lab: Workspace, job: Job):
@@ -135,3 +116,72 @@ def test_a_model_that_a_job_needs_is_not_deleted(lab: Workspace, job: Job):
             models.delete(lab, "tiny")
     finally:
         lab.store.update("jobs", {"id": job.id}, state="completed")
+
+
+def test_answers_that_are_drawn_hang_on_the_seed_alone(lab: Workspace):
+    def drawn(seed: int) -> list[str | None]:
+        settings = {"temperature": 1.0, "seed": seed, "max_new_tokens": 6}
+        found = evaluators.run(lab, "tiny", "hues", metrics=["bleu"], **settings)
+        return [item.answer for item in found.samples]
+
+    assert drawn(1) == drawn(1) != drawn(2)
+
+
+def test_the_checkpoint_of_a_step_or_the_best_is_scored(lab: Workspace, job: Job):
+    best = checkpoints.best(lab, job)
+    found = evaluators.run(lab, job, "hues", metrics=["perplexity"], checkpoint="best")
+    assert found.step == best.step
+    first = checkpoints.list(lab, job)[0].step
+    found = evaluators.run(lab, job, "hues", metrics=["perplexity"], checkpoint=first)
+    assert (found.step, found.target) == (first, f"job {job.id}, step {first}")
+
+
+def test_checkpoints_are_listed_with_their_scores(lab: Workspace, job: Job):
+    found = evaluators.run(lab, job, "hues", metrics=["perplexity"])
+    scored = next(item for item in checkpoints.list(lab, job) if item.step == found.step)
+    assert scored.scores["perplexity"] == found.scores["perplexity"]
+    assert checkpoints.best(lab, job, by="perplexity").scores
+    with pytest.raises(InputError, match="has a measure 'taste'"):
+        checkpoints.best(lab, job, by="taste")
+
+
+def test_only_so_many_rows_are_scored(lab: Workspace):
+    found = evaluators.run(lab, "tiny", "hues", max_rows=5, max_new_tokens=4)
+    assert (found.n_rows, len(found.samples)) == (5, 5)
+
+
+def test_what_the_time_did_not_suffice_for_is_not_scored(lab: Workspace):
+    settings = {"max_seconds": 1e-9, "max_new_tokens": 2}
+    found = evaluators.run(lab, "tiny", "hues", metrics=["bleu"], **settings)
+    assert found.scores["bleu"] is None
+    assert found.details["bleu"]["reason"] == "the time did not suffice for any answer"
+
+
+def test_the_price_of_an_hour_makes_a_cost(lab: Workspace):
+    found = evaluators.run(lab, "tiny", "hues", metrics=["perplexity"], usd_per_hour=3600)
+    assert found.cost_usd == pytest.approx(found.seconds)
+    assert evaluators.run(lab, "tiny", "hues", metrics=["perplexity"]).cost_usd is None
+
+
+def test_a_folder_is_scored_as_the_model_it_holds(lab: Workspace, base: Evaluation):
+    path = models.get(lab, "tiny").path
+    found = evaluators.run(lab, str(path), "hues", metrics=["perplexity"])
+    assert found.scores["perplexity"] == base.scores["perplexity"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "words"), [("regex", "regex wants pattern"), ("judge", "judge wants judge")]
+)
+def test_a_metric_without_its_setting_is_refused(lab: Workspace, metric: str, words: str):
+    with pytest.raises(ConfigError, match=words):
+        evaluators.run(lab, "tiny", "hues", metrics=[metric])
+
+
+def test_an_unknown_setting_names_the_nearest(lab: Workspace):
+    with pytest.raises(ConfigError, match="Did you mean 'max_new_tokens'"):
+        evaluators.run(lab, "tiny", "hues", max_tokens=3)
+
+
+def test_one_metric_in_place_of_a_list_is_refused(lab: Workspace):
+    with pytest.raises(ConfigError, match="expected names in a list"):
+        evaluators.run(lab, "tiny", "hues", metrics="bleu")

@@ -21,13 +21,16 @@ FLOORS = {
     "configs": 3,
     "models": 3,
     "metrics": 3,
-    "checkpoints": 4,
+    "chats": 3,
     "datasets": 4,
-    "trainers": 5,
-    "evaluators": 5,
-    "widgets": 8,
-    "notebooks": 8,
-    "cli": 9,
+    "checkpoints": 5,
+    "trainers": 6,
+    "evaluators": 6,
+    "analytics": 7,
+    "diagnostics": 8,
+    "widgets": 9,
+    "notebooks": 9,
+    "cli": 10,
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 
@@ -103,14 +106,14 @@ def test_the_table_names_every_room_whose_verbs_take_a_workspace():
             is_verb = isinstance(node, ast.FunctionDef) and not node.name.startswith("_")
             if is_verb and [item.arg for item in node.args.args][:1] == ["ws"]:
                 rooms.add(room_of(path))
-    # a widget is a door, and these three are what stands behind the trainers' own verbs
-    assert set(table()) == (rooms | {"widgets"}) - {"metrics", "checkpoints"}
+    # a widget is a door, and this is what stands behind the trainers' own verbs
+    assert set(table()) == (rooms | {"widgets"}) - {"metrics"}
 
 
 def test_the_readme_draws_the_floors_as_they_are():
     drawn = {}
     for line in (ROOT / "README.md").read_text().splitlines():
-        found = re.match(r"\| (\d) \| (.*) \|$", line)
+        found = re.match(r"\| (\d+) \| (.*) \|$", line)
         for name in re.findall(r"`(\w+)(?:\.py|/)`", found[2]) if found else ():
             drawn[name] = int(found[1])
     assert drawn == FLOORS
@@ -182,7 +185,7 @@ def test_the_environment_says_nothing_twice():
 
 
 def test_the_readme_is_short():
-    assert len((ROOT / "README.md").read_text().splitlines()) < 200
+    assert len((ROOT / "README.md").read_text().splitlines()) < 220
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_the_catalogue_has_the_documents_families():
 def test_every_entry_has_size_context_licence_and_memory(lab: Workspace):
     for model in models.list(lab):
         assert model.parameters_millions > 0
-        assert model.context_tokens >= 2048
+        assert model.context_tokens >= 512
         assert model.licence
         assert model.gpu_memory_gib is not None
         assert model.gpu_memory_gib > 2 * model.parameters_millions * 1e6 / 2**30 / 1.1

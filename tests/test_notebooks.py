@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ftlab_kit import Workspace, datasets, evaluators, models, notebooks, trainers
+from ftlab_kit import Workspace, checkpoints, datasets, evaluators, models, notebooks, trainers
 from ftlab_kit.configs import Config
 from ftlab_kit.errors import ConfigError, JobFailed, NotFound
 
@@ -21,6 +21,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "00_quickstart": {"model": "tiny", "epochs": 0.1, "max_new_tokens": 4},
     "01_datasets": {"model": "tiny"},
     "04_steer_a_job": {"model": "tiny", "steps": 60, "max_new_tokens": 4},
+    "05_evaluate": {"model": "tiny", "steps": 8, "judged_rows": 12, "max_new_tokens": 6},
     "template": {"max_steps": 2},
 }
 
@@ -205,6 +206,18 @@ def test_the_steered_job_ends_with_the_bits_of_its_replay(executed):
     assert fork.parent_id == job.id
 
 
+def test_the_evaluations_say_what_was_learnt_and_the_merged_model_is_certified(executed):
+    ws, copy = executed["05_evaluate"]
+    before, middle, after, few, *_ = evaluators.list(ws)
+    assert [item.job_id for item in (before, middle, after, few)] == [None, 1, 1, None]
+    (found,) = evaluators.compare(ws, before, after, metrics=["perplexity"]).differences
+    assert (found.verdict, found.n) == ("better", 12)
+    (merged,) = checkpoints.exports(ws, 1)
+    assert merged.certificate.is_ok and models.get(ws, "job-1-merged").is_here
+    assert len({item.step for item in trainers.samples(ws, 1)}) >= 4
+    assert "expected the same rows" in copy.read_text()
+
+
 def test_the_template_trains_twice(executed):
     ws, _ = executed["template"]
     assert [job.state for job in trainers.list(ws)] == ["completed", "completed"]
@@ -289,7 +302,7 @@ def test_the_parameters_of_the_quick_start_make_a_config():
 
 def test_an_unknown_notebook_names_the_known_ones():
     with pytest.raises(
-        NotFound, match="there are 00_quickstart, 01_datasets, 04_steer_a_job, template"
+        NotFound, match="there are 00_quickstart, 01_datasets, 04_steer_a_job, 05_evaluate"
     ):
         notebooks.path("01")
 

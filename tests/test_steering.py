@@ -14,7 +14,8 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from ftlab_kit import Workspace, checkpoints, datasets, device, trainers
+from ftlab_kit import Workspace, datasets, device, trainers
+from ftlab_kit.checkpoints import sealed
 from ftlab_kit.configs import Config
 from ftlab_kit.errors import ConfigError, Conflict, InputError, NotFound
 from ftlab_kit.records import Event, Job
@@ -304,7 +305,7 @@ def fork(ws: Workspace, parent: Job, **changes: Any) -> Job:
 def test_a_fork_learns_and_outlives_its_parents_checkpoint(lab: Workspace):
     parent = run(lab, queue(lab)).job
     child = fork(lab, parent, max_steps=2)
-    checkpoints.set_aside(lab, parent.id, after_step=0)
+    sealed.set_aside(lab, parent.id, after_step=0)
     assert run(lab, child).job.state == "completed"
 
 
@@ -377,9 +378,9 @@ def test_rows_that_are_others_than_before_refuse_the_resume(ws: Workspace, lab: 
 
 def test_other_settings_threads_and_versions_are_named(lab: Workspace):
     job = paused(lab)
-    manifest = trainers.checkpoints(lab, job)[-1].path / checkpoints.MANIFEST
-    text, digest = manifest.read_text(), manifest.with_name(checkpoints.DIGEST)
-    sealed = digest.read_text()
+    manifest = trainers.checkpoints(lab, job)[-1].path / sealed.MANIFEST
+    text, digest = manifest.read_text(), manifest.with_name(sealed.DIGEST)
+    before = digest.read_text()
     torch_now = torch.__version__
     changed = text.replace('"threads": 1', '"threads": 7').replace(torch_now, "1.0")
     changed = changed.replace(device.processor(), "x86_64 sse2")
@@ -391,7 +392,7 @@ def test_other_settings_threads_and_versions_are_named(lab: Workspace):
     for words in (*wanted, "processor was x86_64 sse2, is "):
         assert words in str(refused.value)
     manifest.write_text(text)
-    digest.write_text(sealed)
+    digest.write_text(before)
     processes.requeue(lab, job.id)
     assert run(lab, job).job.state == "completed"
 
@@ -406,11 +407,11 @@ def test_one_flipped_bit_in_any_file_is_seen_and_the_older_checkpoint_used(lab: 
     assert len(files) >= 9
     for path in files:
         flip(path)
-        found, skipped = checkpoints.newest_valid(lab, job.id)
+        found, skipped = sealed.newest_valid(lab, job.id)
         assert found == older
         assert "has other bytes than were written" in skipped[7]
         flip(path)
-    assert checkpoints.newest_valid(lab, job.id) == (newest, {})
+    assert sealed.newest_valid(lab, job.id) == (newest, {})
     flip(files[0])
     processes.requeue(lab, job.id)
     assert differences(quiet, run(lab, job)) == (0, 0)
@@ -427,11 +428,11 @@ def flip(path: Path) -> None:
 
 def test_a_damaged_manifest_is_damage_too(lab: Workspace):
     job = paused(lab)
-    path = trainers.checkpoints(lab, job)[-1].path / checkpoints.MANIFEST
+    path = trainers.checkpoints(lab, job)[-1].path / sealed.MANIFEST
     for at in range(0, path.stat().st_size, 97):
         before = path.read_bytes()
         path.write_bytes(before[:at] + bytes([before[at] ^ 1]) + before[at + 1 :])
-        found, _ = checkpoints.newest_valid(lab, job.id)
+        found, _ = sealed.newest_valid(lab, job.id)
         same = found is not None and found.step == 7
         assert not same, before[max(0, at - 20) : at + 20]
         path.write_bytes(before)
@@ -440,7 +441,7 @@ def test_a_damaged_manifest_is_damage_too(lab: Workspace):
 def test_a_checkpoint_that_was_sealed_and_not_yet_listed_is_found(lab: Workspace):
     job = paused(lab)
     lab.store.delete("checkpoints", job_id=job.id, step=7)
-    found, _ = checkpoints.newest_valid(lab, job.id)
+    found, _ = sealed.newest_valid(lab, job.id)
     assert found is not None and found.step == 7
 
 

@@ -153,7 +153,8 @@ def test_a_workspace_from_before_there_were_kinds_is_brought_up_to_date(tmp_path
     with old.transaction() as connection:
         for column in ("kind", "made"):
             connection.exec_driver_sql(f"ALTER TABLE dataset_versions DROP COLUMN {column}")
-        connection.exec_driver_sql("DROP TABLE qualities")
+        for name in ("qualities", "exports"):
+            connection.exec_driver_sql(f"DROP TABLE {name}")
         connection.exec_driver_sql("UPDATE schema SET version = 2")
         for number, file in enumerate((pairs, chats, tmp_path / "gone.jsonl")):
             connection.exec_driver_sql(
@@ -166,4 +167,30 @@ def test_a_workspace_from_before_there_were_kinds_is_brought_up_to_date(tmp_path
     assert [row["kind"] for row in new.rows("dataset_versions")] == ["preference", "chat", "chat"]
     assert new.rows("dataset_versions")[0]["made"] == {}
     assert new.insert_new("qualities", key="k", content_sha256="", facts={}, created_at=now())
+    new.close()
+
+
+def test_evaluations_from_before_rows_had_scores_are_kept(tmp_path: Path):
+    path = tmp_path / "lab.db"
+    at = f"'{now():%Y-%m-%d %H:%M:%S}'"
+    old = Store(path)
+    with old.transaction() as connection:
+        connection.exec_driver_sql("DROP TABLE exports")
+        for column in ("step", "counts", "n_tokens", "cost_usd"):
+            connection.exec_driver_sql(f"ALTER TABLE evaluations DROP COLUMN {column}")
+        version = old.insert(
+            "dataset_versions", key="k", dataset="rows", side="all", n_rows=1, n_refused=0,
+            content_sha256="", path="", created_at=now(), added_at=now(), made={},
+        )  # fmt: skip
+        connection.exec_driver_sql(
+            "INSERT INTO evaluations (target, dataset_version_id, n_rows, scores, details, "
+            f"samples, seconds, created_at) VALUES ('tiny', {version}, 1, '{{\"bleu\": 1.5}}', "
+            f"'{{}}', '[]', 2.0, {at})"
+        )
+        connection.exec_driver_sql("UPDATE schema SET version = 3")
+    old.close()
+    new = Store(path)
+    (row,) = new.rows("evaluations")
+    assert (row["scores"], row["counts"], row["step"]) == ({"bleu": 1.5}, {}, None)
+    assert new.rows("exports") == []
     new.close()

@@ -11,7 +11,8 @@ import psutil
 import pytest
 from safetensors.torch import load_file, save_file
 
-from ftlab_kit import Workspace, checkpoints, datasets, device, evaluators, models, trainers
+from ftlab_kit import Workspace, datasets, device, evaluators, models, trainers
+from ftlab_kit.checkpoints import sealed
 from ftlab_kit.configs import Config
 from ftlab_kit.errors import Conflict, InputError, JobFailed, OutOfRoom
 from ftlab_kit.records import Job
@@ -82,7 +83,7 @@ def test_checkpoints_verify_and_know_their_held_out_loss(lab: Workspace, job: Jo
     found = trainers.checkpoints(lab, job)
     assert found[-1].step == 4
     assert found[-1].eval_loss is not None
-    assert [checkpoints.verify(item) for item in found] == [None] * len(found)
+    assert [sealed.verify(item) for item in found] == [None] * len(found)
     names = {path.name for path in found[-1].path.iterdir()}
     assert {"adapter_model.safetensors", "adapter_config.json", "MANIFEST.json"} <= names
 

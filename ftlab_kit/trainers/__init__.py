@@ -29,7 +29,7 @@ from ftlab_kit.records import (
     Rows,
     Sample,
 )
-from ftlab_kit.trainers import control, processes
+from ftlab_kit.trainers import control, processes, voice
 from ftlab_kit.workspace import Workspace, now
 
 ASK_S = 10.0  # cancel asks so long, then terminates, and 2 s later kills
@@ -100,6 +100,12 @@ def _enqueue(
         raise InputError(
             "grpo measures its reward on every answer and has no held-out loss; expected no "
             "held_out. Leave it out, and score the job afterwards with evaluators.run."
+        )
+    if config.sample_every_steps and (side or version).kind == "text":
+        raise InputError(
+            f"sample_every_steps is {config.sample_every_steps}, and version "
+            f"{(side or version).id} holds texts, in which nothing is asked; expected chats or "
+            "preferences. Hold chats out, or leave it empty."
         )
     refused = [check for check in preflight(ws, config, version) if not check.is_ok]
     if refused:
@@ -371,6 +377,22 @@ def sample(
         Sample(prompt=prompt, reference="", answer=answer)
         for prompt, answer in zip(prompts, answers, strict=True)
     )
+
+
+def samples(ws: Workspace, job: Job | int, *, step: int | None = None) -> Rows[Sample]:
+    """Return what a job answered to the same prompts while it trained, in the order of the steps.
+
+    A job does so where `sample_every_steps` is set. Of each answer the scores are `chrf`, its
+    likeness to the reference from 0 to 100, and its length in `tokens`; their means over the
+    prompts are among the metrics of the step, as `sample_chrf`, `sample_tokens`, `sample_ended`.
+
+    Args:
+        step: Only the answers after this step.
+
+    Raises:
+        NotFound: There are none of this step.
+    """
+    return voice.read(ws, control.read(ws, job).id, step)
 
 
 def _settled(ws: Workspace, event: Event) -> Event:

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from peft import LoraConfig
 
-from ftlab_kit import checkpoints, datasets, device
+from ftlab_kit import datasets, device
+from ftlab_kit.checkpoints import sealed
 from ftlab_kit.configs import Config
 from ftlab_kit.datasets import encodings
 from ftlab_kit.errors import Conflict
@@ -117,7 +118,7 @@ def model(ws: Workspace, row: dict[str, Any], folder: Path) -> Any:
     parent = _parent(ws, row)
     if parent is None:
         return weights.load(folder, dtype=dtype)
-    damage = checkpoints.verify(parent)
+    damage = sealed.verify(parent)
     if damage:
         raise Conflict(f"What job {row['id']} begins with is damaged: {damage}. Fork it anew.")
     if not (parent / "adapter_config.json").exists():

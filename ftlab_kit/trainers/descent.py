@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ftlab_kit import checkpoints, datasets, models
+from ftlab_kit import datasets, models
+from ftlab_kit.checkpoints import sealed
 from ftlab_kit.configs import Config
 from ftlab_kit.errors import Conflict, DiskFull, room_on_disk
-from ftlab_kit.records import Checkpoint, Evaluation, Job, Lineage, Rows, Sample
+from ftlab_kit.records import Checkpoint, Evaluation, Job, Lineage, Rows
 from ftlab_kit.trainers import control, drift
 from ftlab_kit.trainers.live import FILE, Live
 from ftlab_kit.workspace import Workspace
@@ -32,7 +33,7 @@ def look_before_resume(ws: Workspace, row: dict[str, Any], *, allow_drift: bool)
             f"Job {row['id']} wants {need / 2**20:.0f} MiB for its next checkpoints; "
             f"{free / 2**20:.0f} MiB are free. Free some space, then resume it."
         )
-    found, _ = checkpoints.newest_valid(ws, row["id"])
+    found, _ = sealed.newest_valid(ws, row["id"])
     refuse_drift(row["id"], changes(ws, row, found) if not allow_drift else [])
 
 
@@ -49,7 +50,7 @@ def changes(ws: Workspace, row: dict[str, Any], found: Checkpoint | None) -> lis
             f"Checkpoint {found.step} of job {row['id']} was written by an older kit and can't be "
             f"resumed exactly. Train on from it with trainers.fork(ws, {row['id']})."
         )
-    return [*drift.between(checkpoints.manifest(found), drift.facts(ws, row))]
+    return [*drift.between(sealed.manifest(found), drift.facts(ws, row))]
 
 
 def refuse_drift(job_id: int, changed: list[str]) -> None:
@@ -87,7 +88,7 @@ def look_before_replay(ws: Workspace, row: dict[str, Any], *, allow_drift: bool)
 
 def room_bytes(ws: Workspace, job_id: int) -> int:
     """Return the free bytes that a job wants before it goes on."""
-    sizes = [item.size_bytes for item in checkpoints.list(ws, job_id)]
+    sizes = [item.size_bytes for item in sealed.list(ws, job_id)]
     if not sizes:  # what is trained, with its two moments
         config = Config(**control.row(ws, job_id)["config"])
         sizes = [int(models.memory(ws, config, bytes_per_weight=4).trained_gib * 2**30)]
@@ -102,8 +103,8 @@ def child(
     Raises:
         Conflict: The checkpoint is damaged, or the new settings can't take its weights over.
     """
-    checkpoint = checkpoints.get(ws, parent.id, step)
-    trouble = checkpoints.verify(checkpoint)
+    checkpoint = sealed.get(ws, parent.id, step)
+    trouble = sealed.verify(checkpoint)
     if trouble:
         raise Conflict(
             f"Checkpoint {checkpoint.step} of job {parent.id} can't be trusted: {trouble}. "
@@ -183,10 +184,7 @@ def lineage(ws: Workspace, job: Job) -> Lineage:
         held_out=datasets.get(ws, held_out) if held_out else None,
         facts=control.row(ws, job)["facts"] or {},
         events=control.events(ws, job.id),
-        checkpoints=checkpoints.list(ws, job.id),
+        checkpoints=sealed.list(ws, job.id),
         forks=Rows(control.record(row) for row in ws.store.rows("jobs", parent_id=job.id)),
-        evaluations=Rows(
-            Evaluation(**{**row, "samples": Rows(Sample(**item) for item in row["samples"])})
-            for row in scored
-        ),
+        evaluations=Rows(Evaluation.of(row) for row in scored),
     )

@@ -1,5 +1,6 @@
 """Direct preference optimisation: TRL's DPOTrainer on pairs of a better and a worse answer."""
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -10,11 +11,13 @@ from trl import DPOConfig, DPOTrainer
 
 from ftlab_kit.configs import Config
 from ftlab_kit.models.tokens import IGNORED, Encoded
+from ftlab_kit.trainers.heldout import Measured, alone, in_halves
 from ftlab_kit.trainers.steered import Steered
 
 ARGUMENTS = DPOConfig
 READS_TOKENS = True
 BETA = 0.1
+PAIRS_AT_ONCE = 8  # of the held-out ones, where a step learns from as many at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class Pair:
     worse: list[int]
 
 
-class PreferenceTrainer(Steered, DPOTrainer):  # type: ignore[misc]
+class PreferenceTrainer(Measured, Steered, DPOTrainer):  # type: ignore[misc]
     """Learns which of two answers is better. Without an adapter a frozen copy is the reference."""
 
     can_split = True
@@ -40,7 +43,6 @@ class PreferenceTrainer(Steered, DPOTrainer):  # type: ignore[misc]
         super().__init__(
             lengths=[len(pair.better) + len(pair.worse) for pair in rows],
             train_dataset=_dataset(rows),
-            eval_dataset=_dataset(held_out) if held_out else None,
             **kwargs,
         )
 
@@ -67,11 +69,23 @@ class PreferenceTrainer(Steered, DPOTrainer):  # type: ignore[misc]
         """Return the real tokens of a micro-batch, without padding."""
         return int(inputs["attention_mask"].sum())
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Return the loss over the held-out pairs; it draws no random number of the run's."""
-        with torch.random.fork_rng():
-            found: dict[str, float] = super().evaluate(*args, **kwargs)
-        return found
+    def sums(self, numbers: Sequence[int]) -> tuple[float, float]:
+        """Return the summed loss of some held-out pairs, and how many they are."""
+        assert self.held_out is not None
+        pairs = [self.held_out[number] for number in numbers]
+        size, total = min(PAIRS_AT_ONCE, self.live.piece), 0.0
+        with torch.no_grad(), alone(self.accelerator):
+            for start in range(0, len(pairs), size):
+                total += math.fsum(in_halves(pairs[start : start + size], self._losses))
+        self._metrics["eval"].clear()  # TRL's means, which nothing here reads
+        return total, float(len(pairs))
+
+    def _losses(self, pairs: Sequence[Pair]) -> list[float]:
+        """Return the summed loss of a batch, as the one number of a list."""
+        inputs = self._prepare_inputs(self.data_collator([_row(pair) for pair in pairs]))
+        inputs.pop("line")
+        with self.compute_loss_context_manager():
+            return [float(self.compute_loss(self.model, inputs)) * len(pairs)]
 
 
 def rows(encoded: Sequence[Encoded], config: Config) -> list[Pair]:
@@ -112,14 +126,16 @@ def settings(config: Config, tokenizer: Any) -> dict[str, Any]:
 def _dataset(pairs: Sequence[Pair]) -> Any:
     from datasets import Dataset
 
-    return Dataset.from_dict(
-        {
-            "line": [pair.line for pair in pairs],
-            "prompt_ids": [pair.prompt for pair in pairs],
-            "chosen_ids": [pair.better for pair in pairs],
-            "rejected_ids": [pair.worse for pair in pairs],
-        }
-    )
+    return Dataset.from_list([_row(pair) for pair in pairs])
+
+
+def _row(pair: Pair) -> dict[str, Any]:
+    return {
+        "line": pair.line,
+        "prompt_ids": pair.prompt,
+        "chosen_ids": pair.better,
+        "rejected_ids": pair.worse,
+    }
 
 
 TRAINER = PreferenceTrainer

@@ -1,6 +1,7 @@
 """Answers of a job that does not run, from its newest checkpoint, in the process that asks."""
 
-from ftlab_kit import checkpoints, device, models
+from ftlab_kit import device, models
+from ftlab_kit.checkpoints import sealed
 from ftlab_kit.errors import NotFound
 from ftlab_kit.models import generation, weights
 from ftlab_kit.records import Job
@@ -13,7 +14,7 @@ def answers(ws: Workspace, job: Job, prompts: list[str], max_new_tokens: int) ->
     Raises:
         NotFound: There is none.
     """
-    found, _ = checkpoints.newest_valid(ws, job.id)
+    found, _ = sealed.newest_valid(ws, job.id)
     if found is None:
         raise NotFound(
             f"Job {job.id} has no checkpoint to answer from. Resume it, or ask while it runs."

@@ -11,6 +11,7 @@ from trl import SFTConfig, SFTTrainer
 from ftlab_kit.configs import Config
 from ftlab_kit.models import likelihood
 from ftlab_kit.models.tokens import IGNORED, Encoded
+from ftlab_kit.trainers.heldout import Measured, in_halves
 from ftlab_kit.trainers.rows import Rows, at_once, packed
 from ftlab_kit.trainers.steered import Steered
 
@@ -20,7 +21,7 @@ TOKENS_AT_ONCE = 1024  # padding included
 PIECE_TOKENS = 60  # what a piece more costs, in the time that a token takes
 
 
-class AnswerTrainer(Steered, SFTTrainer):  # type: ignore[misc]
+class AnswerTrainer(Measured, Steered, SFTTrainer):  # type: ignore[misc]
     """Learns answers; packs are told apart by their position ids."""
 
     can_split = True
@@ -76,22 +77,20 @@ class AnswerTrainer(Steered, SFTTrainer):  # type: ignore[misc]
         """Return the real tokens of a micro-batch, without padding."""
         return int(inputs["n_real"].sum())
 
-    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Return the mean loss of a trained token over the held-out rows."""
+    def sums(self, numbers: Sequence[int]) -> tuple[float, float]:
+        """Return the summed loss of the trained tokens of some held-out rows, and their count."""
         assert self.held_out is not None
-        rank, ranks = self.args.process_index, self.args.world_size
-        mine = [*self.held_out.encoded][rank::ranks]
+        rows = [self.held_out.encoded[number] for number in numbers]
         pad = self.processing_class.pad_token_id
+        found: list[float] = []
+
+        def measure(batch: Sequence[int]) -> list[float]:
+            return likelihood.nll(self.model, [rows[index] for index in batch], pad_token_id=pad)
+
         with self.accelerator.autocast():
-            sums = likelihood.nll(self.model, mine, pad_token_id=pad) if mine else []
-        counts = [math.fsum(sums), float(sum(row.n_trained for row in mine))]
-        total = self.accelerator.reduce(torch.tensor(counts, device=self.args.device))
-        values = {"eval_loss": float(total[0] / total[1].clamp(min=1))}
-        self.log(values)
-        self.control = self.callback_handler.on_evaluate(
-            self.args, self.state, self.control, values
-        )
-        return values
+            for batch in likelihood.batches([len(row.input_ids) for row in rows]):
+                found += in_halves(batch, measure)
+        return math.fsum(found), float(sum(row.n_trained for row in rows))
 
 
 def rows(encoded: Sequence[Encoded], config: Config) -> Rows:

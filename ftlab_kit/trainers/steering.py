@@ -7,15 +7,17 @@ job can be resumed, and replayed, to the bit.
 
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ftlab_kit import device, metrics
+from ftlab_kit import device
+from ftlab_kit import metrics as measured
 from ftlab_kit.errors import JobFailed, KitError
 from ftlab_kit.models import generation
 from ftlab_kit.records import Event
-from ftlab_kit.trainers import control, processes
+from ftlab_kit.trainers import control, heldout, processes, voice
 from ftlab_kit.trainers.tracking import Tracker
 from ftlab_kit.workspace import Workspace, now
 
@@ -37,15 +39,22 @@ class NothingLeft(Exception):
 
 
 class Steering(TrainerCallback):  # type: ignore[misc]
-    """The callback of one run of a job. `trainer` is set when there is one."""
+    """The callback of one run of a job. `trainer` is set when there is one.
+
+    `prompts` is what is answered at a cadence; `more` and `notes` are what the step under way has
+    brought besides its loss.
+    """
 
     trainer: Any
+    prompts: Sequence[voice.Prompt] = ()
 
     def __init__(self, ws: Workspace, job_id: int, tracker: Tracker | None) -> None:
         """Watch one job; processes other than the first have no tracker and write nothing."""
         self.ws, self.job_id, self.tracker = ws, job_id, tracker
         self.is_first = tracker is not None
         self.losses: dict[str, float | None] = {"loss": None, "eval_loss": None}
+        self.more: dict[str, float] = {}
+        self.notes: list[str] = []
         self.ending: str | None = None
         self.to_settle: dict[str, list[Event]] = {"checkpoint": [], "evaluate": []}
         self._again: list[Event] = []
@@ -63,6 +72,7 @@ class Steering(TrainerCallback):  # type: ignore[misc]
         self._tokens_seen, self._last_logged = self.trainer.n_tokens, state.global_step
         if self.is_first:
             self._remember(state.global_step)
+            voice.undo(self.ws, self.job_id, after_step=state.global_step)
         self._take(state, flow, only=SETTLED_FIRST)
         if live.is_stopped or state.global_step >= live.total_steps:
             raise NothingLeft
@@ -73,7 +83,7 @@ class Steering(TrainerCallback):  # type: ignore[misc]
 
     def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
         """Start the clock; what happens between steps does not count as training speed."""
-        self.losses = {"loss": None, "eval_loss": None}
+        self.losses, self.more, self.notes = {"loss": None, "eval_loss": None}, {}, []
         self.trainer.begin_step()
         self._began = time.perf_counter()
 
@@ -93,6 +103,8 @@ class Steering(TrainerCallback):  # type: ignore[misc]
         if is_last:
             self.ending = None if self.ending == "paused" else self.ending
         is_ending = is_last or self.ending is not None
+        if voice.is_due(live, step) and self.ending != "cancelled":
+            self._speak(step)
         self._is_scheduled = self.trainer.held_out is not None and (
             is_last or live.is_due(config.eval_every_steps or config.save_every_steps, step)
         )
@@ -119,8 +131,8 @@ class Steering(TrainerCallback):  # type: ignore[misc]
         if "loss" in logs:
             values = {**self.trainer.measured, "learning_rate": logs["learning_rate"]}
             values["epoch"] = live.epoch(state.global_step)
-            values["note"] = self.trainer.note
-            values["more"] = {MORE[name]: logs[name] for name in MORE if name in logs} or None
+            self.more |= {MORE[name]: logs[name] for name in MORE if name in logs}
+            values |= self._said()
             values |= self._speed(state) | self._gauge.read()
         if "eval_loss" in logs:
             values["eval_loss"] = logs["eval_loss"]
@@ -128,7 +140,7 @@ class Steering(TrainerCallback):  # type: ignore[misc]
         if not values:
             return
         if self.is_first:
-            metrics.write(self.ws, self.job_id, state.global_step, **values)
+            measured.write(self.ws, self.job_id, state.global_step, **values)
             known = {name: item for name, item in values.items() if name not in ("more", "note")}
             self._track(state.global_step, known | (values.get("more") or {}))
             say(f"step {state.global_step}/{live.total_steps} " + _line(values))
@@ -139,6 +151,48 @@ class Steering(TrainerCallback):  # type: ignore[misc]
         assert self.tracker is not None
         self.tracker.write(step, values)
 
+    def _said(self) -> dict[str, Any]:
+        """Return what the step has brought so far besides its loss, as its metrics have it."""
+        words = [self.trainer.note, *self.notes]
+        return {"more": {**self.more} or None, "note": "; ".join(filter(None, words)) or None}
+
+    def _speak(self, step: int) -> None:
+        """Answer the prompts with the weights as they are; scores go to the step's metrics."""
+        if not self.is_first:
+            return
+        config, trainer = self.trainer.live.config, self.trainer
+        asked = self.prompts[: config.sample_rows]
+        found = voice.speak(trainer.model, trainer.processing_class, asked, config)
+        self.more |= found.series
+        self.notes += [f"sample answers: {words}" for words in found.words]
+        voice.keep(self.ws, self.job_id, step, asked, found)
+        measured.write(self.ws, self.job_id, step, **self._said())
+        self._track(step, found.series)
+        scores = " ".join(f"{name} {value:.4g}" for name, value in found.series.items())
+        say(f"step {step}: {'; '.join([scores or 'no sample answers', *found.words])}")
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        flow: TrainerControl,
+        metrics: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Say why a held-out loss could not be measured; the job goes on without."""
+        words, step = (metrics or {}).get("trouble"), state.global_step
+        if words is None:
+            return
+        for event in self.to_settle["evaluate"]:
+            self._refuse(event, state, words)
+        self.to_settle["evaluate"] = []
+        if self.is_first:
+            self.notes.append(words)
+            measured.write(self.ws, self.job_id, step, **self._said())
+            if self._is_scheduled:
+                voice.note(self.ws, self.job_id, "evaluate", step, state="refused", note=words)
+            say(f"step {step}: {words}")
+
     def _evaluated(self, state: TrainerState, flow: TrainerControl, eval_loss: float) -> None:
         """Settle who asked for it, and end a job that has stopped getting better."""
         step, live = state.global_step, self.trainer.live
@@ -147,6 +201,8 @@ class Steering(TrainerCallback):  # type: ignore[misc]
             flow.should_training_stop = flow.should_save = True
             self.ending = None if self.ending == "paused" else self.ending
             words = f"{live.n_worse} held-out losses in a row were no better than {live.best:.4g}"
+            if live.config.sample_every_steps and not voice.is_due(live, step):
+                self._speak(step)
             if self.is_first:
                 control.write(
                     self.ws, self.job_id, "stop", state="applied", step=step, note=words,
@@ -245,11 +301,9 @@ class Steering(TrainerCallback):  # type: ignore[misc]
         """Answer prompts with the weights as they are, and leave every random number alone."""
         if not self.is_first:
             return
-        import torch
-
         asked = dict(event.asked or {})
         try:
-            with torch.random.fork_rng():
+            with heldout.aside(self.trainer.model):
                 found = generation.replies(
                     self.trainer.model,
                     self.trainer.processing_class,

@@ -20,12 +20,13 @@ from typing import Any
 
 from transformers import DefaultFlowCallback, PrinterCallback, TrainerCallback, set_seed
 
-from ftlab_kit import checkpoints, datasets, metrics, models
+from ftlab_kit import datasets, metrics, models
+from ftlab_kit.checkpoints import sealed
 from ftlab_kit.configs import Config
 from ftlab_kit.errors import DiskFull, JobFailed, KitError, room_on_disk
 from ftlab_kit.models import products, weights
 from ftlab_kit.records import Event
-from ftlab_kit.trainers import build, control, descent, drift, fits, processes
+from ftlab_kit.trainers import build, control, descent, drift, fits, heldout, processes, voice
 from ftlab_kit.trainers.guard import RolledBack
 from ftlab_kit.trainers.live import Live
 from ftlab_kit.trainers.steered import Hooks
@@ -141,7 +142,7 @@ def _begin(ws: Workspace, row: dict[str, Any]) -> tuple[Path | None, Live | None
         Conflict: What decides the bits has changed since, and no one allowed it.
     """
     job_id = row["id"]
-    found, skipped = checkpoints.newest_valid(ws, job_id)
+    found, skipped = sealed.newest_valid(ws, job_id)
     if os.environ.get("RANK", "0") == "0":
         changed = descent.changes(ws, row, found)
         event = _why_now(ws, job_id)
@@ -154,7 +155,7 @@ def _begin(ws: Workspace, row: dict[str, Any]) -> tuple[Path | None, Live | None
             said = {"from_step": step, "skipped": skipped, "drift": changed}
             at = step if event.command == "resume" else event.step
             ws.store.update("events", {"id": event.id}, step=at, result=said)
-        checkpoints.set_aside(ws, job_id, after_step=step)
+        sealed.set_aside(ws, job_id, after_step=step)
         shutil.rmtree(ws.job_folder(job_id) / "writing", ignore_errors=True)
         metrics.cut(ws, job_id, after_step=step)
         facts = {**(row["facts"] or {}), **drift.facts(ws, row)}
@@ -197,7 +198,8 @@ def _trainer(
         alone = config.but(packing=False)
         held_out = build.rows(ws, datasets.get(ws, sides[1]), alone, found, tokenizer)
     n_left_out = datasets.get(ws, sides[0]).n_rows - build.count(rows)
-    say(f"model {config.model}, {len(rows)} rows, {len(held_out or ())} held out")
+    n_measured = len(heldout.chosen(len(held_out or ()), config.eval_rows))
+    say(f"model {config.model}, {len(rows)} rows, {n_measured} held-out ones measured")
     if n_left_out:
         say(f"left out: {n_left_out} rows without a trained token")
     model = build.model(ws, row, found.path)
@@ -221,6 +223,7 @@ def _trainer(
     for unused in (PrinterCallback, DefaultFlowCallback):
         trainer.remove_callback(unused)
     steering.trainer = trainer
+    steering.prompts = voice.prompts(datasets.rows(ws, sides[1] or sides[0]))
     _assert_world(trainer, config)
     if is_new:
         live.piece = fits.rows_at_once(ws, row, trainer)
@@ -245,8 +248,8 @@ def _hooks(ws: Workspace, row: dict[str, Any], steering: Steering) -> Hooks:
         step = int(written.name.rpartition("-")[2])
         live = steering.trainer.live
         known = {**facts, "epoch": live.epoch(step), "config": live.config.model_dump()}
-        checkpoints.seal(ws, job_id, step, written, losses=steering.losses, facts=known)
-        checkpoints.prune(ws, job_id, keep=config.keep_checkpoints)
+        sealed.seal(ws, job_id, step, written, losses=steering.losses, facts=known)
+        sealed.prune(ws, job_id, keep=config.keep_checkpoints)
         steering.sealed(step)
         say(f"checkpoint at step {step}")
 
@@ -293,7 +296,7 @@ def _roll_back(ws: Workspace, row: dict[str, Any], back: RolledBack) -> None:
     job_id, rate = row["id"], back.rate / 2
     if os.environ.get("RANK", "0") != "0":
         return
-    found, _ = checkpoints.newest_valid(ws, job_id)
+    found, _ = sealed.newest_valid(ws, job_id)
     step = found.step if found else 0
     applied = Live.load(found.path).applied if found else []
     with ws.store.transaction():

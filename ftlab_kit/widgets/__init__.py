@@ -5,14 +5,16 @@ Under papermill no widget is displayed at all.
 """
 
 from ftlab_kit.widgets.curves import curves
-from ftlab_kit.widgets.evaluations import comparison
+from ftlab_kit.widgets.evaluations import answers, comparison, verdict
 from ftlab_kit.widgets.front import is_interactive
 from ftlab_kit.widgets.inspector import inspector, problems
 from ftlab_kit.widgets.masks import mask
 from ftlab_kit.widgets.progress import progress
 from ftlab_kit.widgets.trainer import report, trainer
+from ftlab_kit.widgets.voice import voice
 
 __all__ = [
+    "answers",
     "comparison",
     "curves",
     "inspector",
@@ -22,4 +24,6 @@ __all__ = [
     "progress",
     "report",
     "trainer",
+    "verdict",
+    "voice",
 ]

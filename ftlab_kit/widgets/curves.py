@@ -1,6 +1,7 @@
 """The curves of several jobs in one picture, to see where they part, or that they do not."""
 
 import html
+from collections.abc import Mapping, Sequence
 
 from ftlab_kit import trainers
 from ftlab_kit.errors import InputError
@@ -22,18 +23,26 @@ def curves(ws: Workspace, *jobs: Job | int, metric: str = "loss") -> Html:
     if not jobs:
         raise InputError("curves was given no job; expected one or more. Name them after ws.")
     found = [trainers.status(ws, job) for job in jobs]
-    values = [
-        {row.step: getattr(row, metric) for row in trainers.metrics(ws, job)} for job in found
-    ]
-    series = []
-    for job, steps in zip(found, values, strict=True):
-        trace = charts.Trace()
-        for step, value in steps.items():
-            if value is not None:
-                trace.add(step, value)
-        series.append(charts.Series(f"job {job.id}", trace.points()))
+    values = [measured(ws, job, metric) for job in found]
     shared = set.intersection(*map(set, values))
     same = sum(len({steps[step] for steps in values}) == 1 for step in shared)
     words = f"{metric}: the same to the last bit in {same} of {len(shared)} steps"
-    picture = charts.figure(metric, series)
-    return Html(f"{picture}<p>{html.escape(words)}</p>" if len(found) > 1 else picture, words)
+    shown = picture(metric, found, values)
+    return Html(f"{shown}<p>{html.escape(words)}</p>" if len(found) > 1 else shown, words)
+
+
+def measured(ws: Workspace, job: Job, metric: str) -> dict[int, float]:
+    """Return a metric of a job by step, where it was measured."""
+    values = {row.step: getattr(row, metric) for row in trainers.metrics(ws, job)}
+    return {step: value for step, value in values.items() if value is not None}
+
+
+def picture(title: str, jobs: Sequence[Job], values: Sequence[Mapping[int, float]]) -> str:
+    """Return values of some jobs by step as one picture with its table."""
+    series = []
+    for job, steps in zip(jobs, values, strict=True):
+        trace = charts.Trace()
+        for step, value in steps.items():
+            trace.add(step, value)
+        series.append(charts.Series(f"job {job.id}", trace.points()))
+    return charts.figure(title, series)

@@ -25,7 +25,9 @@ PANELS: dict[str, dict[str, str]] = {
     "learning rate": {"rate": "learning_rate"},
     "throughput": {"tokens/s": "tokens_per_s"},
     "memory": {"process GiB": "memory_gib", "GPU GiB": "gpu_memory_gib"},
+    "sample answers": {"chrF": "sample_chrf"},
 }
+ALWAYS = frozenset(PANELS) - {"sample answers"}  # the others are there when they have something
 
 
 def trainer(ws: Workspace, job: Job | int) -> "TrainerView | Html":
@@ -70,7 +72,7 @@ class _History:
         is_new = False
         for row in rows:
             for name, trace in self._traces.items():
-                value = getattr(row, name)
+                value = _value(row, name)
                 if value is not None and (trace.last is None or row.step > trace.last[0]):
                     trace.add(row.step, value)
                     is_new = True
@@ -88,6 +90,12 @@ class _History:
     def step(self) -> int | None:
         """The step from which to read on: the newest may still get its held-out loss."""
         return self.last.step - 1 if self.last else None
+
+
+def _value(row: Metric, name: str) -> float | None:
+    """Return what a metric holds under a name, in a field of its own or among `more`."""
+    found: float | None = getattr(row, name, None)
+    return (row.more or {}).get(name) if found is None else found
 
 
 class TrainerView(ipywidgets.VBox):  # type: ignore[misc]
@@ -136,7 +144,10 @@ class TrainerView(ipywidgets.VBox):  # type: ignore[misc]
         self.cancel.disabled = self._job.is_over
         if is_new or not self._panels["loss"].value:
             for title, panel in self._panels.items():
-                panel.value = charts.lines(title, self._history.series(title))
+                series = self._history.series(title)
+                is_there = title in ALWAYS or any(item.points for item in series)
+                panel.value = charts.lines(title, series) if is_there else ""
+                panel.layout.display = None if is_there else "none"
         buttons = (self.pause, self.resume, self.cancel)
         for widget in (*buttons, self._state, self._tail, *self._panels.values()):
             keep_clicks(widget)

@@ -18,7 +18,7 @@ from ftlab_kit import Workspace, datasets, device, trainers
 from ftlab_kit.configs import Config
 from ftlab_kit.datasets import encodings
 from ftlab_kit.errors import InputError
-from ftlab_kit.models import likelihood, products, weights
+from ftlab_kit.models import likelihood, weights, work
 from ftlab_kit.records import DatasetVersion
 from ftlab_kit.trainers import processes
 
@@ -36,10 +36,12 @@ def train(ws: Workspace, folder: Path, model: str, *, steps: int, rounds: int) -
         for name in [*names, *(["trl defaults"] if number == 0 else [])]:
             few = 2 if name == "trl defaults" else steps
             for kind, found in peaks.items():
-                found.append(_peak(getattr(torch, {"fp32": "float32"}.get(kind, "bfloat16"))))
+                found.append(work.peak_gflop_per_s(kind, device.threads()))
             runs.setdefault(name, []).append(_leg(ws, name, model, few, number))
             print(f"round {number + 1}, {name}: {_speed(runs[name][-1]):.0f} tokens/s", flush=True)
-    _show(runs, {kind: median(found) for kind, found in peaks.items()}, _work(folder))
+    needed = work.needed(folder, rank=Config().adapter_rank)
+    assert needed is not None, "the race is run by models of linear layers"
+    _show(runs, {kind: median(found) for kind, found in peaks.items()}, needed)
 
 
 def _leg(ws: Workspace, name: str, model: str, steps: int, seed: int) -> dict[str, Any]:
@@ -63,7 +65,7 @@ def _speed(run: dict[str, Any]) -> float:
 
 
 def _show(
-    runs: dict[str, list[dict[str, Any]]], peaks: dict[str, float], work: dict[str, float]
+    runs: dict[str, list[dict[str, Any]]], peaks: dict[str, float], needed: work.Work
 ) -> None:
     """Print a line for each leg: speed, how much faster the kit is, memory, share of the bound."""
     speeds = {name: median(_speed(run) for run in found) for name, found in runs.items()}
@@ -71,7 +73,7 @@ def _show(
     table = Table("leg", "tokens/s", "kit is", "kit bf16 is", "peak GiB", "of the bound", "loss")
     for name, found in runs.items():
         first = found[0]
-        flop = work["token"] + work["trained"] * first["trained"]
+        flop = needed.flop(first["trained"])
         peak = peaks["bf16" if "bf16" in name or "defaults" in name else "fp32"]
         table.add_row(
             name + (" (best tuned)" if name == best else ""),
@@ -100,47 +102,6 @@ def _ratio(runs: dict[str, list[dict[str, Any]]], one: str, other: str) -> str:
         return "–"
     pairs = zip(runs[one], runs[other], strict=False)
     return f"{median(_speed(left) / _speed(right) for left, right in pairs):.2f} x"
-
-
-def _work(folder: Path) -> dict[str, float]:
-    """Return the FLOP of a step's products per token, and per trained token besides.
-
-    A frozen layer is multiplied forward and backward to its input, an adapter's weights also
-    backward to themselves, the head only where a token is trained. Attention is left out.
-    """
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
-    head = model.get_output_embeddings()
-    layers = [
-        module
-        for module in model.modules()
-        if isinstance(module, torch.nn.Linear) and module is not head
-    ]
-    rank = Config().adapter_rank
-    frozen = sum(layer.in_features * layer.out_features for layer in layers)
-    adapter = sum(rank * (layer.in_features + layer.out_features) for layer in layers)
-    return {"token": 4.0 * frozen + 6.0 * adapter, "trained": 4.0 * head.weight.numel()}
-
-
-def _peak(dtype: torch.dtype) -> float:
-    """Return the GFLOP/s of a large matrix product, by whichever of torch's two is faster."""
-    torch.set_num_threads(device.threads())
-    left, right = (torch.randn(2048, 2048).to(dtype) for _ in range(2))
-
-    def best(multiply: Any) -> float:
-        took = []
-        for _ in range(5):
-            began = time.perf_counter()
-            multiply(left, right)
-            took.append(time.perf_counter() - began)
-        return 2 * 2048**3 / median(took) / 1e9
-
-    found = [best(torch.matmul)]
-    if torch.backends.mkldnn.is_available():
-        found.append(best(products.product))
-    return max(found)
 
 
 def _has_bf16() -> bool:

@@ -82,7 +82,19 @@ def _record(ws: Workspace, job_id: int, facts: Mapping[str, Any], folder: Path) 
 def list(ws: Workspace, job_id: int) -> Rows[Checkpoint]:
     """Return the checkpoints of a job, the oldest first."""
     found = ws.store.rows("checkpoints", order="step", job_id=job_id)
-    return Rows(Checkpoint(**{**row, "path": Path(row["path"])}) for row in found)
+    scores = _scores(ws, job_id)
+    return Rows(
+        Checkpoint(**{**row, "path": Path(row["path"])}, scores=scores.get(row["step"], {}))
+        for row in found
+    )
+
+
+def _scores(ws: Workspace, job_id: int) -> dict[int, dict[str, float | None]]:
+    """Return the scores of each step's checkpoint; of several evaluations the newest counts."""
+    scores: dict[int, dict[str, float | None]] = {}
+    for row in ws.store.rows("evaluations", job_id=job_id):
+        scores.setdefault(row["step"], {}).update(row["scores"])
+    return scores
 
 
 def get(ws: Workspace, job_id: int, step: int | None = None) -> Checkpoint:
@@ -100,13 +112,8 @@ def get(ws: Workspace, job_id: int, step: int | None = None) -> Checkpoint:
     return found[-1]
 
 
-def best(ws: Workspace, job_id: int) -> Checkpoint:
-    """Return the checkpoint with the lowest held-out loss; the newest where none was measured."""
-    get(ws, job_id)
-    return _best(list(ws, job_id))
-
-
 def _best(found: Sequence[Checkpoint]) -> Checkpoint:
+    """Return the checkpoint with the lowest held-out loss; the newest where none was measured."""
     measured = [item for item in found if item.eval_loss is not None]
     return min(measured, key=lambda item: item.eval_loss or 0.0) if measured else found[-1]
 

@@ -1,0 +1,76 @@
+"""How near a job comes to what its machine could do: the FLOP it needs by the FLOP there are."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ftlab_kit import datasets, device, models
+from ftlab_kit.configs import Config
+from ftlab_kit.datasets import encodings
+from ftlab_kit.models import work
+from ftlab_kit.records import Job, JobAnalytics
+from ftlab_kit.trainers import control
+from ftlab_kit.workspace import Workspace
+
+
+def efficiency(ws: Workspace, job: Job, found: JobAnalytics) -> JobAnalytics:
+    """Return a job's numbers with the share of the machine's bound, or with why there is none."""
+    speed, facts = found.tokens_per_s.mean, control.row(ws, job)["facts"] or {}
+    words = "no speed was measured" if speed is None else _unknown(Config(**job.config), facts)
+    if words or speed is None:
+        return replace(found, efficiency_note=words)
+    flop = _flop(ws, job)
+    if flop is None:
+        return replace(found, efficiency_note="the work of this model's layers is not known")
+    done = speed * flop / 1e9
+    peak = _peak(ws, Config(**job.config), facts)
+    if peak is None:
+        words = "the machine is busy with a job; its peak is measured when none runs"
+        return replace(found, gflop_per_s=done, efficiency_note=words)
+    return replace(found, gflop_per_s=done, peak_gflop_per_s=peak, efficiency=done / peak)
+
+
+def _unknown(config: Config, facts: Mapping[str, Any]) -> str | None:
+    """Return why a job's efficiency can't be told here; None if it can."""
+    if "processor" not in facts:
+        return "on which processor it ran was not recorded"
+    if facts["on_gpu"]:
+        return "the peak of a GPU is not measured"
+    if facts["processor"] != device.processor():
+        return f"it ran on another processor: {facts['processor']}"
+    if config.method != "sft":
+        return f"the work of a token is known for sft, not for {config.method}"
+    if config.streaming:
+        return "its rows were streamed: what share of the tokens is trained was not counted"
+    if device.precision(config.precision) not in work.DTYPES:
+        return f"the peak in {config.precision} is not measured"
+    return None
+
+
+def _flop(ws: Workspace, job: Job) -> float | None:
+    """Return the FLOP of a token of a job, None where model or rows do not tell."""
+    config, model = Config(**job.config), models.get(ws, job.model)
+    version = datasets.get(ws, job.dataset_version_id)
+    if model.path is None or not version.path.exists():
+        return None
+    rank = config.adapter_rank if config.adapter == "lora" else None
+    needed = work.needed(model.path, rank=rank, targets=config.adapter_targets)
+    length = min(config.max_length, model.context_tokens)
+    rows = encodings.read(ws, version, model.path, length)
+    learnt = rows.n_trained > 0  # the others are left out of training
+    share = float(rows.n_trained[learnt].sum() / rows.lengths[learnt].sum())
+    return needed.flop(share) if needed else None
+
+
+def _peak(ws: Workspace, config: Config, facts: Mapping[str, Any]) -> float | None:
+    """Return the GFLOP/s of this machine for a job, measured once; None while it is busy."""
+    precision = device.precision(config.precision)
+    threads = int(facts["threads"]) * int(facts["processes"])
+    key = {"name": f"GFLOP/s, {precision}, {threads} threads, {facts['processor']}"}
+    if (known := ws.store.get("settings", **key)) is not None:
+        return float(known["value"])
+    if ws.store.get("jobs", state="running") is not None:
+        return None
+    found = work.peak_gflop_per_s(precision, threads)
+    ws.store.upsert("settings", key, value=found)
+    return found

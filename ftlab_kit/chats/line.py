@@ -1,0 +1,128 @@
+"""An open line to one hosted model: every chat goes over it, from several threads at once.
+
+A provider is a file that says how to open its SDK's client, how to send, and how to read.
+"""
+
+import importlib
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+from ftlab_kit.chats import prices, refusals
+from ftlab_kit.chats.asked import PROVIDERS, Manner, address
+from ftlab_kit.errors import InputError, Unavailable
+from ftlab_kit.records import Message, Usage
+
+TRIES = 4  # by the SDK, with growing pauses or those that the server asks for
+PLACEHOLDER = "none"  # a server of one's own may want no key, but the SDKs do
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a response holds; None is what it does not say."""
+
+    text: str
+    is_whole: bool | None
+    n_input_tokens: int | None
+    n_output_tokens: int | None
+    n_cached_tokens: int = 0
+
+
+class Provider(Protocol):
+    """A file of this folder.
+
+    KEY is the variable of its key, SDK has its errors, UNTAKEN the settings its protocol lacks.
+    """
+
+    KEY: str
+    SDK: Any
+    UNTAKEN: frozenset[str]
+
+    def client(self, key: str, base_url: str | None, options: dict[str, Any]) -> Any:
+        """Return the SDK's client."""
+
+    def send(
+        self, client: Any, name: str, turns: Sequence[dict[str, str]], settings: dict[str, Any]
+    ) -> Any:
+        """Return the response to a chat; settings are max_new_tokens, temperature and seed."""
+
+    def read(self, response: Any) -> Said | None:
+        """Return what a response says, None if it is none of the protocol."""
+
+
+class Line:
+    """A client with what it has learnt of its model: which settings that takes none of."""
+
+    def __init__(self, model: str, manner: Manner) -> None:
+        """Open the client; nothing is sent yet.
+
+        Raises:
+            InputError: No such provider, or a key that can be none.
+            Unavailable: There is no key, or the provider's SDK is not installed.
+        """
+        self.model, self.manner, self.address = model, manner, address(model)
+        self.provider: Provider = importlib.import_module(PROVIDERS[self.address.provider])
+        options = {"timeout": manner.timeout_s, "max_retries": TRIES - 1}
+        self._client = self.provider.client(self._key(), self.address.base_url, options)
+        self._untaken = {*self.provider.UNTAKEN}
+
+    def __enter__(self) -> Self:
+        """Use the line."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close its connections."""
+        self._client.close()
+
+    @property
+    def url(self) -> str:
+        """Where it leads."""
+        return str(self._client.base_url)
+
+    def ask(self, turns: Sequence[dict[str, str]]) -> Message:
+        """Return the answer to a chat.
+
+        Raises:
+            Refusal: There is none.
+        """
+        began = time.perf_counter()
+        said = self.provider.read(self._sent(turns))
+        seconds = time.perf_counter() - began
+        if said is None:
+            raise refusals.no_chat(self)
+        cost_usd = prices.cost_usd(self.address.name, self.url, said)
+        usage = Usage(said.n_input_tokens, said.n_output_tokens, cost_usd)
+        left_out = tuple(sorted(self._untaken & set(self._wanted())))
+        return Message("assistant", said.text, usage, said.is_whole, seconds, left_out)
+
+    def _sent(self, turns: Sequence[dict[str, str]]) -> Any:
+        """Return the response, asked for again without each setting that the model refuses."""
+        while True:
+            wanted = self._wanted().items()
+            settings = {name: value for name, value in wanted if name not in self._untaken}
+            try:
+                return self.provider.send(self._client, self.address.name, turns, settings)
+            except (self.provider.SDK.APIError, ValueError) as error:
+                unwanted = refusals.unwanted(error, settings)
+                if unwanted is None:
+                    raise refusals.in_words(error, self) from error
+                self._untaken.add(unwanted)
+
+    def _wanted(self) -> dict[str, Any]:
+        names = ("max_new_tokens", "temperature", "seed")
+        given = {name: getattr(self.manner, name) for name in names}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def _key(self) -> str:
+        name = self.provider.KEY
+        key = os.environ.get(name, "").strip()
+        if not key and self.address.base_url is None:
+            raise Unavailable(
+                f"{self.model} needs a key, and {name} is not set; expected the key of "
+                f"{self.address.provider}. Set {name}, or give the address of a server without."
+            )
+        if not (key.isascii() and key.isprintable()):
+            raise InputError(f"{name} holds characters that no key has. Set it again.")
+        return key or PLACEHOLDER

@@ -1,0 +1,127 @@
+"""A server on loopback that speaks the protocols of OpenAI and Anthropic; a word is a token.
+
+The real SDKs talk to it. What it says is a function of the chat; faults come first, one a request.
+"""
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Turns = list[dict[str, str]]
+
+
+@dataclass
+class ChatServer:
+    """What it says, which settings it takes none of, what goes wrong, and what it was asked."""
+
+    say: Callable[[Turns], str]
+    untaken: frozenset[str] = frozenset()
+    key: str | None = None
+    faults: list[tuple[int, str]] = field(default_factory=list)
+    asked: list[dict[str, Any]] = field(default_factory=list)
+    root: str = ""
+
+    @property
+    def url(self) -> str:
+        return f"{self.root}/v1"
+
+    def fault(self, asked: dict[str, Any], key: str) -> tuple[int, str] | None:
+        """The status and words of what goes wrong with a request."""
+        if self.key is not None and key != self.key:
+            return 401, "Incorrect API key provided"
+        if asked["model"] == "none":
+            return 404, "The model `none` does not exist"
+        for name in self.untaken & asked.keys():
+            return (
+                400,
+                f"Unsupported value: '{name}' does not support {asked[name]} with this model.",
+            )
+        return self.faults.pop(0) if self.faults else None
+
+
+def completion(asked: dict[str, Any], words: list[str], limit: int) -> dict[str, Any]:
+    n_asked = sum(len(turn["content"].split()) for turn in asked["messages"])
+    message = {"role": "assistant", "content": " ".join(words[:limit]) or None}
+    ending = "length" if len(words) > limit else "stop"
+    return {
+        "id": "1",
+        "object": "chat.completion",
+        "created": 0,
+        "model": asked["model"],
+        "choices": [{"index": 0, "message": message, "finish_reason": ending}],
+        "usage": {
+            "prompt_tokens": n_asked,
+            "completion_tokens": min(limit, len(words)),
+            "total_tokens": n_asked + min(limit, len(words)),
+        },
+    }
+
+
+def message(asked: dict[str, Any], words: list[str], limit: int) -> dict[str, Any]:
+    n_asked = sum(len(turn["content"].split()) for turn in asked["messages"])
+    return {
+        "id": "1",
+        "type": "message",
+        "role": "assistant",
+        "model": asked["model"],
+        "content": [{"type": "text", "text": " ".join(words[:limit])}] if words else [],
+        "stop_reason": "max_tokens" if len(words) > limit else "end_turn",
+        "usage": {"input_tokens": n_asked, "output_tokens": min(limit, len(words))},
+    }
+
+
+def handler(server: ChatServer) -> type[BaseHTTPRequestHandler]:
+    class Chat(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def answer(self, status: int, body: str, kind: str = "application/json") -> None:
+            data = body.encode()
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(data)))
+            self.send_header("retry-after-ms", "1")
+            if status == 307:
+                self.send_header("Location", "http://127.0.0.1:1/v1")
+            self.end_headers()
+            self.wfile.write(data)
+
+        def do_POST(self) -> None:
+            asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            server.asked.append({**asked, "path": self.path})
+            bearer = self.headers.get("Authorization", "").removeprefix("Bearer ")
+            fault = server.fault(asked, self.headers.get("x-api-key") or bearer)
+            if fault and fault[0] == 0:  # it hangs up
+                self.close_connection = True
+            elif fault and fault[0] == 200:
+                self.answer(
+                    200, fault[1], "text/html" if fault[1][:1] == "<" else "application/json"
+                )
+            elif fault:
+                self.answer(fault[0], json.dumps({"error": {"message": fault[1], "code": None}}))
+            else:
+                words = server.say(asked["messages"]).split(" ")
+                words = [word for word in words if word]
+                form = message if self.path.endswith("/messages") else completion
+                limit = asked.get("max_tokens") or asked["max_completion_tokens"]
+                self.answer(200, json.dumps(form(asked, words, limit)))
+
+        def log_message(self, *args: object) -> None:
+            pass
+
+    return Chat
+
+
+@contextmanager
+def serving(say: Callable[[Turns], str], **more: Any) -> Iterator[ChatServer]:
+    """Serve until the block ends."""
+    server = ChatServer(say, **more)
+    http = ThreadingHTTPServer(("127.0.0.1", 0), handler(server))
+    server.root = f"http://127.0.0.1:{http.server_address[1]}"
+    threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
+    yield server
+    http.shutdown()
+    http.server_close()

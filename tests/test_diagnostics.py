@@ -1,0 +1,500 @@
+"""Each look against a planted trouble and against a healthy job; cures and ten rows for real."""
+
+import json
+import math
+import random
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ftlab_kit import Workspace, datasets, device, diagnostics, metrics, trainers
+from ftlab_kit.configs import Config
+from ftlab_kit.diagnostics import rows as looks
+from ftlab_kit.errors import Conflict, InputError, NotFound
+from ftlab_kit.models.tokens import Encoded
+from ftlab_kit.records import DatasetVersion, Finding, Job
+from ftlab_kit.workspace import now
+from tests.conftest import HUES, chats_file
+
+# every weight is trained: an adapter has nothing to build on in random ones
+LEARNS = Config(
+    model="tiny", adapter="none", max_steps=12, learning_rate=1e-2, effective_batch=4, max_length=64
+)
+FALLING = [4.0 * 0.97**step for step in range(40)]
+SPEED = {"samples_per_s": 40.0}  # a step of four rows takes a tenth of a second
+
+
+@pytest.fixture(scope="module")
+def healthy(lab: Workspace) -> Job:
+    train, held_out = datasets.split(lab, "hues", held_out=0.3)
+    started = trainers.start(lab, LEARNS.but(eval_every_steps=4), train, held_out=held_out)
+    return trainers.wait(lab, started, timeout_s=180)
+
+
+@pytest.fixture(scope="module")
+def flat(lab: Workspace) -> Job:
+    started = trainers.start(lab, LEARNS.but(learning_rate=1e-7), "hues")
+    return trainers.wait(lab, started, timeout_s=180)
+
+
+def plant(ws: Workspace, losses: Sequence[float] = FALLING, **settings: Any) -> int:
+    """Write a job down that never ran, with the losses that it would have had."""
+    (ws.root / "rows").mkdir(exist_ok=True)
+    version = datasets.add(ws, chats_file(ws.root / "rows" / "planted.jsonl", copies=8))
+    config = Config(**{"model": "tiny", "max_steps": len(losses), **settings})
+    job_id = insert(ws, version, config, step=len(losses), total_steps=len(losses))
+    for step, loss in enumerate(losses, 1):
+        metrics.write(ws, job_id, step, loss=loss, grad_norm=1.0)
+    return job_id
+
+
+def insert(ws: Workspace, version: DatasetVersion, config: Config, **values: Any) -> int:
+    values = {"state": "completed", "step": 0, "created_at": now(), **values}
+    return ws.store.insert(
+        "jobs",
+        model=config.model,
+        config=config.model_dump(),
+        dataset_version_id=version.id,
+        **values,
+    )
+
+
+def add_rows(ws: Workspace, name: str, chats: Sequence[Sequence[dict[str, Any]]]) -> DatasetVersion:
+    path = ws.root / f"{name}.jsonl"
+    path.write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats))
+    return datasets.add(ws, path)
+
+
+def pair(question: str, answer: str, **more: Any) -> list[dict[str, Any]]:
+    return [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": answer, **more},
+    ]
+
+
+def names(ws: Workspace, job: Job | int) -> list[str]:
+    return [finding.problem for finding in diagnostics.check(ws, job)]
+
+
+def only(ws: Workspace, job: Job | int) -> Finding:
+    (finding,) = diagnostics.check(ws, job)
+    return finding
+
+
+# --- healthy jobs -----------------------------------------------------------------------------
+
+
+def test_a_healthy_job_has_no_finding(lab: Workspace, healthy: Job):
+    assert diagnostics.check(lab, healthy) == ()
+
+
+def test_a_job_that_has_not_begun_has_no_finding(ws: Workspace):
+    assert diagnostics.check(ws, plant(ws, [])) == ()
+
+
+def test_an_unknown_job_is_not_found(ws: Workspace):
+    with pytest.raises(NotFound, match="There is no job 7"):
+        diagnostics.check(ws, 7)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_noise_on_a_falling_loss_is_no_finding(ws: Workspace, seed: int):
+    chance = random.Random(seed)
+    noisy = [loss * chance.gauss(1, 0.1) for loss in FALLING]
+    assert names(ws, plant(ws, noisy)) == []
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_noise_on_a_flat_loss_is_a_plateau(ws: Workspace, seed: int):
+    chance = random.Random(seed)
+    noisy = [4.0 * chance.gauss(1, 0.05) for _ in FALLING]
+    assert names(ws, plant(ws, noisy, learning_rate=1e-6)) == ["plateau"]
+
+
+def test_a_small_but_sure_fall_is_no_plateau(ws: Workspace):
+    slow = [2.0 - 0.002 * step + 0.002 * (-1) ** step for step in range(40)]
+    assert names(ws, plant(ws, slow)) == []
+
+
+def test_the_loss_of_grpo_says_nothing(ws: Workspace):
+    assert names(ws, plant(ws, [0.01] * 40, method="grpo")) == []
+
+
+# --- curves -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("losses", "rate", "problem", "changes"),
+    [
+        ([4.0, 4.1, 9.0, *[12.0] * 20], 0.1, "loss rises", {"learning_rate": 5e-4}),
+        ([4.0, 4.1, 9.0, *[12.0] * 20], 9e-4, "loss rises", {"learning_rate": 3e-4}),
+        ([4.0, 4.1, 6.0, 7.0, *FALLING], 0.1, "loss rises", {"learning_rate": 5e-4}),
+        ([4.0, 4.01] * 10, 1e-6, "plateau", {"learning_rate": 5e-4}),
+        ([4.0, 4.01] * 10, 4e-4, "plateau", {"learning_rate": 1.2e-3}),
+        ([4.0, 4.01] * 10, 0.5, "plateau", {"learning_rate": 5e-4}),
+        ([4.0, 4.01] * 10, 1e-3, "plateau", None),
+        ([*FALLING[:20], 9.0, *FALLING[20:]], 5e-4, "spike", {"learning_rate": 1.7e-4}),
+    ],
+)
+def test_a_curve_is_told_with_its_cure(
+    ws: Workspace, losses: list[float], rate: float, problem: str, changes: dict[str, float] | None
+):
+    finding = only(ws, plant(ws, losses, learning_rate=rate))
+    assert (finding.problem, finding.changes) == (problem, changes)
+
+
+@pytest.mark.parametrize(
+    ("rate", "words"),
+    [(1e-6, "too low"), (0.5, "too high"), (1e-3, "the rows may contradict")],
+)
+def test_a_plateau_has_a_cause_by_its_rate(ws: Workspace, rate: float, words: str):
+    finding = only(ws, plant(ws, [4.0, 4.01] * 10, learning_rate=rate))
+    assert words in finding.cause
+    assert "began at 4 and is 4.005 over the second half of 20 steps" in finding.evidence
+
+
+@pytest.mark.parametrize(
+    ("step", "settings", "side", "changes"),
+    [
+        (30, {"learning_rate": 0.1}, "settings", {"learning_rate": 5e-4}),
+        (30, {"precision": "fp16"}, "settings", {"precision": "fp32"}),
+        (1, {}, "data", None),
+    ],
+)
+def test_what_the_guard_said_of_no_number_is_found(
+    ws: Workspace, step: int, settings: dict, side: str, changes: dict | None
+):
+    job_id = plant(ws, **settings)
+    words = f"the loss became nan at step {step}, lines 3, 4"
+    metrics.write(ws, job_id, 40, loss=math.nan, note=words)
+    finding = only(ws, job_id)
+    assert (finding.problem, finding.side, finding.changes) == ("no number", side, changes)
+    assert f"became nan at step {step}, lines 3, 4" in finding.evidence
+
+
+def test_a_gradient_without_end_is_no_number(ws: Workspace):
+    job_id = plant(ws)
+    metrics.write(ws, job_id, 40, grad_norm=math.inf)
+    assert "was inf at step 40" in only(ws, job_id).evidence
+
+
+def test_a_spike_that_the_guard_skipped_is_found(ws: Workspace):
+    job_id = plant(ws, learning_rate=1e-3)
+    note = "the loss jumped to 9.1, 3.3 times the usual at step 12, lines 8, 9"
+    values = {"state": "applied", "step": 11, "note": note, "created_at": now()}
+    ws.store.insert("events", job_id=job_id, command="skip", **values)
+    assert "jumped to 9.1, 3.3 times the usual at step 12, lines 8, 9" in only(ws, job_id).evidence
+
+
+def test_a_job_that_is_no_number_is_no_plateau_besides(ws: Workspace):
+    job_id = plant(ws, [4.0] * 20, learning_rate=0.1)
+    metrics.write(ws, job_id, 20, loss=math.nan, note="the loss became nan at step 20, lines 1")
+    assert names(ws, job_id) == ["no number"]
+
+
+def test_a_burst_of_the_gradient_at_the_peak_is_a_short_warmup(ws: Workspace):
+    job_id = plant(ws, warmup_fraction=0.0)
+    metrics.write(ws, job_id, 3, grad_norm=6.0)
+    finding = only(ws, job_id)
+    assert (finding.problem, finding.changes) == ("short warm-up", {"warmup_fraction": 0.2})
+    assert "6 at step 3, 1 later" in finding.evidence
+
+
+@pytest.mark.parametrize(("step", "warmup"), [(3, 0.2), (30, 0.0)])
+def test_a_burst_after_a_long_warmup_or_much_later_is_not(ws: Workspace, step: int, warmup: float):
+    job_id = plant(ws, warmup_fraction=warmup)
+    metrics.write(ws, job_id, step, grad_norm=6.0)
+    assert names(ws, job_id) == []
+
+
+@pytest.mark.parametrize(
+    ("measured", "found"),
+    [
+        ({10: 3.0, 20: 2.0, 30: 2.2, 40: 2.4}, ["over-fitting"]),
+        ({10: 3.0, 20: 2.0, 30: 1.9, 40: 1.91}, []),
+        ({20: 2.0, 40: 2.4}, []),
+    ],
+)
+def test_a_held_out_loss_that_rises_is_overfitting(ws: Workspace, measured: dict, found: list):
+    job_id = plant(ws)
+    for step, loss in measured.items():
+        metrics.write(ws, job_id, step, eval_loss=loss)
+    assert names(ws, job_id) == found
+
+
+def test_overfitting_names_the_best_step(ws: Workspace):
+    job_id = plant(ws)
+    for step, loss in {10: 3.0, 20: 2.0, 30: 2.2, 40: 2.4}.items():
+        metrics.write(ws, job_id, step, eval_loss=loss)
+    finding = only(ws, job_id)
+    assert finding.changes == {"max_steps": 20}
+    assert "from 2 at step 20 to 2.4 at step 40" in finding.evidence
+
+
+def test_a_loss_that_rises_on_both_sides_is_no_overfitting(ws: Workspace):
+    job_id = plant(ws, [*FALLING[:20], *reversed(FALLING[:20])])
+    for step, loss in {10: 3.0, 20: 2.0, 30: 2.2, 40: 2.4}.items():
+        metrics.write(ws, job_id, step, eval_loss=loss)
+    assert "over-fitting" not in names(ws, job_id)
+
+
+# --- rows and answers -------------------------------------------------------------------------
+
+
+def test_answers_that_are_cut_are_named_with_the_length_they_want(lab: Workspace):
+    chats = [pair("Hi", "Good day. " * 20), *[pair(f"Hi {n}", "Hello.") for n in range(9)]]
+    version = add_rows(lab, "cut", chats)
+    finding = only(lab, insert(lab, version, Config(model="tiny", max_length=60)))
+    assert (finding.problem, finding.side) == ("cut answers", "settings")
+    assert finding.evidence.startswith("1 of 10 rows are cut at 60 tokens (10%): row 0;")
+    longer = Config(model="tiny").but(**finding.changes)
+    assert names(lab, insert(lab, version, longer)) == []
+
+
+def test_rows_longer_than_the_model_reads_want_parting(lab: Workspace):
+    version = add_rows(lab, "endless", [pair("Hi", "Good day. " * 3000)])
+    finding = only(lab, insert(lab, version, Config(model="tiny", max_length=60)))
+    assert (finding.changes, finding.side) == (None, "data")
+    assert finding.cure.startswith("Part these rows: the model reads ")
+
+
+def test_a_row_that_teaches_nothing_is_all_masked(lab: Workspace):
+    chats = [pair("Hi", "Hello."), pair("Ho", "Hello.", train=False)]
+    version = add_rows(lab, "masked", chats)
+    finding = only(lab, insert(lab, version, Config(model="tiny")))
+    assert (finding.problem, finding.changes) == ("all-masked rows", None)
+    assert f"datasets.filter(ws, {version.id}" in finding.cure
+
+
+def test_a_question_that_fills_the_length_masks_its_row(lab: Workspace):
+    version = add_rows(lab, "long", [pair("Why? " * 80, "So."), pair("Hi", "Hello.")])
+    job_id = insert(lab, version, Config(model="tiny", max_length=60))
+    masked, cut = diagnostics.check(lab, job_id)
+    assert (masked.problem, cut.problem) == ("all-masked rows", "cut answers")
+    assert masked.changes == cut.changes
+    assert "1 of 2 rows have no trained token: row 0" in masked.evidence
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_whole", "found"),
+    [
+        ("and so on " * 20, False, ["never-ending answers"]),
+        ("and so on " * 20, True, []),
+        ("and", False, []),  # who asked had cut it there
+        ("and so on " * 20, None, []),
+    ],
+)
+def test_answers_that_never_end_are_found(
+    ws: Workspace, answer: str, is_whole: bool | None, found: list[str]
+):
+    job_id = plant(ws)
+    sample = {"prompt": "Why?", "reference": "Because.", "answer": answer, "is_whole": is_whole}
+    ws.store.insert(
+        "evaluations", target="job", job_id=job_id, n_rows=5, scores={}, details={}, counts={},
+        samples=[sample] * 5, seconds=1.0, created_at=now(),
+    )  # fmt: skip
+    assert names(ws, job_id) == found
+    if found:
+        assert only(ws, job_id).changes == {"max_steps": 80}
+
+
+def test_the_least_loss_is_what_chance_leaves():
+    same = Encoded([1, 2, 3, 4], [-100, -100, 3, 4], 0, True)
+    other = Encoded([1, 2, 5, 4], [-100, -100, 5, 4], 0, True)
+    assert looks.least_loss([same, same]) == 0
+    # of two tokens the first is a coin toss, the second certain
+    assert looks.least_loss([same, other]) == pytest.approx(math.log(2) / 2)
+
+
+def test_rows_that_contradict_an_earlier_one_are_told(lab: Workspace):
+    chats = [pair("Hi", "Yes."), pair("Ho", "No."), pair("Hi", "No."), pair("Ho", "No.")]
+    assert looks.contradicting(lab, add_rows(lab, "against", chats)) == (2,)
+
+
+# --- machine ----------------------------------------------------------------------------------
+
+
+def paced(ws: Workspace, seconds: float, *, every: int = 100, **settings: Any) -> int:
+    """Write a job down whose steps follow each other after so many seconds."""
+    job_id = plant(ws, effective_batch=4, save_every_steps=every, **settings)
+    for step in range(1, 41):
+        at = now() + timedelta(seconds=seconds * step)
+        ws.store.update("metrics", {"job_id": job_id, "step": step}, at=at, **SPEED)
+    return job_id
+
+
+def test_steps_that_wait_for_rows_are_slow_input(ws: Workspace):
+    finding = only(ws, paced(ws, 0.5, streaming=True))
+    assert (finding.problem, finding.changes) == ("slow input", {"streaming": False})
+    assert "80% is waiting" in finding.evidence
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.12])
+def test_steps_that_follow_each_other_are_not(ws: Workspace, seconds: float):
+    assert names(ws, paced(ws, seconds)) == []
+
+
+def test_time_that_checkpoints_take_is_theirs(ws: Workspace):
+    assert names(ws, paced(ws, 0.5, every=1)) == []
+
+
+def test_a_gpu_that_is_idle_is_found(ws: Workspace):
+    job_id = plant(ws)
+    for step in range(1, 41):
+        metrics.write(ws, job_id, step, gpu_utilisation=0.2, gpu_memory_gib=3.0)
+    finding = only(ws, job_id)
+    assert (finding.problem, finding.changes) == ("low utilisation", {"packing": True})
+    assert "busy 20% of the time" in finding.evidence
+
+
+@pytest.mark.skipif(device.threads() < 2, reason="one core can't be left alone")
+def test_cores_that_no_thread_uses_are_found(ws: Workspace):
+    finding = only(ws, plant(ws, threads=1))
+    assert (finding.problem, finding.changes) == ("low utilisation", {"threads": None})
+
+
+def test_memory_that_ran_out_is_found_with_what_fitted(ws: Workspace):
+    job_id = plant(ws)
+    values = {"state": "applied", "step": 3, "note": "memory ran out: no room"}
+    values |= {"asked": {"rows": 4}, "created_at": now()}
+    ws.store.insert("events", job_id=job_id, command="micro_batch", **values)
+    finding = only(ws, job_id)
+    assert (finding.problem, finding.importance) == ("out of memory", 3)
+    assert finding.changes == {"micro_batch": 4}
+
+
+@pytest.mark.parametrize(
+    ("micro_batch", "changes"), [(8, {"micro_batch": 4}), (1, {"gradient_checkpointing": True})]
+)
+def test_a_job_that_memory_ended_wants_less_at_once(ws: Workspace, micro_batch: int, changes: dict):
+    job_id = plant(ws, micro_batch=micro_batch)
+    words = "The memory does not hold 8 rows at a time (no room). Lower micro_batch."
+    ws.store.update("jobs", {"id": job_id}, state="failed", error=words)
+    finding = only(ws, job_id)
+    assert (finding.importance, finding.changes) == (1, changes)
+
+
+# --- cures ------------------------------------------------------------------------------------
+
+
+def test_a_rate_that_is_too_low_is_cured_by_a_job_that_learns(lab: Workspace, flat: Job):
+    finding = only(lab, flat)
+    assert (finding.problem, finding.side) == ("plateau", "settings")
+    cured = trainers.wait(lab, diagnostics.cure(lab, flat, finding), timeout_s=180)
+    assert cured.id != flat.id
+    assert cured.config == {**flat.config, **finding.changes}
+    last = [trainers.metrics(lab, item)[-1].loss for item in (flat, cured)]
+    assert last[1] < last[0]
+
+
+def test_rows_learnt_by_heart_are_cured_by_fewer_steps(lab: Workspace):
+    train, held_out = datasets.split(lab, "hues", held_out=0.3)
+    few = datasets.sample(lab, train, 4)
+    config = LEARNS.but(max_steps=40, learning_rate=2e-2, eval_every_steps=5)
+    job = trainers.wait(lab, trainers.start(lab, config, few, held_out=held_out), timeout_s=180)
+    finding = only(lab, job)
+    assert finding.problem == "over-fitting"
+    cured = trainers.wait(lab, diagnostics.cure(lab, job, finding), timeout_s=180)
+    assert cured.held_out_version_id == held_out.id
+    assert names(lab, cured) == []
+    last = [trainers.metrics(lab, item)[-1].eval_loss for item in (job, cured)]
+    assert last[1] < last[0]
+
+
+def test_a_running_job_is_adjusted(lab: Workspace):
+    job = trainers.start(lab, LEARNS.but(max_steps=2000, learning_rate=1e-7), "hues")
+    job = trainers.wait(lab, job, until_step=20, timeout_s=180)
+    finding = only(lab, job)
+    assert diagnostics.cure(lab, job, finding).id == job.id
+    (event,) = trainers.events(lab, job)
+    assert (event.command, event.asked) == ("adjust", finding.changes)
+    with pytest.raises(Conflict, match="has learning_rate=0.0005 already"):
+        diagnostics.cure(lab, job, finding)
+    trainers.cancel(lab, job)
+
+
+def test_a_fork_is_cured_from_where_it_was_forked(lab: Workspace, healthy: Job):
+    fork = trainers.fork(lab, healthy, learning_rate=1e-7, max_steps=8)
+    fork = trainers.wait(lab, fork, timeout_s=180)
+    cured = diagnostics.cure(lab, fork, only(lab, fork))
+    assert (cured.parent_id, cured.parent_step) == (healthy.id, fork.parent_step)
+    assert cured.config == {**fork.config, "learning_rate": 5e-4}
+    trainers.cancel(lab, cured)
+
+
+def test_a_finding_without_changes_says_what_to_do_by_hand(ws: Workspace):
+    job_id = plant(ws, [4.0, 4.01] * 10, learning_rate=1e-3)
+    with pytest.raises(InputError, match="No setting cures 'plateau'.*By hand: Give it more steps"):
+        diagnostics.cure(ws, job_id, only(ws, job_id))
+
+
+def test_a_finding_is_explained_with_its_path(ws: Workspace):
+    words = diagnostics.explain(only(ws, plant(ws, [4.0, 4.01] * 10, learning_rate=1e-6)))
+    assert words.startswith("Plateau. The loss began at 4 ")
+    assert "Does the loss fall? No, it is flat from the start: that is the model's side" in words
+    assert words.endswith("Set learning_rate=0.0005.")
+
+
+# --- ten rows ---------------------------------------------------------------------------------
+
+
+def test_ten_rows_that_are_learnt_point_to_the_data(lab: Workspace):
+    found = diagnostics.overfit_ten(lab, LEARNS.but(learning_rate=3e-2), "hues")
+    assert (found.is_learnt, found.side, found.n_rows) == (True, "data", 10)
+    assert found.loss_last is not None and found.loss_last < found.loss_known
+    assert "learnt by heart. Model and settings can learn" in found.words
+
+
+def test_ten_rows_that_contradict_each_other_are_told(lab: Workspace):
+    chats = [pair(f"Is {thing} blue?", said) for thing in HUES for said in ("Yes.", "No.")]
+    version = add_rows(lab, "coins", chats)
+    found = diagnostics.overfit_ten(lab, LEARNS.but(learning_rate=3e-2), version, steps=40)
+    assert (found.is_learnt, found.side) == (False, "data")
+    assert [item.problem for item in found.findings] == ["contradicting answers"]
+    assert found.contradicting == (1, 3, 5, 7, 9)
+    assert found.loss_least == pytest.approx(math.log(2) / 3, rel=0.01)  # Yes or No, ., end
+    assert "the data's side" in diagnostics.explain(found)
+
+
+def test_ten_rows_at_a_rate_too_low_point_to_the_settings(lab: Workspace):
+    found = diagnostics.overfit_ten(lab, LEARNS.but(learning_rate=1e-7), "hues", steps=8)
+    assert (found.is_learnt, found.side) == (False, "settings")
+    assert [item.problem for item in found.findings] == ["plateau"]
+    assert "too low" in found.findings[0].cause
+
+
+def test_ten_rows_that_teach_nothing_are_not_trained_on(lab: Workspace):
+    version = add_rows(lab, "mute", [pair(f"Hi {n}", "Hello.", train=False) for n in range(10)])
+    found = diagnostics.overfit_ten(lab, LEARNS, version)
+    assert (found.is_learnt, found.job_id, found.side) == (None, None, "data")
+    assert "10 of 10 rows have no trained token" in found.words
+
+
+@pytest.mark.parametrize(
+    ("config", "sizes", "words"),
+    [
+        (LEARNS.but(method="dpo"), {}, "Method 'dpo' learns no answers by heart"),
+        (LEARNS, {"steps": 2}, "2 steps on 10 rows; expected at least 8 steps"),
+        (LEARNS, {"n_rows": 0}, "60 steps on 0 rows"),
+    ],
+)
+def test_what_ten_rows_can_not_answer_is_refused(
+    lab: Workspace, config: Config, sizes: dict[str, int], words: str
+):
+    with pytest.raises(InputError, match=words):
+        diagnostics.overfit_ten(lab, config, "hues", **sizes)
+
+
+def test_progress_is_told_of_the_job(lab: Workspace):
+    seen: list[Job] = []
+    diagnostics.overfit_ten(lab, LEARNS, "hues", steps=8, progress=seen.append)
+    assert seen[-1].state == "completed"
+
+
+def test_a_record_shows_itself(lab: Workspace, tmp_path: Path):
+    version = add_rows(lab, "silent", [pair(f"Ho {n}", "Hello.", train=False) for n in range(3)])
+    page = diagnostics.overfit_ten(lab, LEARNS, version)._repr_html_()
+    assert "preflight refuses them" in page and "<h4>findings</h4>" in page

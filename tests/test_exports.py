@@ -1,0 +1,161 @@
+"""Models made of checkpoints: they say what the checkpoint said, or are not kept."""
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ftlab_kit import Workspace, checkpoints, datasets, evaluators, models, trainers
+from ftlab_kit.checkpoints import gguf_file
+from ftlab_kit.errors import Conflict, InputError, NotFound
+from ftlab_kit.records import Job
+from tests.conftest import TINY
+
+
+def perplexity(lab: Workspace, target, **settings) -> float:
+    found = evaluators.run(lab, target, "hues", metrics=["perplexity"], **settings)
+    value = found.scores["perplexity"]
+    assert value is not None
+    return value
+
+
+def test_a_merged_model_is_a_model_like_any_other(lab: Workspace, job: Job):
+    made = checkpoints.merge(lab, job, "merged")
+    assert made.certificate.is_ok and made.certificate.n_same == made.certificate.n_answers
+    assert models.get(lab, "merged").path == made.path
+    assert perplexity(lab, "merged") == pytest.approx(perplexity(lab, job), rel=1e-5)
+    again = trainers.start(lab, TINY.but(model="merged", max_steps=1), "hues")
+    assert trainers.wait(lab, again, timeout_s=120).state == "completed"
+    assert made in checkpoints.exports(lab, job)
+    with pytest.raises(Conflict, match="There is a model 'merged' already"):
+        checkpoints.merge(lab, job, "merged")
+
+
+def test_a_job_that_trained_every_weight_is_taken_as_it_is(lab: Workspace):
+    full = trainers.start(lab, TINY.but(adapter="none", max_steps=2), "hues")
+    full = trainers.wait(lab, full, timeout_s=120)
+    made = checkpoints.merge(lab, full, "whole")
+    assert made.certificate.change == pytest.approx(0, abs=1e-6)
+
+
+def test_the_checkpoint_of_a_step_is_merged(lab: Workspace, job: Job):
+    first = trainers.checkpoints(lab, job)[0].step
+    made = checkpoints.merge(lab, job, "early", checkpoint=first)
+    assert made.step == first
+    assert perplexity(lab, "early") == pytest.approx(perplexity(lab, job, checkpoint=first))
+
+
+@pytest.mark.parametrize("form", ["safetensors-f16", "gguf-f32", "gguf-f16", "gguf-q8_0"])
+def test_an_export_says_what_the_checkpoint_says(lab: Workspace, job: Job, form: str):
+    told: list[str] = []
+    made = checkpoints.export(lab, job, form=form, progress=told.append)
+    assert made.certificate.is_ok
+    assert abs(made.certificate.change) <= made.certificate.most_change
+    assert perplexity(lab, made) == pytest.approx(made_of(lab, job), rel=0.03)
+    kept = json.loads((made.path.parent / "certificate.json").read_text()) if "gguf" in form else {}
+    assert not kept or kept["perplexity_after"] == made.certificate.perplexity_after
+    assert told[0] == "asked before" and told[-1] == "read back and asked again"
+    assert not [*lab.exports.glob(".*")]
+
+
+def made_of(lab: Workspace, job: Job) -> float:
+    return perplexity(lab, job)
+
+
+def test_llama_cpp_reads_the_file_and_answers_the_same(lab: Workspace, job: Job):
+    xllamacpp = pytest.importorskip("xllamacpp")
+    made = checkpoints.export(lab, job, form="gguf-f32")
+    params = xllamacpp.CommonParams()
+    params.model.path, params.n_ctx, params.warmup = str(made.path), 512, False
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        params.port = free.getsockname()[1]
+    server = xllamacpp.Server(params)
+    settings = {"metrics": ["chrf"], "max_rows": 6, "max_new_tokens": 12}
+    ours = evaluators.run(lab, job, "hues", **settings)
+    # what is served is a deployment: it is scored by the same call
+    theirs = evaluators.run(lab, f"openai:tiny@{server.listening_address}/v1", "hues", **settings)
+    same = sum(a.answer == b.answer for a, b in zip(ours.samples, theirs.samples, strict=True))
+    assert same >= 5
+
+
+def test_what_does_not_say_the_same_is_not_kept(lab: Workspace, job: Job):
+    # values beyond what 16 bits hold are infinite in f16: a real way to lose a model
+    path = trainers.checkpoints(lab, job)[-1].path
+    other = lab.root / "loud"
+    base = models.get(lab, "tiny").path
+    assert base is not None
+    made = copy_of(base, other, scale=1e6)
+    models.add(lab, "loud", made)
+    loud = trainers.start(lab, TINY.but(model="loud", max_steps=1), "hues")
+    loud = trainers.wait(lab, loud, timeout_s=120)
+    with pytest.raises(Conflict, match="does not say what the checkpoint says: perplexity"):
+        checkpoints.export(lab, loud, form="safetensors-f16")
+    assert checkpoints.exports(lab, loud) == () and not [*lab.exports.glob(f"*job-{loud.id}-*")]
+    kept = checkpoints.export(lab, loud, form="safetensors-f16", anyway=True)
+    assert not kept.certificate.is_ok and kept.path.exists() and path.exists()
+
+
+def copy_of(base: Path, folder: Path, *, scale: float) -> Path:
+    """The same model with the scales of its norms far apart: large values within, the same out."""
+    folder.mkdir()
+    for path in base.iterdir():
+        if path.suffix != ".safetensors":
+            (folder / path.name).write_bytes(path.read_bytes())
+    tensors = load_file(base / "model.safetensors")
+    for name, values in tensors.items():
+        if name.endswith("up_proj.weight"):
+            tensors[name] = values * scale
+        if name.endswith("down_proj.weight"):
+            tensors[name] = values / scale
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+def test_nothing_is_merged_into_4_bit_weights(lab: Workspace, job: Job):
+    path = models.get(lab, "tiny").path
+    assert path is not None
+    config, text = path / "config.json", (path / "config.json").read_text()
+    quantised = {**json.loads(text), "quantization_config": {"load_in_4bit": True}}
+    config.write_text(json.dumps(quantised))
+    try:
+        with pytest.raises(Conflict, match="merged into plain weights only"):
+            checkpoints.merge(lab, job, "rounded")
+    finally:
+        config.write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("form", "words"), [("gguf-q4", "gguf-q8_0"), ("onnx", "expected one of"), ("gguf", "gguf-f16")]
+)
+def test_an_unknown_form_names_the_known_ones(lab: Workspace, job: Job, form: str, words: str):
+    with pytest.raises(InputError, match=words):
+        checkpoints.export(lab, job, form=form)
+
+
+def test_an_unknown_checkpoint_is_refused(lab: Workspace, job: Job):
+    with pytest.raises(InputError, match="expected 'last', 'best' or a step"):
+        checkpoints.export(lab, job, checkpoint="first")
+    with pytest.raises(NotFound, match="no checkpoint of step 77"):
+        checkpoints.export(lab, job, checkpoint=77)
+
+
+def test_a_family_that_the_kit_can_not_write_wants_llama_cpps_converter(tmp_path: Path):
+    (tmp_path / "config.json").write_text('{"model_type": "gpt_neox"}')
+    (tmp_path / "tokenizer.json").write_text('{"model": {"type": "BPE"}}')
+    with pytest.raises(InputError, match="Put llama.cpp's convert_hf_to_gguf.py on the PATH"):
+        gguf_file.write(tmp_path, tmp_path / "model.gguf", "f16")
+
+
+def test_rows_of_q_and_k_change_places_as_llama_cpp_wants_them():
+    rows = torch.arange(8.0).reshape(8, 1).numpy()  # two heads of four numbers
+    assert gguf_file._turned(rows, 2).ravel().tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
+
+
+def test_the_rows_of_the_certificate_are_held_out_ones(lab: Workspace, job: Job):
+    held_out = datasets.get(lab, job.held_out_version_id or 0)
+    made = checkpoints.export(lab, job, form="safetensors-f32")
+    assert made.certificate.n_rows == min(16, held_out.n_rows)

@@ -18,6 +18,7 @@ from tests.conftest import TINY, chats_file
 
 BEGAN = datetime(2026, 1, 2, 12, tzinfo=UTC)
 Maker = Callable[..., Job]
+without_gpu = pytest.mark.skipif(bool(device.gpus()), reason="the peak of a GPU is not measured")
 
 
 def at(minutes: float) -> datetime:
@@ -199,6 +200,7 @@ def test_an_unknown_job_is_not_found(ws: Workspace):
         analytics.job(ws, 7)
 
 
+@without_gpu
 def test_efficiency_is_the_flop_of_its_tokens_by_the_machines(lab: Workspace, job: Job):
     found = analytics.job(lab, job)
     folder, version = models.get(lab, "tiny").path, datasets.get(lab, job.dataset_version_id)
@@ -210,6 +212,7 @@ def test_efficiency_is_the_flop_of_its_tokens_by_the_machines(lab: Workspace, jo
     assert found.efficiency == (found.gflop_per_s or 0) / (found.peak_gflop_per_s or 1)
 
 
+@without_gpu
 def test_the_machines_peak_is_measured_once_and_kept(lab: Workspace, job: Job):
     found = analytics.job(lab, job)
     kept = lab.store.get("settings", name=f"GFLOP/s, fp32, 1 threads, {device.processor()}")
@@ -241,6 +244,7 @@ def test_without_what_it_takes_there_is_no_efficiency(
     assert words in (found.efficiency_note or "")
 
 
+@without_gpu
 def test_a_busy_machine_is_not_measured(ws: Workspace, made: Maker):
     models.pull(ws, "tiny")
     job = made(facts=HERE)

@@ -5,7 +5,6 @@ import math
 import random
 from collections.abc import Sequence
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -44,8 +43,8 @@ def plant(ws: Workspace, losses: Sequence[float] = FALLING, **settings: Any) -> 
     """Write a job down that never ran, with the losses that it would have had."""
     (ws.root / "rows").mkdir(exist_ok=True)
     version = datasets.add(ws, chats_file(ws.root / "rows" / "planted.jsonl", copies=8))
-    config = Config(**{"model": "tiny", "max_steps": len(losses), **settings})
-    job_id = insert(ws, version, config, step=len(losses), total_steps=len(losses))
+    config = Config(**{"model": "tiny", "max_steps": len(losses) or None, **settings})
+    job_id = insert(ws, version, config, step=len(losses), total_steps=len(losses) or None)
     for step, loss in enumerate(losses, 1):
         metrics.write(ws, job_id, step, loss=loss, grad_norm=1.0)
     return job_id
@@ -73,6 +72,10 @@ def pair(question: str, answer: str, **more: Any) -> list[dict[str, Any]]:
         {"role": "user", "content": question},
         {"role": "assistant", "content": answer, **more},
     ]
+
+
+def splits(ws: Workspace) -> tuple[DatasetVersion, DatasetVersion]:
+    return datasets.split(ws, datasets.add(ws, datasets.PUDDLE_AND_PINE), held_out=0.1)
 
 
 def names(ws: Workspace, job: Job | int) -> list[str]:
@@ -261,12 +264,11 @@ def test_rows_longer_than_the_model_reads_want_parting(lab: Workspace):
     assert finding.cure.startswith("Part these rows: the model reads ")
 
 
-def test_a_row_that_teaches_nothing_is_all_masked(lab: Workspace):
-    chats = [pair("Hi", "Hello."), pair("Ho", "Hello.", train=False)]
-    version = add_rows(lab, "masked", chats)
-    finding = only(lab, insert(lab, version, Config(model="tiny")))
-    assert (finding.problem, finding.changes) == ("all-masked rows", None)
-    assert f"datasets.filter(ws, {version.id}" in finding.cure
+def test_a_question_longer_than_the_model_reads_masks_its_row_for_good(lab: Workspace):
+    version = add_rows(lab, "masked", [pair("Hi", "Hello."), pair("Why? " * 9000, "So.")])
+    masked, _ = diagnostics.check(lab, insert(lab, version, Config(model="tiny")))
+    assert (masked.problem, masked.changes) == ("all-masked rows", None)
+    assert masked.cure == f"Leave them out: datasets.filter(ws, {version.id}, without=[1])."
 
 
 def test_a_question_that_fills_the_length_masks_its_row(lab: Workspace):
@@ -391,9 +393,9 @@ def test_a_rate_that_is_too_low_is_cured_by_a_job_that_learns(lab: Workspace, fl
 
 
 def test_rows_learnt_by_heart_are_cured_by_fewer_steps(lab: Workspace):
-    train, held_out = datasets.split(lab, "hues", held_out=0.3)
-    few = datasets.sample(lab, train, 4)
-    config = LEARNS.but(max_steps=40, learning_rate=2e-2, eval_every_steps=5)
+    few, held_out = (datasets.sample(lab, side, 8) for side in splits(lab))
+    config = LEARNS.but(max_steps=40, learning_rate=2e-2, effective_batch=8, schedule="constant")
+    config = config.but(max_length=256, eval_every_steps=5)
     job = trainers.wait(lab, trainers.start(lab, config, few, held_out=held_out), timeout_s=180)
     finding = only(lab, job)
     assert finding.problem == "over-fitting"
@@ -442,7 +444,8 @@ def test_a_finding_is_explained_with_its_path(ws: Workspace):
 
 
 def test_ten_rows_that_are_learnt_point_to_the_data(lab: Workspace):
-    found = diagnostics.overfit_ten(lab, LEARNS.but(learning_rate=3e-2), "hues")
+    config = LEARNS.but(learning_rate=3e-2, max_length=256)
+    found = diagnostics.overfit_ten(lab, config, splits(lab)[0])
     assert (found.is_learnt, found.side, found.n_rows) == (True, "data", 10)
     assert found.loss_last is not None and found.loss_last < found.loss_known
     assert "learnt by heart. Model and settings can learn" in found.words
@@ -467,7 +470,7 @@ def test_ten_rows_at_a_rate_too_low_point_to_the_settings(lab: Workspace):
 
 
 def test_ten_rows_that_teach_nothing_are_not_trained_on(lab: Workspace):
-    version = add_rows(lab, "mute", [pair(f"Hi {n}", "Hello.", train=False) for n in range(10)])
+    version = add_rows(lab, "mute", [pair("Why? " * 80, f"So {n}.") for n in range(10)])
     found = diagnostics.overfit_ten(lab, LEARNS, version)
     assert (found.is_learnt, found.job_id, found.side) == (None, None, "data")
     assert "10 of 10 rows have no trained token" in found.words
@@ -494,7 +497,7 @@ def test_progress_is_told_of_the_job(lab: Workspace):
     assert seen[-1].state == "completed"
 
 
-def test_a_record_shows_itself(lab: Workspace, tmp_path: Path):
-    version = add_rows(lab, "silent", [pair(f"Ho {n}", "Hello.", train=False) for n in range(3)])
+def test_a_record_shows_itself(lab: Workspace):
+    version = add_rows(lab, "silent", [pair("Why? " * 80, f"So {n}.") for n in range(3)])
     page = diagnostics.overfit_ten(lab, LEARNS, version)._repr_html_()
     assert "preflight refuses them" in page and "<h4>findings</h4>" in page

@@ -11,22 +11,36 @@ from typing import Any
 
 import pytest
 
-from ftlab_kit import Workspace, checkpoints, datasets, evaluators, models, notebooks, trainers
+from ftlab_kit import (
+    Workspace,
+    analytics,
+    checkpoints,
+    datasets,
+    diagnostics,
+    evaluators,
+    models,
+    notebooks,
+    trainers,
+)
 from ftlab_kit.configs import Config
 from ftlab_kit.errors import ConfigError, JobFailed, NotFound
 
 NAMES = notebooks.list()
+ROOMS = {"analytics", "checkpoints", "configs", "datasets", "diagnostics", "evaluators", "models"}
+ROOMS |= {"trainers", "widgets"}
 # what makes a notebook small enough for a test
 SMALL: dict[str, dict[str, Any]] = {
     "00_quickstart": {"model": "tiny", "epochs": 0.1, "max_new_tokens": 4},
     "01_datasets": {"model": "tiny"},
     "04_steer_a_job": {"model": "tiny", "steps": 60, "max_new_tokens": 4},
     "05_evaluate": {"model": "tiny", "steps": 8, "judged_rows": 12, "max_new_tokens": 6},
+    "06_analytics_and_cost": {"model": "tiny", "steps": 8},
+    "12_troubleshoot": {"model": "tiny"},
     "template": {"max_steps": 2},
 }
 
 # what its first picture says, where that is no curve
-PICTURES = {"01_datasets": "quality 9"}
+PICTURES = {"01_datasets": "quality 9", "12_troubleshoot": "loss: job 1 from"}
 
 
 def cells(name: str) -> list[dict[str, Any]]:
@@ -104,7 +118,7 @@ def test_every_name_of_the_kit_that_it_uses_is_there(name: str):
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 room = node.value.id
-                if room in ("configs", "datasets", "evaluators", "models", "trainers", "widgets"):
+                if room in ROOMS:
                     assert hasattr(importlib.import_module(f"ftlab_kit.{room}"), node.attr), text
 
 
@@ -216,6 +230,26 @@ def test_the_evaluations_say_what_was_learnt_and_the_merged_model_is_certified(e
     assert merged.certificate.is_ok and models.get(ws, "job-1-merged").is_here
     assert len({item.step for item in trainers.samples(ws, 1)}) >= 4
     assert "expected the same rows" in copy.read_text()
+
+
+def test_three_jobs_are_set_side_by_side(executed):
+    ws, copy = executed["06_analytics_and_cost"]
+    assert len(trainers.list(ws)) == 5
+    found = analytics.compare(ws, 1, 2, 3)
+    assert {item.name for item in found.differences} >= {"learning_rate", "adapter_rank"}
+    text = copy.read_text()
+    assert "held-out loss: job 1 from" in text and "expected two or more" in text
+
+
+def test_five_broken_jobs_are_diagnosed_and_cured(executed):
+    ws, copy = executed["12_troubleshoot"]
+    jobs = {job.id: job for job in trainers.list(ws)}
+    broken = {1: "loss rises", 3: "plateau", 5: "over-fitting", 7: "cut answers"}
+    for number, problem in broken.items():
+        assert problem in [item.problem for item in diagnostics.check(ws, number)]
+        assert problem not in [item.problem for item in diagnostics.check(ws, number + 1)]
+    assert jobs[9].dataset_version_id != jobs[max(jobs)].dataset_version_id
+    assert "contradict" in copy.read_text()
 
 
 def test_the_template_trains_twice(executed):

@@ -321,7 +321,7 @@ def test_a_worker_keeps_its_memory_and_lets_others_have_the_cores(lab: Workspace
     known = psutil.Process(job.worker_pid).environ()
     # glibc parts the text where it stands, as it reads it
     assert processes.ALLOCATION.startswith(known["GLIBC_TUNABLES"])
-    assert known["GOMP_SPINCOUNT"] == processes.SPIN
+    assert known["GOMP_SPINCOUNT"] == device.SPIN
     trainers.cancel(lab, job)
 
 

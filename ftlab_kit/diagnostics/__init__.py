@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from ftlab_kit import trainers
 from ftlab_kit.configs import Config
-from ftlab_kit.errors import Conflict, InputError
+from ftlab_kit.errors import Conflict, InputError, NotFound, nearest
 from ftlab_kit.records import DatasetVersion, Diagnosis, Finding, Job, Rows
 from ftlab_kit.trainers.live import is_live
 from ftlab_kit.workspace import Workspace
@@ -61,19 +61,25 @@ def check(ws: Workspace, job: Job | int) -> Rows[Finding]:
     return Rows(sorted(filter(None, found), key=lambda item: item.importance))
 
 
-def cure(ws: Workspace, job: Job | int, finding: Finding) -> Job:
+def cure(ws: Workspace, job: Job | int, finding: Finding | str) -> Job:
     """Apply what a finding says and return the job that has it.
 
     A running job is adjusted where all of the settings can change while it runs. Else a new job
     starts on the same rows, held out ones too, with the settings of the old one and the changes; a
     fork begins again where it was forked. What runs goes on: `trainers.cancel` ends it.
 
+    Args:
+        finding: What `check` has found, or its problem in its words.
+
     Raises:
+        NotFound: The job has no such problem.
         InputError: No setting cures it; says what to do by hand. Or preflight refuses the new job.
         Conflict: The settings have these values already.
     """
     from ftlab_kit.diagnostics import evidence
 
+    if isinstance(finding, str):
+        finding = _named(ws, job, finding)
     if not finding.changes:
         raise InputError(
             f"No setting cures {finding.problem!r}: {finding.cause}; expected a finding with "
@@ -101,6 +107,17 @@ def cure(ws: Workspace, job: Job | int, finding: Finding) -> Job:
         held_out=held_out,
         **config.model_dump(),
     )
+
+
+def _named(ws: Workspace, job: Job | int, problem: str) -> Finding:
+    """Return what is found wrong with a job under a name."""
+    found = {item.problem: item for item in check(ws, job)}
+    if problem not in found:
+        raise NotFound(
+            f"Nothing of the name {problem!r} is wrong with the job; found is "
+            f"{', '.join(map(repr, found)) or 'nothing'}.{nearest(problem, found)}"
+        )
+    return found[problem]
 
 
 def explain(finding: Finding | Diagnosis) -> str:

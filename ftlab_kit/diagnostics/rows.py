@@ -25,13 +25,14 @@ def masked(reading: Reading) -> Finding | None:
         return None
     is_cut = bool((reading.whole.n_trained[blind] > 0).all())
     changes = _longer(reading, blind) if is_cut else None
+    rows = _numbers(reading, blind)
     return Finding(
         problem="all-masked rows",
         importance=2,
         side="data",
         evidence=(
             f"{len(blind)} of {len(reading.cut)} rows have no trained token: "
-            f"{rows_in_words(_numbers(reading, blind))}; max_length is "
+            f"{rows_in_words(rows)}; max_length is "
             f"{reading.config.max_length} tokens."
         ),
         cause=(
@@ -41,7 +42,7 @@ def masked(reading: Reading) -> Finding | None:
         ),
         cure=f"Set {in_words(changes)}."
         if changes
-        else f"Leave them out: datasets.filter(ws, {reading.version.id}, without=[...]).",
+        else f"Leave them out: datasets.filter(ws, {reading.version.id}, without={rows}).",
         changes=changes,
     )
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from ftlab_kit import datasets
+from ftlab_kit import datasets, device
 from ftlab_kit.configs import EvaluationConfig
 from ftlab_kit.errors import ConfigError, InputError, NotFound, nearest
 from ftlab_kit.records import DatasetVersion, Evaluation, Job, Model, Rows, Score, Verdict
@@ -66,6 +66,7 @@ def run(
         InputError: The rows can't give a metric what it compares.
         NotFound: No such model or job, or the job has no checkpoint yet.
     """
+    device.share_cores()
     from ftlab_kit.evaluators import scoring, targets
 
     config = EvaluationConfig(**settings)

@@ -39,9 +39,6 @@ ALLOCATION = ":".join(
         "glibc.malloc.trim_threshold=8589934592",
     )
 )
-# how long a thread of a product spins for the others before it sleeps: by libgomp's own measure a
-# job comes to a thirtieth of its speed as soon as something else keeps one of its cores busy
-SPIN = "2000"
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -117,7 +114,7 @@ def _launch(ws: Workspace, row: dict[str, Any]) -> None:
     # the model is here already: a worker never asks the hub
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     env.setdefault("GLIBC_TUNABLES", ALLOCATION)
-    env.setdefault("GOMP_SPINCOUNT", SPIN)
+    env.setdefault("GOMP_SPINCOUNT", device.SPIN)
     with (folder / "log.txt").open("ab") as log:
         subprocess.run(
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, check=True

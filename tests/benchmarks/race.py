@@ -50,7 +50,7 @@ def _leg(ws: Workspace, name: str, model: str, steps: int, seed: int) -> dict[st
     env = dict(os.environ) | (
         {}
         if name.startswith("trl")
-        else {"GLIBC_TUNABLES": processes.ALLOCATION, "GOMP_SPINCOUNT": processes.SPIN}
+        else {"GLIBC_TUNABLES": processes.ALLOCATION, "GOMP_SPINCOUNT": device.SPIN}
     )
     done = subprocess.run(
         [*command, str(steps), str(seed)], capture_output=True, text=True, env=env, check=False

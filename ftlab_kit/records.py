@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 
 LONG = {"long": True}  # metadata of a field that a table of many records leaves out
 SHOWN = 10  # records of a table inside another record
+ALIKE = 0.4  # share of words that two texts must have in common to be marked word by word
 CELL = 'style="text-align:left;vertical-align:top;padding:2px 10px 2px 0"'
 
 
@@ -41,10 +42,17 @@ def percent(share: float | None) -> str:
 
 
 def marked(was: str, what: str) -> str:
-    """Return a text with what was taken out and put in, word by word, marked as HTML has it."""
+    """Return a text with what was taken out and put in, word by word, marked as HTML has it.
+
+    Texts that have little in common are marked as a whole: a few shared words would only confuse.
+    """
     old, new = (re.findall(r"\s+|\S+", text) for text in (was, what))
     parts = []
-    for kind, i, j, k, m in difflib.SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
+    matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
+    # white space alone makes any two texts half alike
+    said = difflib.SequenceMatcher(None, was.split(), what.split(), autojunk=False).ratio()
+    changes = matcher.get_opcodes() if said >= ALIKE else [("replace", 0, len(old), 0, len(new))]
+    for kind, i, j, k, m in changes:
         if kind == "equal":
             parts.append(html.escape("".join(new[k:m])))
             continue

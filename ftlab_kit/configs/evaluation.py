@@ -48,3 +48,5 @@ class EvaluationConfig(Settings):
         """Yield, for settings that are fine alone but not together, what is and what to do."""
         if self.judge_labels is not None and self.judge is None:
             yield "judge_labels is set and judge is not; expected both. Name a judge."
+        if not any(name.strip() for name in self.criteria.split(",")):
+            yield "criteria names nothing; expected words with commas between. Name some."

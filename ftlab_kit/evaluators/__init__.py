@@ -78,7 +78,8 @@ def run(
         scoring.check(speaker, fillings)
         values = scoring.scored(ws, speaker, scored, fillings, config, progress)
     spent = time.perf_counter() - began
-    costs = [values.pop("cost_usd"), _machine(spent, config)]
+    judged = values["details"].get("judge", {}).get("cost_usd")
+    costs = [values.pop("cost_usd"), judged, _machine(spent, config)]
     evaluation_id = ws.store.insert(
         "evaluations",
         **values,
@@ -87,7 +88,7 @@ def run(
         step=speaker.step,
         dataset_version_id=scored.id,
         seconds=spent,
-        cost_usd=sum(item for item in costs if item is not None) if any(costs) else None,
+        cost_usd=_sum(costs),
         created_at=now(),
     )
     return get(ws, evaluation_id)
@@ -219,6 +220,11 @@ def suite(
         created_at=now(),
     )
     return get(ws, evaluation_id)
+
+
+def _sum(costs: Sequence[float | None]) -> float | None:
+    known = [item for item in costs if item is not None]
+    return sum(known) if known else None
 
 
 def _machine(seconds: float, config: EvaluationConfig) -> float | None:

@@ -84,6 +84,7 @@ def scored(
         "side": version.side,
         "libraries": {name: installed(name) for name in LIBRARIES},
         "tokenizer": _tokenizer(speaker.folder),
+        "unanswered": {str(row): why for row, why in speaker.reasons.items()},
         "dtype": str(speaker.model.dtype).removeprefix("torch.") if speaker.model else None,
     }
     return {

@@ -35,6 +35,7 @@ class Speaker(Protocol):
     tokenizer: Any
     folder: Path | None
     cost_usd: float | None
+    reasons: dict[int, str]  # why a chat has no answer
 
     def answers(
         self, chats: Chats, manner: Manner, progress: Progress | None = None, *, tools: Any = None
@@ -61,6 +62,7 @@ class Local:
         self.job_id: int | None = None
         self.step: int | None = None
         self.cost_usd: float | None = None
+        self.reasons: dict[int, str] = {}
         # a GPU scores in the type it trains in, a processor in the one it is exact in
         dtype = weights.dtype(device.precision("auto"), adapter="lora")
         loaded = (
@@ -97,6 +99,8 @@ class Hosted:
     def __init__(self, ws: Workspace, name: str) -> None:
         """Take its name; nothing is asked yet."""
         self.label, self._ws = name, ws
+        self._costs: list[float | None] = []
+        self.reasons: dict[int, str] = {}
         self.folder: Path | None = None
         self.job_id: int | None = None
         self.step: int | None = None
@@ -124,11 +128,12 @@ class Hosted:
             seed=manner.seed,
             max_seconds=manner.max_seconds,
             progress=progress,
+            refused=self.reasons.__setitem__,
         )
-        costs = [item.usage.cost_usd for item in found if item]
-        known = [cost for cost in costs if cost is not None]
-        if known and len(known) == len(costs):
-            self.cost_usd = (self.cost_usd or 0.0) + sum(known)
+        self._costs += [item.usage.cost_usd for item in found if item]
+        known = [cost for cost in self._costs if cost is not None]
+        # a part of the bill is no bill
+        self.cost_usd = sum(known) if known and len(known) == len(self._costs) else None
         return [
             Answer(item.content.strip(), item.usage.n_output_tokens, item.is_whole)
             if item

@@ -8,6 +8,7 @@ from ftlab_kit.widgets.curves import curves
 from ftlab_kit.widgets.evaluations import answers, comparison, verdict
 from ftlab_kit.widgets.front import is_interactive
 from ftlab_kit.widgets.inspector import inspector, problems
+from ftlab_kit.widgets.jobs import jobs
 from ftlab_kit.widgets.masks import mask
 from ftlab_kit.widgets.progress import progress
 from ftlab_kit.widgets.trainer import report, trainer
@@ -19,6 +20,7 @@ __all__ = [
     "curves",
     "inspector",
     "is_interactive",
+    "jobs",
     "mask",
     "problems",
     "progress",

@@ -535,7 +535,7 @@ class Export(Record):
     model: str | None
     path: Path
     size_bytes: int
-    certificate: Certificate
+    certificate: Certificate = field(metadata=LONG)
     created_at: datetime
 
 

@@ -196,3 +196,26 @@ def test_the_real_embedder_knows_what_means_the_same(ws: Workspace):
     close, apart = scores(similarity, near, ws)[0], scores(similarity, far, ws)[0]
     assert close is not None and apart is not None
     assert close > 0.5 > 0.3 > apart
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([case("", "a"), case("", "b")], "the model answered nothing in 2 of 2 rows"),
+        ([case(None, "a")], "the time did not suffice for any answer"),
+        ([case("a", "")], "no row has a reference"),
+    ],
+)
+def test_what_can_not_be_scored_is_none_with_its_reason(rows: list[Case], words: str):
+    found, reason = scoring._by(bleu, rows, Ask(None, EvaluationConfig()))  # type: ignore[arg-type]
+    assert scoring.total(bleu.MEASURES[0], found.counts["bleu"]) is None
+    assert reason == words
+
+
+def test_an_empty_answer_among_others_is_wrong_and_not_left_out():
+    assert scores(exact, [case("a", "a"), case("", "b")]) == [0.5]
+
+
+def test_a_row_without_a_reference_is_left_out_beside_others():
+    found, _ = scoring._by(exact, [case("a", "a"), case("b", "")], Ask(None, EvaluationConfig()))  # type: ignore[arg-type]
+    assert found.counts["exact_match"] == [(1.0, 1.0), None]

@@ -213,11 +213,13 @@ def test_efficiency_is_the_flop_of_its_tokens_by_the_machines(lab: Workspace, jo
 
 
 @without_gpu
-def test_the_machines_peak_is_measured_once_and_kept(lab: Workspace, job: Job):
-    found = analytics.job(lab, job)
-    kept = lab.store.get("settings", name=f"GFLOP/s, fp32, 1 threads, {device.processor()}")
-    assert kept is not None
-    assert kept["value"] == found.peak_gflop_per_s == analytics.job(lab, job).peak_gflop_per_s
+def test_the_greatest_peak_of_the_machine_is_kept(lab: Workspace, job: Job):
+    key = {"name": f"GFLOP/s, fp32, 1 threads, {device.processor()}"}
+    lab.store.upsert("settings", key, value=1.0)
+    assert (analytics.job(lab, job).peak_gflop_per_s or 0) > 1
+    lab.store.upsert("settings", key, value=1e9)
+    assert analytics.job(lab, job).peak_gflop_per_s == 1e9
+    lab.store.delete("settings", **key)
 
 
 HERE = {"processor": device.processor(), "on_gpu": False, "threads": 1, "processes": 1}

@@ -444,8 +444,9 @@ def test_a_finding_is_explained_with_its_path(ws: Workspace):
 
 
 def test_ten_rows_that_are_learnt_point_to_the_data(lab: Workspace):
-    config = LEARNS.but(learning_rate=3e-2, max_length=256)
-    found = diagnostics.overfit_ten(lab, config, splits(lab)[0])
+    chats = [pair(f"Is {thing} number {n} a hue?", "No.") for thing in HUES for n in range(2)]
+    version = add_rows(lab, "learnable", chats)
+    found = diagnostics.overfit_ten(lab, LEARNS.but(learning_rate=3e-2), version, steps=40)
     assert (found.is_learnt, found.side, found.n_rows) == (True, "data", 10)
     assert found.loss_last is not None and found.loss_last < found.loss_known
     assert "learnt by heart. Model and settings can learn" in found.words

@@ -35,8 +35,8 @@ def job(
 ) -> JobAnalytics:
     """Return what a job took, how fast it was, and what came of it.
 
-    The machine's bound is measured once, in about a second, while no job runs, and kept; ask first
-    when nothing else keeps the processor busy.
+    The machine's bound is measured in about a second, unless a job runs, and the greatest is kept:
+    where something else keeps the processor busy, efficiency looks better than it is.
 
     Args:
         usd_per_hour: What an hour of the machine costs, for the cost of the time that it ran.

@@ -63,14 +63,17 @@ def _flop(ws: Workspace, job: Job) -> float | None:
 
 
 def _peak(ws: Workspace, config: Config, facts: Mapping[str, Any]) -> float | None:
-    """Return the GFLOP/s of this machine for a job, measured once; None while it is busy."""
+    """Return the most GFLOP/s that this machine was ever seen to do for such a job, now included.
+
+    While a job runs here nothing is measured; None if nothing was before.
+    """
     precision = device.precision(config.precision)
     threads = int(facts["threads"]) * int(facts["processes"])
     key = {"name": f"GFLOP/s, {precision}, {threads} threads, {facts['processor']}"}
-    if (known := ws.store.get("settings", **key)) is not None:
-        return float(known["value"])
-    if ws.store.get("jobs", state="running") is not None:
-        return None
-    found = work.peak_gflop_per_s(precision, threads)
-    ws.store.upsert("settings", key, value=found)
-    return found
+    kept = ws.store.get("settings", **key)
+    known = [float(kept["value"])] if kept else []
+    if ws.store.get("jobs", state="running") is None:
+        # whatever else ran at the time has made the one before too low, or makes this one
+        known.append(work.peak_gflop_per_s(precision, threads))
+        ws.store.upsert("settings", key, value=max(known))
+    return max(known, default=None)

@@ -44,7 +44,8 @@ def main(root: str, job_id: int, watchers: Sequence[TrainerCallback] = ()) -> in
     """
     ws = Workspace(root)
     is_first = os.environ.get("RANK", "0") == "0"
-    mine: dict[str, Any] = {"started_at": now(), "worker_pid": os.getpid(), "error": None}
+    began = control.row(ws, job_id)["started_at"] or now()  # a job that goes on began before
+    mine: dict[str, Any] = {"started_at": began, "worker_pid": os.getpid(), "error": None}
     if is_first and not control.move(ws, job_id, "running", **mine):
         return 0
     if control.read(ws, job_id).state not in control.WORKING:

@@ -139,7 +139,8 @@ class Dataset(Record):
 class DatasetVersion(Record):
     """The content of a dataset at one time. `content_sha256` is its identity.
 
-    `side` is "all" for a version that was added, "train" or "held_out" for one side of a split;
+    `side` is "all" for a version that was added, "train" or "held_out" for one side of a split,
+    "sample" for a part;
     `parent_id` names the version that it was made from, or the one that came before. `made` says
     by which verb, of what and how. `kind` is that of its rows: chat, preference, label or text.
     """

@@ -205,3 +205,10 @@ def test_a_card_tells_where_rows_come_from(ws: Workspace, hues: DatasetVersion):
 def test_versions_of_an_older_kit_are_read(ws: Workspace, hues: DatasetVersion):
     ws.store.update("dataset_versions", {"id": hues.id}, made={})
     assert "added by an older kit" in str(datasets.card(ws, hues.id))
+
+
+def test_a_sample_is_a_part_and_the_name_still_means_the_whole(lab: Workspace):
+    whole = datasets.get(lab, "hues")
+    part = datasets.sample(lab, whole, 7, seed=3)
+    assert (part.n_rows, part.side, part.dataset) == (7, "sample", "hues")
+    assert datasets.get(lab, "hues") == whole

@@ -315,6 +315,8 @@ def sample(
 ) -> DatasetVersion:
     """Return a new version with so many rows of another, drawn by the seed, in their order.
 
+    It is a part: the dataset's name goes on meaning the whole that was added last.
+
     Raises:
         InputError: There are not so many.
     """
@@ -323,7 +325,9 @@ def sample(
         raise InputError(f"n_rows is {n_rows}; expected 1 to {version.n_rows}.")
     drawn = {*random.Random(seed).sample(range(version.n_rows), n_rows)}
     chosen = (row for index, row in enumerate(kept.rows(version)) if index in drawn)
-    return kept.derive(ws, version, chosen, {"verb": "sample", "n_rows": n_rows, "seed": seed})
+    made = {"verb": "sample", "n_rows": n_rows, "seed": seed}
+    side = "sample" if version.side == "all" else version.side
+    return kept.derive(ws, version, chosen, made, side=side)
 
 
 def redact(

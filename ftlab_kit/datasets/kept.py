@@ -129,9 +129,17 @@ def draft(ws: Workspace, dataset: str, kind: str) -> Iterator[Draft]:
 
 
 def derive(
-    ws: Workspace, parent: DatasetVersion, rows: Iterable[Row], made: Mapping[str, Any]
+    ws: Workspace,
+    parent: DatasetVersion,
+    rows: Iterable[Row],
+    made: Mapping[str, Any],
+    *,
+    side: str | None = None,
 ) -> DatasetVersion:
-    """Keep rows that were made from a version as its child, of the same dataset and side.
+    """Keep rows that were made from a version as its child, of the same dataset.
+
+    Args:
+        side: Which part of the dataset it is; the parent's if None.
 
     Raises:
         InputError: There are none.
@@ -144,7 +152,7 @@ def derive(
                 f"{made['verb']} leaves none of the {parent.n_rows} rows of version {parent.id}; "
                 "expected at least one. Ask for less."
             )
-        return drafted.keep(ws, parent.dataset, parent.side, made, parent_id=parent.id)
+        return drafted.keep(ws, parent.dataset, side or parent.side, made, parent_id=parent.id)
 
 
 def check_name(name: str) -> str:

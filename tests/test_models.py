@@ -47,7 +47,7 @@ def test_the_catalogue_has_the_documents_families():
 
 
 def test_every_entry_has_size_context_licence_and_memory(lab: Workspace):
-    for model in models.list(lab):
+    for model in (models.get(lab, name) for name in CATALOGUE):
         assert model.parameters_millions > 0
         assert model.context_tokens >= 512
         assert model.licence

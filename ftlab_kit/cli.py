@@ -274,7 +274,7 @@ def _flag(item: inspect.Parameter, hint: Any, words: str) -> tuple[inspect.Param
     choices = typing.get_args(hint) if isinstance(hint, UnionType) else (hint,)
     simple = [kind for kind in choices if kind in SIMPLE]
     is_number_too = len(simple) > 1 and int in simple or {DatasetVersion, Job, Model} & {*choices}
-    kind: Any = Path if Path in simple else str if str in simple else simple[0]
+    kind: Any = next((kind for kind in (str, Path) if kind in simple), None) or simple[0]
     default = item.default
     if is_argument and default is item.empty:
         what = Annotated[kind, typer.Argument(help=words)]

@@ -506,7 +506,8 @@ class Certificate(Record):
     """Whether a model says after an export what it said before: by rows, answers and numbers.
 
     `n_same` of `n_answers` greedy answers are the same to the last character; `change` is that of
-    perplexity, relative. `first_difference` shows prompt, answer before and answer after.
+    perplexity, relative; None where one of the two is no finite number. `first_difference` shows
+    prompt, answer before and answer after.
     """
 
     is_ok: bool
@@ -514,9 +515,9 @@ class Certificate(Record):
     n_answers: int
     n_same: int
     least_same: float
-    perplexity_before: float
-    perplexity_after: float
-    change: float
+    perplexity_before: float | None
+    perplexity_after: float | None
+    change: float | None
     most_change: float
     first_difference: tuple[str, ...] | None = field(default=None, metadata=LONG)
 

@@ -1,16 +1,22 @@
 """Models made of checkpoints: they say what the checkpoint said, or are not kept."""
 
 import json
+import shutil
 import socket
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import httpx
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from ftlab_kit import Workspace, checkpoints, datasets, evaluators, models, trainers
-from ftlab_kit.checkpoints import gguf_file
+from ftlab_kit.checkpoints import gguf_file, sealed
 from ftlab_kit.errors import Conflict, InputError, NotFound
+from ftlab_kit.models import weights
 from ftlab_kit.records import Job
 from tests.conftest import TINY
 
@@ -66,20 +72,77 @@ def made_of(lab: Workspace, job: Job) -> float:
 
 
 def test_llama_cpp_reads_the_file_and_answers_the_same(lab: Workspace, job: Job):
-    xllamacpp = pytest.importorskip("xllamacpp")
-    made = checkpoints.export(lab, job, form="gguf-f32")
-    params = xllamacpp.CommonParams()
-    params.model.path, params.n_ctx, params.warmup = str(made.path), 512, False
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        params.port = free.getsockname()[1]
-    server = xllamacpp.Server(params)
+    server = served(checkpoints.export(lab, job, form="gguf-f32").path)
     settings = {"metrics": ["chrf"], "max_rows": 6, "max_new_tokens": 12}
     ours = evaluators.run(lab, job, "hues", **settings)
     # what is served is a deployment: it is scored by the same call
     theirs = evaluators.run(lab, f"openai:tiny@{server.listening_address}/v1", "hues", **settings)
     same = sum(a.answer == b.answer for a, b in zip(ours.samples, theirs.samples, strict=True))
     assert same >= 5
+
+
+def served(path: Path):
+    """llama.cpp with a file."""
+    xllamacpp = pytest.importorskip("xllamacpp")
+    params = xllamacpp.CommonParams()
+    params.model.path, params.n_ctx, params.warmup = str(path), 512, False
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        params.port = free.getsockname()[1]
+    return xllamacpp.Server(params)
+
+
+@pytest.mark.parametrize(
+    "text", ["a\n\n  b\n\nc", "Coat 12345, $1,299.00", "DON'T (we) say", "東 😀"]
+)
+def test_llama_cpp_makes_the_same_tokens_of_a_text(lab: Workspace, gguf_of_tiny: str, text: str):
+    path = models.get(lab, "tiny").path
+    assert path is not None
+    asked = {"content": text, "add_special": False}
+    found = httpx.post(f"{gguf_of_tiny}/tokenize", json=asked).json()["tokens"]
+    assert found == weights.tokenizer(path)(text, add_special_tokens=False)["input_ids"]
+
+
+@pytest.fixture(scope="module")
+def gguf_of_tiny(lab: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where llama.cpp serves the tiny model."""
+    path, folder = tmp_path_factory.mktemp("gguf") / "tiny.gguf", models.get(lab, "tiny").path
+    assert folder is not None
+    gguf_file.write(folder, path, "f16")
+    server = served(path)
+    yield server.listening_address
+    del server
+
+
+def test_heads_of_another_size_than_their_share_are_said(lab: Workspace, tmp_path: Path):
+    path = models.get(lab, "tiny").path
+    assert path is not None
+    shutil.copytree(path, tmp_path / "wide")
+    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "head_dim": 32}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "tie_word_embeddings": True}
+    wide = LlamaForCausalLM(LlamaConfig(**sizes, **heads, vocab_size=49152))
+    wide.save_pretrained(tmp_path / "wide")
+    gguf_file.write(tmp_path / "wide", tmp_path / "wide.gguf", "f32")
+    assert served(tmp_path / "wide.gguf").listening_address  # it would not load
+
+
+SPLIT = next(text for text, name in gguf_file.SPLITTERS.items() if name == "llama-bpe")
+BYTES = {"type": "ByteLevel", "use_regex": False}
+
+
+@pytest.mark.parametrize(
+    ("steps", "name"),
+    [
+        ([{"type": "Split", "pattern": {"Regex": SPLIT}}, BYTES], "llama-bpe"),
+        ([{"type": "Digits", "individual_digits": True}, {"type": "ByteLevel"}], "smollm"),
+        ([{"type": "ByteLevel"}], "gpt-2"),
+        ([{"type": "Split", "pattern": {"Regex": "[a-z]+"}}, BYTES], None),
+        ([{"type": "Metaspace"}], None),
+    ],
+)
+def test_how_texts_are_split_is_known_or_not_written(steps: list[dict], name: str | None):
+    known = {"pre_tokenizer": {"type": "Sequence", "pretokenizers": steps}}
+    assert gguf_file._splitter({**known, "model": {"type": "BPE"}}) == name
 
 
 def test_what_does_not_say_the_same_is_not_kept(lab: Workspace, job: Job):
@@ -97,6 +160,35 @@ def test_what_does_not_say_the_same_is_not_kept(lab: Workspace, job: Job):
     assert checkpoints.exports(lab, loud) == () and not [*lab.exports.glob(f"*job-{loud.id}-*")]
     kept = checkpoints.export(lab, loud, form="safetensors-f16", anyway=True)
     assert not kept.certificate.is_ok and kept.path.exists() and path.exists()
+    assert kept.certificate.perplexity_after is None
+    assert "NaN" not in (kept.path / "certificate.json").read_text()
+
+
+def test_what_is_no_number_is_not_merged(lab: Workspace, job: Job):
+    found, partial = trainers.checkpoints(lab, job)[-1], lab.root / "partial"
+    shutil.copytree(found.path, partial, ignore=shutil.ignore_patterns("MANIFEST*"))
+    learnt = load_file(partial / "adapter_model.safetensors")
+    next(values for name, values in learnt.items() if "lora_B" in name).fill_(torch.nan)
+    save_file(learnt, partial / "adapter_model.safetensors", metadata={"format": "pt"})
+    sealed.seal(lab, job.id, 99, partial, losses={"loss": 1.0, "eval_loss": None}, facts={})
+    try:
+        with pytest.raises(Conflict, match="no number in places .* Take an earlier one"):
+            checkpoints.merge(lab, job, "nothing", checkpoint=99)
+    finally:
+        lab.store.delete("checkpoints", job_id=job.id, step=99)
+    assert not [*lab.models.glob("*nothing*")]
+
+
+def test_of_two_who_merge_at_once_under_a_name_one_is_refused(lab: Workspace, job: Job):
+    def merge(_: int) -> str:
+        try:
+            return str(checkpoints.merge(lab, job, "wanted").certificate.is_ok)
+        except Conflict as error:
+            return str(error)
+
+    with ThreadPoolExecutor(2) as both:
+        said = sorted(both.map(merge, range(2)))
+    assert said[0].startswith("There is a model 'wanted' already") and said[1] == "True"
 
 
 def copy_of(base: Path, folder: Path, *, scale: float) -> Path:

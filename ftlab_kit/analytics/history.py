@@ -67,7 +67,7 @@ def _lasted(
 ) -> tuple[float, float | None, float | None]:
     """Return the seconds for which a job waited for its start, lasted since, and ran of these."""
     end = job.finished_at or now()
-    # a run after a pause or a crash writes its own start over the first one
+    # before a job kept its first start, each run wrote its own over it
     began_at = min(signs, default=None)
     waited_s = ((began_at or end) - job.created_at).total_seconds()
     if began_at is None:

@@ -91,9 +91,11 @@ def merge(
     found = _chosen(ws, job, checkpoint)
     base = standalone.base_of(ws, found)
     order = standalone.Order(found, base, "safetensors", standalone.precision_of(base), anyway)
-    certificate = standalone.write(ws, order, ws.models / name, progress or _silently)
-    models.add(ws, name, ws.models / name)
-    return _written(ws, order, ws.models / name, certificate, name)
+    with standalone.alone(ws):
+        names.check_new(ws, name)  # again: someone may have been quicker
+        certificate = standalone.write(ws, order, ws.models / name, progress or _silently)
+        models.add(ws, name, ws.models / name)
+        return _written(ws, order, ws.models / name, certificate, name)
 
 
 def export(
@@ -125,9 +127,10 @@ def export(
     found = _chosen(ws, job, checkpoint)
     order = standalone.Order(found, standalone.base_of(ws, found), kind, precision, anyway)
     folder = ws.exports / f"job-{found.job_id}-step-{found.step}-{form}"
-    certificate = standalone.write(ws, order, folder, progress or _silently)
-    path = folder / standalone.GGUF if kind == "gguf" else folder
-    return _written(ws, order, path, certificate, None)
+    with standalone.alone(ws):
+        certificate = standalone.write(ws, order, folder, progress or _silently)
+        path = folder / standalone.GGUF if kind == "gguf" else folder
+        return _written(ws, order, path, certificate, None)
 
 
 def exports(ws: Workspace, job: Job | int | None = None) -> Rows[Export]:

@@ -6,6 +6,7 @@ the disk. How much may change hangs on the precision, and stands in the
 certificate.
 """
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,21 +19,24 @@ from ftlab_kit.datasets import chats, encodings
 from ftlab_kit.models import generation, likelihood, tokens, weights
 from ftlab_kit.models.generation import Manner
 from ftlab_kit.models.tokens import Encoded
-from ftlab_kit.records import Certificate, DatasetVersion
+from ftlab_kit.records import Certificate, DatasetVersion, show
 from ftlab_kit.workspace import Workspace
 
 N_ROWS = 16
 MANNER = Manner(max_new_tokens=32)
 # by precision: the relative change of perplexity that is borne, and the share of equal answers; a
 # token that was nearly a tie may fall otherwise, and with it the rest of its answer
-BORNE = {"f32": (1e-3, 0.9), "f16": (1e-2, 0.75), "bf16": (2e-2, 0.5), "q8_0": (3e-2, 0.5)}
+BORNE = {"f32": (1e-3, 0.9), "f16": (1e-2, 0.75), "bf16": (2e-2, 0.5), "q8_0": (3e-2, 0.25)}
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What a model makes of the rows: its perplexity, and its answers to the prompts."""
+    """What a model makes of the rows: its perplexity, and its answers to the prompts.
 
-    perplexity: float
+    A perplexity that is no finite number is None.
+    """
+
+    perplexity: float | None
     answers: tuple[str, ...]
 
 
@@ -47,9 +51,17 @@ class Exam:
         """Return what a model makes of it."""
         model = model.to(device.kind())
         sums = likelihood.nll(model, self.rows, pad_token_id=tokenizer.pad_token_id)
-        mean = math.fsum(sums) / max(1, sum(row.n_trained for row in self.rows))
+        n_trained = sum(row.n_trained for row in self.rows)
         found = generation.answers(model, tokenizer, self.prompts, MANNER)
-        return Said(math.exp(mean), tuple(item.text for item in found if item))
+        return Said(_perplexity(sums, n_trained), tuple(item.text for item in found if item))
+
+
+def _perplexity(sums: Sequence[float], n_tokens: int) -> float | None:
+    """Return e to the mean, or None where there is no token or it is no finite number."""
+    with contextlib.suppress(OverflowError, ZeroDivisionError):
+        found = math.exp(math.fsum(sums) / n_tokens)
+        return found if math.isfinite(found) else None
+    return None
 
 
 def exam(ws: Workspace, version: DatasetVersion, base: Path) -> Exam:
@@ -70,11 +82,12 @@ def compare(taken: Exam, before: Said, after: Said, precision: str) -> Certifica
     """Return the certificate of an export from what was said before and after."""
     most_change, least_same = BORNE[precision]
     pairs = [*zip(taken.prompts, before.answers, after.answers, strict=True)]
-    n_same = sum(old == new for _, old, new in pairs)
-    change = after.perplexity / before.perplexity - 1
+    n_same = sum(was == now for _, was, now in pairs)
+    old, new = before.perplexity, after.perplexity
+    change = None if old is None or new is None else new / old - 1
     share = n_same / len(pairs) if pairs else 1.0
     return Certificate(
-        is_ok=abs(change) <= most_change and share >= least_same,
+        is_ok=change is not None and abs(change) <= most_change and share >= least_same,
         n_rows=len(taken.rows),
         n_answers=len(pairs),
         n_same=n_same,
@@ -89,9 +102,10 @@ def compare(taken: Exam, before: Said, after: Said, precision: str) -> Certifica
 
 def in_words(found: Certificate) -> str:
     """Return what a certificate says, with the first answer that differs."""
+    change = "–" if found.change is None else f"{found.change:+.2%}"
     words = (
-        f"perplexity {found.perplexity_before:.4f} before and {found.perplexity_after:.4f} after "
-        f"({found.change:+.2%}, {found.most_change:.1%} are borne), {found.n_same} of "
+        f"perplexity {show(found.perplexity_before)} before and {show(found.perplexity_after)} "
+        f"after ({change}, {found.most_change:.1%} are borne), {found.n_same} of "
         f"{found.n_answers} greedy answers the same ({found.least_same:.0%} are wanted)"
     )
     if found.first_difference:

@@ -20,6 +20,13 @@ from ftlab_kit.errors import InputError, Unavailable
 
 FAMILIES = ("llama", "mistral")
 CONVERTER = "convert_hf_to_gguf.py"
+# llama.cpp's name for how a text is split before merges, by the expression that splits it
+SPLITTERS = {
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+": "llama-bpe",
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+": "qwen2",
+}
 
 
 def write(folder: Path, path: Path, precision: str) -> str:
@@ -31,16 +38,11 @@ def write(folder: Path, path: Path, precision: str) -> str:
     """
     config = json.loads((folder / "config.json").read_text())
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
-    is_ours = config["model_type"] in FAMILIES and _is_byte_level(tokenizer)
+    is_ours = config["model_type"] in FAMILIES and _splitter(tokenizer) is not None
     if not is_ours:
         return _convert(folder, path, precision, config["model_type"])
     _write(folder, path, precision, config, tokenizer)
     return "gguf"
-
-
-def _is_byte_level(tokenizer: dict[str, Any]) -> bool:
-    parts = json.dumps([tokenizer.get("pre_tokenizer"), tokenizer.get("decoder")])
-    return tokenizer["model"].get("type") == "BPE" and "ByteLevel" in parts
 
 
 def _convert(folder: Path, path: Path, precision: str, family: str) -> str:
@@ -49,8 +51,9 @@ def _convert(folder: Path, path: Path, precision: str, family: str) -> str:
     if tool is None:
         raise InputError(
             f"A model of the family {family!r} can't be written as GGUF by the kit; expected one "
-            f"of {', '.join(FAMILIES)} with a byte-level tokenizer. Put llama.cpp's {CONVERTER} on "
-            "the PATH, and it will be used."
+            f"of {', '.join(FAMILIES)} with a byte-level tokenizer that splits as GPT-2's, "
+            f"SmolLM's, Llama 3's or Qwen 2's does. Put llama.cpp's {CONVERTER} on the PATH, and "
+            "it will be used."
         )
     command = [sys.executable, tool, str(folder), "--outfile", str(path), "--outtype", precision]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -88,6 +91,7 @@ def _add_sizes(writer: Any, config: dict[str, Any], precision: str) -> None:
     kinds = gguf.LlamaFileType
     files = {"f32": kinds.ALL_F32, "f16": kinds.MOSTLY_F16, "bf16": kinds.MOSTLY_BF16}
     writer.add_file_type(files.get(precision, kinds.MOSTLY_Q8_0))
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_name("ftlab export")
     writer.add_vocab_size(config["vocab_size"])
     writer.add_context_length(config["max_position_embeddings"])
@@ -96,7 +100,11 @@ def _add_sizes(writer: Any, config: dict[str, Any], precision: str) -> None:
     writer.add_feed_forward_length(config["intermediate_size"])
     writer.add_head_count(heads)
     writer.add_head_count_kv(config.get("num_key_value_heads") or heads)
-    writer.add_rope_dimension_count(config.get("head_dim") or config["hidden_size"] // heads)
+    size = config.get("head_dim") or config["hidden_size"] // heads
+    # llama.cpp would take a head's share of the hidden size, which some models leave
+    writer.add_key_length(size)
+    writer.add_value_length(size)
+    writer.add_rope_dimension_count(size)
     writer.add_rope_freq_base(rope.get("rope_theta") or config.get("rope_theta") or 10_000.0)
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
 
@@ -134,9 +142,21 @@ def _add_tokens(
     writer.add_chat_template(known.chat_template)
 
 
-def _splitter(tokenizer: dict[str, Any]) -> str:
-    """Return llama.cpp's name for how a text is split: SmolLM takes digits one by one."""
-    return "smollm" if '"Digits"' in json.dumps(tokenizer.get("pre_tokenizer")) else "llama-bpe"
+def _splitter(tokenizer: dict[str, Any]) -> str | None:
+    """Return llama.cpp's name for how a byte-level BPE splits a text; None if it is none of these.
+
+    A wrong name is no error anywhere: some texts become other tokens.
+    """
+    found = tokenizer.get("pre_tokenizer") or {}
+    steps = found.get("pretokenizers", [found])
+    if tokenizer["model"].get("type") != "BPE" or not steps or steps[-1]["type"] != "ByteLevel":
+        return None
+    before, last = steps[:-1], steps[-1]
+    if last.get("use_regex", True):
+        digits = [{"type": "Digits", "individual_digits": True}]
+        return "gpt-2" if not before else "smollm" if before == digits else None
+    is_split = len(before) == 1 and before[0]["type"] == "Split"
+    return SPLITTERS.get(before[0]["pattern"].get("Regex", "")) if is_split else None
 
 
 def _add_tensors(writer: Any, folder: Path, config: dict[str, Any], precision: str) -> None:
@@ -164,7 +184,8 @@ def _add_tensors(writer: Any, folder: Path, config: dict[str, Any], precision: s
                 plain = gguf.GGMLQuantizationType.F32 if values.ndim == 1 else kind
                 if plain.name == "Q8_0" and values.shape[-1] % 32:
                     plain = gguf.GGMLQuantizationType.F16
-                data = gguf.quants.quantize(values, plain)
+                with np.errstate(over="ignore"):  # what is too large for f16 the certificate finds
+                    data = gguf.quants.quantize(values, plain)
                 writer.add_tensor(new, data, raw_dtype=plain)
 
 

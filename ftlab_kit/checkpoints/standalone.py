@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from ftlab_kit import datasets, models
 from ftlab_kit.checkpoints import certificate, gguf_file, sealed
 from ftlab_kit.errors import Conflict, InputError, NotFound, nearest, room_on_disk
@@ -41,6 +43,11 @@ class Order:
     form: str
     precision: str
     anyway: bool
+
+
+def alone(ws: Workspace) -> FileLock:
+    """Return what lets one at a time write a model: it has one in memory, and folders by name."""
+    return FileLock(ws.models / ".exports.lock")
 
 
 def write(ws: Workspace, order: Order, folder: Path, tell: Callable[[str], None]) -> Certificate:
@@ -152,7 +159,13 @@ def _merge(order: Order, folder: Path, precision: str) -> None:
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, str(checkpoint))
-            model = model.merge_and_unload(safe_merge=True)
+            try:
+                model = model.merge_and_unload(safe_merge=True)
+            except ValueError as error:
+                raise Conflict(
+                    f"Checkpoint {order.found.step} of job {order.found.job_id} can't be merged: "
+                    f"what it has learnt is no number in places ({error}). Take an earlier one."
+                ) from error
         model = model.to(getattr(torch, DTYPES[precision]))
         model.config._name_or_path = ""
         model.save_pretrained(folder)

@@ -11,16 +11,28 @@ import itertools
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftlab_kit import datasets, device
 from ftlab_kit.configs import EvaluationConfig
 from ftlab_kit.errors import ConfigError, InputError, NotFound, nearest
-from ftlab_kit.records import DatasetVersion, Evaluation, Job, Model, Rows, Score, Verdict
+from ftlab_kit.records import (
+    Checkpoint,
+    DatasetVersion,
+    Evaluation,
+    Export,
+    Job,
+    Model,
+    Rows,
+    Score,
+    Verdict,
+)
 from ftlab_kit.workspace import Workspace, now
 
 if TYPE_CHECKING:
     from ftlab_kit.evaluators.measures import Measure
+    from ftlab_kit.evaluators.targets import Speaker
 
 EVALUATORS = {
     "perplexity": "ftlab_kit.evaluators.perplexity",
@@ -44,7 +56,7 @@ BY_TOKEN = {"perplexity": "byte_perplexity", "token_accuracy": "byte_perplexity"
 
 def run(
     ws: Workspace,
-    target: Job | Model | int | str,
+    target: Job | Model | Checkpoint | Export | Path | int | str,
     dataset: DatasetVersion | str | int,
     *,
     metrics: Sequence[str] = ("perplexity", "bleu"),
@@ -77,21 +89,7 @@ def run(
     with closing(targets.speaker(ws, target, config)) as speaker:
         scoring.check(speaker, fillings)
         values = scoring.scored(ws, speaker, scored, fillings, config, progress)
-    spent = time.perf_counter() - began
-    judged = values["details"].get("judge", {}).get("cost_usd")
-    costs = [values.pop("cost_usd"), judged, _machine(spent, config)]
-    evaluation_id = ws.store.insert(
-        "evaluations",
-        **values,
-        target=speaker.label,
-        job_id=speaker.job_id,
-        step=speaker.step,
-        dataset_version_id=scored.id,
-        seconds=spent,
-        cost_usd=_sum(costs),
-        created_at=now(),
-    )
-    return get(ws, evaluation_id)
+    return _keep(ws, speaker, scored.id, config, began, values)
 
 
 def get(ws: Workspace, evaluation_id: int) -> Evaluation:
@@ -171,13 +169,13 @@ def compare(
             "compare was given one evaluation; expected two or more. Score the other model with "
             "evaluators.run on the same version."
         )
-    _check_same(first, others)
+    verdicts.check_same([first, *others])
     return verdicts.judge(first, others, _shared(first, others, metrics), level)
 
 
 def suite(
     ws: Workspace,
-    target: Job | Model | int | str,
+    target: Job | Model | Checkpoint | Export | Path | int | str,
     tasks: Sequence[str],
     *,
     folder: str | None = None,
@@ -206,17 +204,34 @@ def suite(
         if progress:
             progress("lm-eval", 0, len(tasks))
         values = suites.scored(speaker, tasks, folder, config)
+    return _keep(ws, speaker, None, config, began, values)
+
+
+def _keep(
+    ws: Workspace,
+    speaker: "Speaker",
+    version_id: int | None,
+    config: EvaluationConfig,
+    began: float,
+    values: dict[str, Any],
+) -> Evaluation:
+    """Write an evaluation down and return it.
+
+    Args:
+        began: When it began, by `time.perf_counter`.
+    """
     spent = time.perf_counter() - began
+    judged = values["details"].get("judge", {}).get("cost_usd")
+    costs = [values.pop("cost_usd", None), judged, _machine(spent, config)]
     evaluation_id = ws.store.insert(
         "evaluations",
         **values,
         target=speaker.label,
         job_id=speaker.job_id,
         step=speaker.step,
-        dataset_version_id=None,
+        dataset_version_id=version_id,
         seconds=spent,
-        n_tokens=None,
-        cost_usd=_machine(spent, config),
+        cost_usd=_sum(costs),
         created_at=now(),
     )
     return get(ws, evaluation_id)
@@ -274,18 +289,6 @@ def _check_kind(version: DatasetVersion, metrics: Sequence[str], fillings: dict[
 def _check_level(level: float) -> None:
     if not 0.5 <= level < 1:
         raise InputError(f"level is {level}; expected 0.5 or more and below 1, such as 0.95.")
-
-
-def _check_same(first: Evaluation, others: Sequence[Evaluation]) -> None:
-    """Refuse to compare what was scored on other rows."""
-    for other in others:
-        if other.dataset_version_id != first.dataset_version_id or other.n_rows != first.n_rows:
-            raise InputError(
-                f"Evaluation {first.id} scored {first.n_rows} rows of version "
-                f"{first.dataset_version_id}, evaluation {other.id} {other.n_rows} of version "
-                f"{other.dataset_version_id}; expected the same rows. Score both on the same "
-                "version."
-            )
 
 
 def _measures(found: Evaluation) -> "dict[str, Measure]":

@@ -162,8 +162,6 @@ def _heard(pairs: Sequence[Pair], ask: Ask, judge: "Speaker") -> Session:
     from ftlab_kit.models.generation import Manner
 
     names = rubric.criteria(ask.config.criteria)
-    if not names:
-        raise InputError("criteria names nothing; expected words with commas between. Name some.")
     room = TOKENS_ELSEWHERE if judge.model is None else TOKENS + TOKENS_OF_ONE * len(names)
     manner = Manner(
         max_new_tokens=max(room, ask.config.max_new_tokens),

@@ -10,12 +10,30 @@ from typing import Any
 
 import numpy as np
 
+from ftlab_kit.errors import InputError
 from ftlab_kit.evaluators import intervals
 from ftlab_kit.evaluators.measures import Counts, Measure
 from ftlab_kit.records import Difference, Evaluation, Moved, Rows, Verdict, show
 
 MOST_CHANGED = 20  # rows
 EQUAL = 1e-9  # scores of a row that differ by less are a tie
+
+
+def check_same(found: Sequence[Evaluation]) -> None:
+    """Refuse to set side by side what was scored on other rows.
+
+    Raises:
+        InputError: Names the two that differ.
+    """
+    first = found[0]
+    for other in found[1:]:
+        if other.dataset_version_id != first.dataset_version_id or other.n_rows != first.n_rows:
+            raise InputError(
+                f"Evaluation {first.id} scored {first.n_rows} rows of version "
+                f"{first.dataset_version_id}, evaluation {other.id} {other.n_rows} of version "
+                f"{other.dataset_version_id}; expected the same rows. Score both on the same "
+                "version."
+            )
 
 
 def judge(

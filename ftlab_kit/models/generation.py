@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
+from ftlab_kit.models.asking import asking
 from ftlab_kit.models.tokens import end_tokens, prompt
 
 BATCH = 32
@@ -66,21 +67,18 @@ def answers(
     order = sorted(range(len(tokens)), key=lambda index: len(tokens[index]))
     found: list[Answer | None] = [None] * len(tokens)
     ends = torch.tensor(end_tokens(tokenizer, model), device=model.device)
-    was_training = model.training
-    model.eval()
     for start in range(0, len(order), BATCH):
         if manner.max_seconds is not None and time.monotonic() - began > manner.max_seconds:
             break
         batch = order[start : start + BATCH]
         draws = _Draws(manner, batch, model.device)
-        with torch.inference_mode():
+        with asking(model), torch.inference_mode():
             made = _said(model, [tokens[row] for row in batch], ends, draws)
         texts = tokenizer.batch_decode(made, skip_special_tokens=True)
         for index, text, said in zip(batch, texts, made, strict=True):
             found[index] = Answer(text.strip(), len(said), said[-1] in ends)
         if progress:
             progress(start + len(batch), len(order))
-    model.train(was_training)
     return found
 
 

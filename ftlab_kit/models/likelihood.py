@@ -17,6 +17,7 @@ import torch
 from torch.nn import functional
 from transformers.modeling_outputs import CausalLMOutput
 
+from ftlab_kit.models.asking import asking
 from ftlab_kit.models.tokens import IGNORED, Encoded
 
 CHUNK = 2**26  # logits at a time, 256 MiB in fp32
@@ -245,9 +246,7 @@ def _each(
 ) -> list[Likelihood]:
     result, done = [Likelihood(0.0, 0)] * len(rows), 0
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode():
+    with asking(model), torch.inference_mode():
         for batch in batches([len(row.input_ids) for row in rows]):
             ids = pad([rows[index].input_ids for index in batch], pad_token_id).to(model.device)
             labels = pad([rows[index].labels for index in batch], IGNORED).to(model.device)
@@ -261,5 +260,4 @@ def _each(
             done += len(batch)
             if progress:
                 progress(done, len(rows))
-    model.train(was_training)
     return result

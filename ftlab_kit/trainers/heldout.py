@@ -16,6 +16,7 @@ import torch
 from accelerate.utils import gather_object
 
 from ftlab_kit.errors import DataError
+from ftlab_kit.models.asking import asking
 from ftlab_kit.trainers.steered import is_out_of_memory
 
 # what a backend, a template or a row can raise; a full disk and a locked store are none of these
@@ -37,6 +38,9 @@ class Measured:
     log: Any
     model: Any
     state: Any
+    # what the method's trainer brings: of held-out rows, by number, the sum of the losses and of
+    # how many it is
+    sums: Callable[[Sequence[int]], tuple[float, float]]
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Return the mean loss over the held-out rows; `trouble` in words where there is none."""
@@ -68,10 +72,6 @@ class Measured:
             words = said(error)
         free_memory()
         return [0.0, 0.0], f"the held-out loss could not be measured ({words})"
-
-    def sums(self, numbers: Sequence[int]) -> tuple[float, float]:
-        """Return the sum of the losses of these held-out rows, and of how many it is."""
-        raise NotImplementedError
 
 
 def chosen(count: int, most: int | None) -> list[int]:
@@ -108,13 +108,8 @@ def aside(model: Any) -> Iterator[None]:
 
     Random numbers are those of before, whatever comes, and so is whether it is training.
     """
-    was_training = model.training
-    try:
-        with torch.random.fork_rng():
-            model.eval()
-            yield
-    finally:
-        model.train(was_training)
+    with torch.random.fork_rng(), asking(model):
+        yield
 
 
 @contextmanager

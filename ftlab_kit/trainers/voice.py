@@ -161,9 +161,6 @@ def _scores(prompt: Prompt, answer: Any) -> dict[str, float | None]:
     return {"chrf": chrf, "tokens": float(answer.n_tokens)}
 
 
-# --- what is kept -------------------------------------------------------------------------------
-
-
 def keep(ws: Workspace, job_id: int, step: int, asked: Sequence[Prompt], found: Said) -> None:
     """Write down what was answered after a step, in place of what was there of the same step."""
     note(

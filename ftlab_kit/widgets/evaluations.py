@@ -11,6 +11,7 @@ import ipywidgets
 
 from ftlab_kit import evaluators
 from ftlab_kit.errors import InputError
+from ftlab_kit.evaluators import verdicts
 from ftlab_kit.records import CELL, Difference, Evaluation, Sample, Verdict, marked, show
 from ftlab_kit.widgets import charts
 from ftlab_kit.widgets.front import Html, is_interactive, keep_clicks
@@ -160,14 +161,7 @@ def _same(ws: Workspace, evaluations: Sequence[Evaluation | int]) -> list[Evalua
     found = [one if isinstance(one, Evaluation) else evaluators.get(ws, one) for one in evaluations]
     if not found:
         raise InputError("No evaluation was given; expected one or more. Name them after ws.")
-    places = [(one.dataset_version_id, one.n_rows) for one in found]
-    for one, place in zip(found, places, strict=True):
-        if place != places[0]:
-            raise InputError(
-                f"Evaluation {found[0].id} scored {found[0].n_rows} rows of version "
-                f"{found[0].dataset_version_id}, evaluation {one.id} {one.n_rows} of version "
-                f"{one.dataset_version_id}; expected the same rows. Score both on the same version."
-            )
+    verdicts.check_same(found)
     return found
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from ftlab_kit.evaluators.measures import Ask, Case, Measure, Scored, means, ratio
 
-NEEDS = frozenset({"answers"})
+NEEDS = frozenset({"answers", "silence"})
 WANTS = ()
 MEASURES = (
     Measure("answer_tokens", None, ratio),

@@ -81,9 +81,9 @@ class Scored:
 class Evaluator(Protocol):
     """A file of this folder. Of its measures the first is the primary one.
 
-    NEEDS holds "answers" where the model is to answer, "references" where rows without one are left
-    out, "likelihood" where the references are to be looked at with the model; WANTS names settings
-    of an EvaluationConfig that must be set.
+    NEEDS holds "answers" where the model is to answer, with "silence" where it counts too that all
+    of them are empty; "references" where rows without one are left out; "likelihood" where the
+    references are to be looked at with the model. WANTS names settings that must be set.
     """
 
     NEEDS: frozenset[str]

@@ -187,7 +187,7 @@ def _by(filling: Any, cases: Sequence[Case], ask: Ask) -> tuple[Scored, str | No
     if "references" in filling.NEEDS:
         reason = "no row has a reference" if not any(case.reference for case in cases) else None
     is_silent = "answers" in filling.NEEDS and not any(case.answer for case in cases)
-    if is_silent and filling.MEASURES[0].name != "answer_tokens":
+    if is_silent and "silence" not in filling.NEEDS:
         n_asked = sum(case.answer is not None for case in cases)
         reason = f"the model answered nothing in {n_asked} of {len(cases)} rows"
         reason = reason if n_asked else "the time did not suffice for any answer"

@@ -1,9 +1,11 @@
 import statistics
+import subprocess
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from ftlab_kit import Workspace, analytics, checkpoints, datasets, device, models, trainers
@@ -255,6 +257,19 @@ def test_a_busy_machine_is_not_measured(ws: Workspace, made: Maker):
     found = analytics.job(ws, job)
     assert found.peak_gflop_per_s is None and found.gflop_per_s is not None
     assert "is busy with a job" in (found.efficiency_note or "")
+
+
+@without_gpu
+def test_the_peak_is_measured_when_a_job_that_has_ended_is_gone(lab: Workspace, job: Job):
+    leaving = subprocess.Popen(["sleep", "1"])
+    seen = {"pid": leaving.pid, "pid_started_at": psutil.Process(leaving.pid).create_time()}
+    before = control.row(lab, job)
+    lab.store.update("jobs", {"id": job.id}, **seen)
+    try:
+        assert analytics.job(lab, job).efficiency is not None
+    finally:
+        lab.store.update("jobs", {"id": job.id}, **{name: before[name] for name in seen})
+    assert leaving.poll() is not None
 
 
 def test_the_work_of_a_token_is_that_of_its_layers(lab: Workspace):

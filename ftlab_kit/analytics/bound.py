@@ -9,8 +9,11 @@ from ftlab_kit.configs import Config
 from ftlab_kit.datasets import encodings
 from ftlab_kit.models import work
 from ftlab_kit.records import Job, JobAnalytics
-from ftlab_kit.trainers import control
+from ftlab_kit.trainers import control, processes
 from ftlab_kit.workspace import Workspace
+
+NEWEST = 8  # jobs that may have ended a moment ago
+LEAVING_S = 10.0
 
 
 def efficiency(ws: Workspace, job: Job, found: JobAnalytics) -> JobAnalytics:
@@ -65,15 +68,25 @@ def _flop(ws: Workspace, job: Job) -> float | None:
 def _peak(ws: Workspace, config: Config, facts: Mapping[str, Any]) -> float | None:
     """Return the most GFLOP/s that this machine was ever seen to do for such a job, now included.
 
-    While a job runs here nothing is measured; None if nothing was before.
+    While a job runs here, or one that has ended does not leave, nothing is measured; None if
+    nothing was before.
     """
     precision = device.precision(config.precision)
     threads = int(facts["threads"]) * int(facts["processes"])
     key = {"name": f"GFLOP/s, {precision}, {threads} threads, {facts['processor']}"}
     kept = ws.store.get("settings", **key)
     known = [float(kept["value"])] if kept else []
-    if ws.store.get("jobs", state="running") is None:
+    if ws.store.get("jobs", state="running") is None and _have_left(ws):
         # whatever else ran at the time has made the one before too low, or makes this one
         known.append(work.peak_gflop_per_s(precision, threads))
         ws.store.upsert("settings", key, value=max(known))
     return max(known, default=None)
+
+
+def _have_left(ws: Workspace) -> bool:
+    """Wait for the processes of jobs that have just ended: tidying up they keep a core busy."""
+    over = ws.store.rows("jobs", descending=True, limit=NEWEST, state=[*control.OVER])
+    started = [row for row in over if row["pid"] is not None]
+    for row in filter(processes.is_alive, started):
+        processes.wait_until_gone(row["pid"], timeout_s=LEAVING_S)
+    return not any(map(processes.is_alive, started))

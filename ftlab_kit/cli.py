@@ -168,7 +168,7 @@ def _commands() -> None:
 
 
 def _can_be_typed(verb: Callable[..., Any]) -> bool:
-    """Return whether all that a verb wants can be given in a shell; a bare record can't."""
+    """Return whether all that a verb wants can be typed; a bare record or a function can't."""
     hints = typing.get_type_hints(verb)
     wanted = [
         hints[name]
@@ -177,7 +177,11 @@ def _can_be_typed(verb: Callable[..., Any]) -> bool:
     ]
     kinds = [typing.get_args(hint) if isinstance(hint, UnionType) else (hint,) for hint in wanted]
     return not any(
-        all(inspect.isclass(kind) and issubclass(kind, Record) for kind in each) for each in kinds
+        all(
+            _origin(kind) is Callable or (inspect.isclass(kind) and issubclass(kind, Record))
+            for kind in each
+        )
+        for each in kinds
     )
 
 

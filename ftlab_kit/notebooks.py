@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from ftlab_kit.configs import Config
 from ftlab_kit.errors import ConfigError, JobFailed, NotFound, nearest
-from ftlab_kit.records import Parameter
+from ftlab_kit.records import Checked, Parameter, show
 from ftlab_kit.workspace import Workspace, now
 
 PACKAGED = Path(__file__).parent / "curriculum"
@@ -141,6 +141,27 @@ def run(
             words = f"({type(error).__name__}): {str(error).splitlines()[0]}"
             raise JobFailed(_failed(name, words, copy)) from None
     return copy
+
+
+def exercise(is_right: Callable[[Any], bool], *, hint: str) -> Callable[[Any], Checked]:
+    """Return what looks at a learner's answer and says whether it is right.
+
+    Args:
+        is_right: Tells of an answer; one that it can't even look at is not right.
+        hint: Shown until the answer is right; None is no answer yet.
+    """
+
+    def ask(answer: Any) -> Checked:
+        if answer is None:
+            return Checked(None, f"Not answered yet. {hint}")
+        try:
+            found = bool(is_right(answer))
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
+            words = f"{show(answer)} is another kind of thing than was asked for ({error}). {hint}"
+            return Checked(False, words)
+        return Checked(found, "Right." if found else f"Not yet: {show(answer)} is not it. {hint}")
+
+    return ask
 
 
 def _failed(name: str, words: str, copy: Path) -> str:

@@ -348,3 +348,19 @@ def test_the_quick_start_teaches_the_real_model(tmp_path: Path):
     before, after = (evaluation.scores for evaluation in evaluators.list(ws))
     assert after["perplexity"] <= 0.6 * before["perplexity"]
     assert after["bleu"] >= before["bleu"] + 3
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_right", "words"),
+    [
+        (None, None, "Not answered yet. Look at the last one."),
+        (4, True, "Right."),
+        (5, False, "Not yet: 5 is not it. Look at the last one."),
+        ("four", False, "four is another kind of thing than was asked for"),
+    ],
+)
+def test_an_exercise_looks_at_the_answer(answer: Any, is_right: bool | None, words: str):
+    ask = notebooks.exercise(lambda number: number + 0 == 4, hint="Look at the last one.")
+    found = ask(answer)
+    assert (found.is_right, found.words.startswith(words)) == (is_right, True)
+    assert words in found._repr_html_()

@@ -49,10 +49,15 @@ from ftlab_kit.records import (
 )
 from ftlab_kit.workspace import Workspace
 
-# 300 customer-support chats of an invented shop, written for this kit; see the card beside it
-PUDDLE_AND_PINE = Path(__file__).parent / "samples" / "puddle_and_pine.jsonl"
+# all of it invented for this kit; each file has its card beside it
+SAMPLES = Path(__file__).parent / "samples"
+PUDDLE_AND_PINE = SAMPLES / "puddle_and_pine.jsonl"  # 300 customer-support chats of a shop
 # 63 of them, and twelve lines that can't be trained on, each for another reason
-TWELVE_FAULTS = PUDDLE_AND_PINE.with_name("twelve_faults.jsonl")
+TWELVE_FAULTS = SAMPLES / "twelve_faults.jsonl"
+SALTMERE_TICKETS = SAMPLES / "saltmere_tickets.csv"  # a help desk's export of a ferry line
+BRINDLE_CODE = SAMPLES / "brindle_code.jsonl"  # tasks and code in the manner of an own library
+LEASE_CLAUSES = SAMPLES / "lease_clauses.jsonl"  # clauses of contracts, and what they say as JSON
+QUILLOW_COPY = SAMPLES / "quillow_copy.jsonl"  # briefs and copy in the voice of a brand
 
 KEPT = 1000  # problems of a report; all of them stand in what is exported
 

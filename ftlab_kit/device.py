@@ -150,8 +150,15 @@ class Gauge:
                 self._gpu = pynvml.nvmlDeviceGetHandleByUUID(name)
 
     def read(self) -> dict[str, float | None]:
-        """Return memory_gib of the process, gpu_memory_gib, and gpu_utilisation from 0 to 1."""
+        """Return memory_gib of the process, gpu_memory_gib, and utilisations from 0 to 1.
+
+        That of the processor is the process's share of its threads' time since the last call.
+        """
+        import torch
+
+        busy = self._process.cpu_percent() / 100 / torch.get_num_threads()
         found: dict[str, float | None] = {
+            "cpu_utilisation": busy or None,  # the first call has nothing to compare with
             "memory_gib": self._process.memory_info().rss / GIB,
             "gpu_memory_gib": None,
             "gpu_utilisation": None,

@@ -459,7 +459,7 @@ class Job(Record):
 
 @dataclass(frozen=True, slots=True)
 class Metric(Record):
-    """What was measured at one step. Tokens are real ones, without padding.
+    """What was measured at one step. Tokens are real ones, without padding; utilisations 0 to 1.
 
     `more` holds what one method alone measures, such as a reward, and the scores of sample answers;
     `note` says what the guard did, and what could not be measured.
@@ -477,10 +477,37 @@ class Metric(Record):
     memory_gib: float | None = None
     gpu_memory_gib: float | None = None
     gpu_utilisation: float | None = None
+    cpu_utilisation: float | None = None
     remaining_s: float | None = None
     more: Mapping[str, float] | None = field(default=None, metadata=LONG)
     note: str | None = None
     at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch(Record):
+    """Some steps of a curve: the first and last with a value, how many, and what they say."""
+
+    first: int
+    last: int
+    n: int
+    low: float
+    high: float
+    mean: float
+
+
+@dataclass(frozen=True, slots=True)
+class Curve(Record):
+    """One metric of a job over its steps, in stretches of equal width; no spike is lost.
+
+    `start` and `end` are its first and its last value, None where it has none.
+    """
+
+    name: str
+    width_steps: int
+    stretches: "Rows[Stretch]" = field(metadata=LONG)
+    start: float | None
+    end: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -791,6 +818,24 @@ class JobAnalytics(Record):
     efficiency_note: str | None = None
     energy_kwh: float | None = None
     cost_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate(Record):
+    """What a job will take, before it is started; `basis` says where its speed is known from.
+
+    `n_tokens` are those it learns from, without padding. None is what can't be told.
+    """
+
+    n_steps: int
+    n_tokens: int | None
+    tokens_per_s: float | None
+    seconds: float | None
+    memory_gib: float
+    free_memory_gib: float
+    cost_usd: float | None
+    energy_kwh: float | None
+    basis: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The only file that speaks SQL: tables, migrations, and six plain verbs over them.
+"""The only file that speaks SQL: tables, migrations, and eight plain verbs over them.
 
 SQLAlchemy Core on SQLite. Every writing transaction is BEGIN IMMEDIATE with a long wait, in WAL
 mode: two writers queue, a reader never waits, and "database is locked" does not occur. (A plain
@@ -11,7 +11,7 @@ when it is opened, one made by a newer kit is refused.
 
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +24,7 @@ from sqlalchemy.dialects.sqlite import insert as insert_or_update
 from ftlab_kit.errors import Conflict, DiskFull, InputError, Unavailable
 
 Row = dict[str, Any]
+STRETCH = ("first", "last", "n", "low", "high", "mean")
 WAIT_S = 120  # SQLite's queue of writers is not a fair one: eight in a tight loop waited up to 12 s
 
 
@@ -150,6 +151,7 @@ sa.Table(
             "memory_gib",
             "gpu_memory_gib",
             "gpu_utilisation",
+            "cpu_utilisation",
             "remaining_s",
         )
     ),
@@ -292,11 +294,17 @@ def m004_evaluations(connection: sa.Connection) -> None:
     connection.exec_driver_sql("DROP TABLE evaluations_before")
 
 
+def m005_processor(connection: sa.Connection) -> None:
+    """How busy the processor was with a job."""
+    connection.exec_driver_sql("ALTER TABLE metrics ADD COLUMN cpu_utilisation FLOAT")
+
+
 MIGRATIONS: list[Callable[[sa.Connection], None]] = [
     m001_first,
     m002_steering,
     m003_datasets,
     m004_evaluations,
+    m005_processor,
 ]
 
 
@@ -429,6 +437,49 @@ class Store:
             return [dict(row) for row in held.execute(statement).mappings()]
         with self._reader.begin() as connection:
             return [dict(row) for row in connection.execute(statement).mappings()]
+
+    def stretches(
+        self,
+        table: str,
+        x: str,
+        ys: Sequence[str],
+        *,
+        width: int,
+        within: tuple[int | None, int | None] = (None, None),
+        **where: Any,
+    ) -> dict[str, list[Row]]:
+        """Return columns in short: what each says in every stretch of so many of a whole number x.
+
+        Args:
+            ys: Columns of numbers; "more.loss" is a number inside a column of JSON.
+            within: Least and greatest x; None is no bound.
+
+        Returns:
+            Of each column the stretches with a value, in order: the `first` and `last` x with one,
+            how many there are as `n`, and `low`, `high` and `mean`.
+        """
+        target = TABLES.tables[table]
+        place = target.c[x]
+        conditions = _match(target, where)
+        conditions += [place >= within[0]] if within[0] is not None else []
+        conditions += [place <= within[1]] if within[1] is not None else []
+        parts: list[sa.ColumnElement[Any]] = []
+        for name in ys:
+            column, _, key = name.partition(".")
+            y = target.c[column][key].as_float() if key else target.c[column]
+            there = sa.case((y.is_not(None), place))
+            parts += [sa.func.min(there), sa.func.max(there), sa.func.count(y)]
+            parts += [sa.func.min(y), sa.func.max(y), sa.func.avg(y)]
+        stretch = sa.cast(place, sa.Integer) // width
+        statement = sa.select(*parts).where(*conditions).group_by(stretch).order_by(stretch)
+        with self._reader.begin() as connection:
+            found = connection.execute(statement).all()
+        size = len(STRETCH)
+        made: dict[str, list[Row]] = {}
+        for index, name in enumerate(ys):
+            rows = (row[index * size : (index + 1) * size] for row in found)
+            made[name] = [dict(zip(STRETCH, row, strict=True)) for row in rows if row[2]]
+        return made
 
     def close(self) -> None:
         """Close every connection."""

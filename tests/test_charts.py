@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftlab_kit.widgets import charts
-from ftlab_kit.widgets.charts import Series, Trace
+from ftlab_kit.records import Curve, Rows, Stretch
+from ftlab_kit.widgets import bars, charts, traces
+from ftlab_kit.widgets.charts import Mark, Series
+from ftlab_kit.widgets.traces import Trace
 
 LOSS = [Series("training", [(1, 3.56), (200, 2.0), (400, 0.91)]), Series("held out", [(200, 2.1)])]
 
@@ -48,7 +50,8 @@ def test_a_chart_is_well_formed_and_names_every_line():
     text = " ".join(root.itertext())
     assert "training" in text
     assert "held out" in text
-    assert len(root.findall("{*}polyline")) == 2
+    drawn = [line for line in root.iter("{http://www.w3.org/2000/svg}path") if line.get("d")]
+    assert sum(line.get("fill") == "none" for line in drawn) == 2
 
 
 def test_a_chart_without_data_says_so():
@@ -82,7 +85,7 @@ def test_a_trace_keeps_first_last_and_every_spike():
     for x in range(100_000):
         trace.add(x, 1000.0 if x == 54_321 else x % 7)
     points = trace.points()
-    assert len(points) <= 2 * charts.BUCKETS + 2
+    assert len(points) <= 2 * traces.STRETCHES + 2
     assert points[0] == (0, 0)
     assert points[-1] == (99_999, 99_999 % 7)
     assert (54_321, 1000.0) in points
@@ -96,7 +99,7 @@ def test_a_short_trace_is_kept_whole():
 
 
 def test_a_histogram_counts_every_value_once():
-    found = charts.histogram("length", [3, 4, 4, 9, 21, 30], unit="tokens", cut=20)
+    found = bars.histogram("length", [3, 4, 4, 9, 21, 30], unit="tokens", cut=20)
     assert sum(found.counts) == 6
     for index, count in enumerate(found.counts):
         low = found.low + index * found.step
@@ -110,12 +113,70 @@ def test_a_histogram_counts_every_value_once():
 
 
 def test_a_histogram_of_one_value_is_drawn():
-    found = charts.histogram("loss", [2.5, 2.5], unit="nats")
+    found = bars.histogram("loss", [2.5, 2.5], unit="nats")
     assert sum(found.counts) == 2
     ElementTree.fromstring(found.picture(is_live=False))
 
 
 def test_shares_say_what_is_not_known():
-    picture = charts.shares("quality", [("rows", 1.0, "63 rows"), ("apart", None, "not known")])
+    picture = bars.shares("quality", [("rows", 1.0, "63 rows"), ("apart", None, "not known")])
     words = ElementTree.fromstring(picture).attrib["aria-label"]
     assert words == "quality: rows 100%, apart –"
+
+
+def followed(path: str) -> list[tuple[float, float]]:
+    """The places in pixels that a relative path in tenths leads through."""
+    numbers = [int(found) for found in re.findall(r"-?\d+", path)]
+    x, y = numbers[:2]
+    places = [(x / 10, y / 10)]
+    for dx, dy in zip(numbers[2::2], numbers[3::2], strict=False):
+        x, y = x + dx, y + dy
+        places.append((x / 10, y / 10))
+    return places
+
+
+@given(st.lists(st.tuples(st.floats(0, 400), st.floats(0, 190)), min_size=2, max_size=60))
+def test_a_short_path_leads_where_the_long_one_does(places: list[tuple[float, float]]):
+    drawn = charts.path(places, "", 1.0)
+    found = followed(re.search(r' d="([^"]+)"', drawn)[1])
+    assert max(abs(a - b) for a, b in zip(found[0], places[0], strict=True)) <= 0.051
+    assert max(abs(a - b) for a, b in zip(found[-1], places[-1], strict=True)) <= 0.051
+    for x, y in places:  # what was left out lies within half a pixel of a place that was not
+        assert min(max(abs(x - a), abs(y - b)) for a, b in found) <= 0.61
+
+
+def test_a_mark_stands_in_both_pictures_and_says_what_happened():
+    mark = Mark(100, "1", "adjust at step 100")
+    live = charts.lines("loss", LOSS, marks=[mark, Mark(900, "2", "beside it")])
+    still = charts.lines("loss", LOSS, marks=[mark], is_live=False)
+    assert "<title>adjust at step 100</title>" in live and ">1</text>" in still
+    assert "beside it" not in live
+    ElementTree.fromstring(still)
+
+
+def test_under_the_pointer_a_live_chart_says_its_values():
+    root = ElementTree.fromstring(charts.lines("loss", LOSS))
+    said = [title.text or "" for title in root.iter("{http://www.w3.org/2000/svg}title")]
+    assert any("training 2 at 200, held out 2.1 at 200" in words for words in said)
+    assert "<title>training" not in charts.lines("loss", LOSS, is_live=False)
+
+
+def test_a_small_curve_says_its_words_and_may_be_empty():
+    ElementTree.fromstring(charts.spark("loss from 3 to 1", [(1, 3.0), (2, 1.0)]))
+    assert 'aria-label="none"' in charts.spark("none", [])
+
+
+def test_smoothing_starts_at_the_first_value_and_ends_between():
+    trace = traces.of([(step, float(step % 2)) for step in range(100)])
+    smooth = [y for _, y in trace.smooth(0.9)]
+    assert smooth[0] == 0 and 0.4 < smooth[-1] < 0.6
+    assert trace.smooth(0.0) == trace.points()
+
+
+def test_what_the_store_has_thinned_goes_on_step_by_step():
+    stretches = Rows([Stretch(0, 63, 64, 0.0, 9.0, 1.0), Stretch(64, 127, 64, 1.0, 2.0, 1.5)])
+    trace = Trace(Curve("loss", 64, stretches, 5.0, 1.5))
+    trace.add(128, 7.0)
+    assert trace.points()[0] == (0.0, 5.0) and trace.points()[-1] == (128, 7.0)
+    assert (42.0, 9.0) in trace.points()
+    assert [y for _, y in trace.smooth(0)] == [1.0, 1.5, 7.0]

@@ -23,7 +23,7 @@ from ftlab_kit.errors import InputError, NotFound
 from ftlab_kit.models import likelihood, weights
 from ftlab_kit.records import DatasetVersion, Job, Metric
 from ftlab_kit.trainers import control, heldout, processes, voice
-from ftlab_kit.widgets.trainer import TrainerView
+from ftlab_kit.widgets.live import TrainerView
 from ftlab_kit.widgets.voice import voice as shown_voice
 from tests.chaos.killing import Seen, differences, run
 from tests.conftest import TINY, add_pairs

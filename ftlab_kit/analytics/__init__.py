@@ -1,4 +1,4 @@
-"""Analytics: what jobs took, what came of them, and which did better.
+"""Analytics: what jobs will take, took, what came of them, and which did better.
 
 Every number is computed from what was recorded while they ran; what is not known is None.
 """
@@ -9,11 +9,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from statistics import median
 
-from ftlab_kit import trainers
-from ftlab_kit.analytics import bound, contest, history
+from ftlab_kit import datasets, device, trainers
+from ftlab_kit.analytics import bound, contest, forecast, history
+from ftlab_kit.configs import Config
 from ftlab_kit.errors import InputError
 from ftlab_kit.records import (
     Choice,
+    DatasetVersion,
+    Estimate,
     Failure,
     Job,
     JobAnalytics,
@@ -46,9 +49,7 @@ def job(
         NotFound: There is no such job.
         InputError: A price or a power below 0.
     """
-    for name, value in {"usd_per_hour": usd_per_hour, "watts": watts}.items():
-        if value is not None and not (value >= 0 and math.isfinite(value)):
-            raise InputError(f"{name} is {value}; expected 0 or more. Leave it out if not known.")
+    _check_prices(usd_per_hour=usd_per_hour, watts=watts)
     asked = trainers.status(ws, job)
     found = bound.efficiency(ws, asked, history.of(ws, asked))
     if found.running_s is None:
@@ -58,6 +59,56 @@ def job(
         found,
         energy_kwh=None if watts is None else hours * watts / 1000,
         cost_usd=None if usd_per_hour is None else hours * usd_per_hour,
+    )
+
+
+def _check_prices(**prices: float | None) -> None:
+    for name, value in prices.items():
+        if value is not None and not (value >= 0 and math.isfinite(value)):
+            raise InputError(f"{name} is {value}; expected 0 or more. Leave it out if not known.")
+
+
+def estimate(
+    ws: Workspace,
+    config: Config,
+    dataset: DatasetVersion | str | int,
+    *,
+    held_out: DatasetVersion | int | None = None,
+    usd_per_hour: float | None = None,
+    watts: float | None = None,
+) -> Estimate:
+    """Return what a job will take: steps, tokens, time, memory and money; nothing is started.
+
+    Its speed is that of the newest job like it here; without one it is reckoned from the machine's
+    own matrix product, which is measured in about a second. Only where the model is here can the
+    tokens be counted.
+
+    Args:
+        usd_per_hour: What an hour of the machine costs.
+        watts: What the machine draws while it trains.
+
+    Raises:
+        InputError: A price or a power below 0.
+    """
+    _check_prices(usd_per_hour=usd_per_hour, watts=watts)
+    version = datasets.get(ws, dataset)
+    judged = datasets.get(ws, held_out) if held_out else None
+    counted = forecast.count(ws, config, version, judged)
+    speed, basis = None, "the model is not here yet, so its tokens can't be counted"
+    if counted:
+        speed, basis = forecast.speed(ws, config, version)
+    seconds = (counted.learnt + counted.measured) / speed if counted and speed else None
+    hours = None if seconds is None else seconds / 3600
+    return Estimate(
+        n_steps=forecast.steps(config, version),
+        n_tokens=counted.learnt if counted else None,
+        tokens_per_s=speed,
+        seconds=seconds,
+        memory_gib=forecast.memory(ws, config, counted.longest if counted else None).total_gib,
+        free_memory_gib=device.free_memory_gib(),
+        cost_usd=None if usd_per_hour is None or hours is None else hours * usd_per_hour,
+        energy_kwh=None if watts is None or hours is None else hours * watts / 1000,
+        basis=basis,
     )
 
 

@@ -8,7 +8,7 @@ from ftlab_kit import datasets, device, models
 from ftlab_kit.configs import Config
 from ftlab_kit.datasets import encodings
 from ftlab_kit.models import work
-from ftlab_kit.records import Job, JobAnalytics
+from ftlab_kit.records import DatasetVersion, Job, JobAnalytics
 from ftlab_kit.trainers import control, processes
 from ftlab_kit.workspace import Workspace
 
@@ -22,11 +22,12 @@ def efficiency(ws: Workspace, job: Job, found: JobAnalytics) -> JobAnalytics:
     words = "no speed was measured" if speed is None else _unknown(Config(**job.config), facts)
     if words or speed is None:
         return replace(found, efficiency_note=words)
-    flop = _flop(ws, job)
+    version = datasets.get(ws, job.dataset_version_id)
+    flop = flop_of_a_token(ws, Config(**job.config), version)
     if flop is None:
         return replace(found, efficiency_note="the work of this model's layers is not known")
     done = speed * flop / 1e9
-    peak = _peak(ws, Config(**job.config), facts)
+    peak = peak_gflop_per_s(ws, Config(**job.config), facts)
     if peak is None:
         words = "the machine is busy with a job; its peak is measured when none runs"
         return replace(found, gflop_per_s=done, efficiency_note=words)
@@ -50,10 +51,9 @@ def _unknown(config: Config, facts: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _flop(ws: Workspace, job: Job) -> float | None:
+def flop_of_a_token(ws: Workspace, config: Config, version: DatasetVersion) -> float | None:
     """Return the FLOP of a token of a job, None where model or rows do not tell."""
-    config, model = Config(**job.config), models.get(ws, job.model)
-    version = datasets.get(ws, job.dataset_version_id)
+    model = models.get(ws, config.model)
     if model.path is None or not version.path.exists():
         return None
     rank = config.adapter_rank if config.adapter == "lora" else None
@@ -65,7 +65,7 @@ def _flop(ws: Workspace, job: Job) -> float | None:
     return needed.flop(share) if needed else None
 
 
-def _peak(ws: Workspace, config: Config, facts: Mapping[str, Any]) -> float | None:
+def peak_gflop_per_s(ws: Workspace, config: Config, facts: Mapping[str, Any]) -> float | None:
     """Return the most GFLOP/s that this machine was ever seen to do for such a job, now included.
 
     While a job runs here, or one that has ended does not leave, nothing is measured; None if

@@ -208,6 +208,17 @@ class Config(Settings):
             yield "packing and streaming are both set; packing must see all rows first. Unset one."
 
 
+# the settings in groups, each by the name of its first one
+GROUPS = {
+    "what is trained": "model",
+    "learning": "learning_rate",
+    "preferences and rewards": "beta",
+    "machine": "precision",
+    "cadence": "log_every_steps",
+    "when something goes wrong": "guard",
+    "tracking": "wandb",
+}
+
 # Fewer rows want more passes and smaller steps; the rest is the defaults'.
 PRESETS: dict[str, dict[str, Any]] = {
     "dozens": {"epochs": 5.0, "effective_batch": 4, "learning_rate": 5e-4},

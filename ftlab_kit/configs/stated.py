@@ -69,21 +69,43 @@ class Settings(BaseModel):
         return f"<table><caption>{type(self).__name__}</caption>{rows}</table>"
 
 
+# what a schema calls a bound, under a setting that may be empty too, and how people say it
+BOUNDS = {
+    "minimum": ("ge", "at least {:g}"),
+    "exclusiveMinimum": ("gt", "above {:g}"),
+    "maximum": ("le", "at most {:g}"),
+    "exclusiveMaximum": ("lt", "below {:g}"),
+}
+
+
 def described(kind: type[Settings]) -> builtins.list[dict[str, Any]]:
-    """Return every setting with default, unit, whether it is live, bounds and help."""
+    """Return every setting with default, unit, whether it is live, bounds and help.
+
+    `choices` are all that it may be, None where it is free; `bounds` are words, such as 'above 0'.
+    """
     schema = kind.model_json_schema()["properties"]
-    skip = ("title", "description", "type", "anyOf", "default", "unit", "live")
     return [
         {
             "name": name,
             "default": field.default,
             "unit": schema[name]["unit"],
             "live": schema[name]["live"],
-            "bounds": {key: value for key, value in schema[name].items() if key not in skip},
+            "choices": [False, True] if field.annotation is bool else schema[name].get("enum"),
+            "bounds": _bounds(schema[name]),
             "help": field.description,
         }
         for name, field in kind.model_fields.items()
     ]
+
+
+def _bounds(schema: dict[str, Any]) -> str:
+    """Return in words between what a number must lie."""
+    kinds = [schema, *schema.get("anyOf", ())]
+    said = []
+    for name, (short, words) in BOUNDS.items():
+        found = [kind[key] for kind in kinds for key in (name, short) if key in kind]
+        said += [words.format(value) for value in found[:1]]
+    return ", ".join(said)
 
 
 def _explain(error: ValidationError, kind: type[BaseModel]) -> str:

@@ -21,6 +21,7 @@ from ftlab_kit.errors import Conflict, InputError, JobFailed, OutOfRoom, Unavail
 from ftlab_kit.records import (
     Check,
     Checkpoint,
+    Curve,
     DatasetVersion,
     Event,
     Job,
@@ -519,6 +520,30 @@ def logs(ws: Workspace, job: Job | int, *, last: int = 50) -> str:
 def metrics(ws: Workspace, job: Job | int, *, after_step: int | None = None) -> Rows[Metric]:
     """Return what was measured at each step, the whole history or what came after a step."""
     return measured.read(ws, control.read(ws, job).id, after_step=after_step)
+
+
+def curves(
+    ws: Workspace,
+    job: Job | int,
+    *names: str,
+    first_step: int | None = None,
+    last_step: int | None = None,
+    at_most: int = 256,
+) -> Rows[Curve]:
+    """Return metrics of a job as curves of bounded size, however long it has run.
+
+    Args:
+        names: Fields of a metric, such as loss; more.reward is one that a method alone measures.
+        first_step: Only from this step on.
+        last_step: Only up to this step.
+        at_most: Stretches of steps in a curve, each with its least and greatest value.
+
+    Raises:
+        InputError: A metric has no such field.
+    """
+    within = (first_step, last_step)
+    job_id = control.read(ws, job).id
+    return measured.curves(ws, job_id, names, within=within, at_most=at_most)
 
 
 def checkpoints(ws: Workspace, job: Job | int) -> Rows[Checkpoint]:

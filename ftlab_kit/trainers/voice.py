@@ -15,6 +15,7 @@ from typing import Any
 from ftlab_kit.configs import Config
 from ftlab_kit.datasets import chats
 from ftlab_kit.errors import NotFound
+from ftlab_kit.models.asking import Manner
 from ftlab_kit.records import Event, Rows, Sample
 from ftlab_kit.trainers import control
 from ftlab_kit.trainers.live import Live
@@ -96,7 +97,7 @@ def speak(model: Any, tokenizer: Any, asked: Sequence[Prompt], config: Config) -
     answers: dict[int, Any] = {}
     texts = _rendered(tokenizer, asked, config, words)
     deadline, numbers = time.monotonic() + MOST_S, [*texts]
-    manner = generation.Manner(max_new_tokens=config.sample_tokens)
+    manner = Manner(max_new_tokens=config.sample_tokens)
 
     def measure(batch: Sequence[int]) -> list[Any]:
         return generation.answers(model, tokenizer, [texts[at] for at in batch], manner)

@@ -4,24 +4,28 @@ What is live here is static in a report: the same pictures, as `<img>` with alt 
 Under papermill no widget is displayed at all.
 """
 
+from ftlab_kit.widgets.checkpoints import checkpoints
 from ftlab_kit.widgets.curves import curves
 from ftlab_kit.widgets.evaluations import answers, comparison, verdict
 from ftlab_kit.widgets.front import is_interactive
 from ftlab_kit.widgets.inspector import inspector, problems
 from ftlab_kit.widgets.jobs import jobs
 from ftlab_kit.widgets.masks import mask
+from ftlab_kit.widgets.playground import playground
 from ftlab_kit.widgets.progress import progress
 from ftlab_kit.widgets.trainer import report, trainer
 from ftlab_kit.widgets.voice import voice
 
 __all__ = [
     "answers",
+    "checkpoints",
     "comparison",
     "curves",
     "inspector",
     "is_interactive",
     "jobs",
     "mask",
+    "playground",
     "problems",
     "progress",
     "report",

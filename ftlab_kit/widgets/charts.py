@@ -10,6 +10,7 @@ import html
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from ftlab_kit.records import CELL, show
 
@@ -18,69 +19,35 @@ LIVE, STILL, GROUND = "currentColor", "#595959", "#ffffff"
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 DASHES = ("", "6 3", "2 2", "8 2 2 2", "1 3")
 WIDTH, HEIGHT = 420, 190
-LEFT, RIGHT, TOP, BOTTOM = 52, 96, 24, 30
-BUCKETS = 256
+LEFT, RIGHT, TOP, BOTTOM = 52, 96, 28, 30
+SPARK = (110, 22)
+HALF = 5  # a pixel, in tenths
+HOVERS = 20  # places of a live chart that say their values under the pointer
+NEAR = 10  # pixels within which two signs would touch
+FEW = 24  # points that are drawn as points, too
 
 Point = tuple[float, float]
 
 
-class Trace:
-    """A series in bounded memory: 256 buckets of least and greatest, merged in pairs when full.
-
-    No spike is lost, however long the series; a million points draw as fast as five hundred.
-    """
-
-    def __init__(self) -> None:
-        """Begin without a point."""
-        self._size = 1
-        self._buckets: list[tuple[int, Point, Point]] = []
-        self.first: Point | None = None
-        self.last: Point | None = None
-
-    def add(self, x: float, y: float) -> None:
-        """Append a point; x must not fall."""
-        point = (x, y)
-        self.first = self.first or point
-        self.last = point
-        if self._buckets and self._buckets[-1][0] < self._size:
-            n, low, high = self._buckets[-1]
-            self._buckets[-1] = (n + 1, min(low, point, key=_y), max(high, point, key=_y))
-        else:
-            self._buckets.append((1, point, point))
-        if len(self._buckets) > BUCKETS:
-            self._size *= 2
-            self._buckets = [
-                _merge(self._buckets[at : at + 2]) for at in range(0, len(self._buckets), 2)
-            ]
-
-    def points(self) -> list[Point]:
-        """Return at most two points a bucket, with the very first and last."""
-        if self.first is None or self.last is None:
-            return []
-        found = {self.first, self.last}
-        for _, low, high in self._buckets:
-            found |= {low, high}
-        return sorted(found)
-
-
-def _y(point: Point) -> float:
-    return point[1]
-
-
-def _merge(pair: Sequence[tuple[int, Point, Point]]) -> tuple[int, Point, Point]:
-    return (
-        sum(item[0] for item in pair),
-        min((item[1] for item in pair), key=_y),
-        max((item[2] for item in pair), key=_y),
-    )
-
-
 @dataclass(frozen=True)
 class Series:
-    """A named line; gaps are simply points that are not there."""
+    """A named line; gaps are simply points that are not there.
+
+    A faint one stands behind the one before it, in its colour and without a name of its own.
+    """
 
     name: str
     points: Sequence[Point] = field(default=())
+    is_faint: bool = False
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A place on the x axis where something happened: a sign for the picture, and its words."""
+
+    x: float
+    sign: str
+    words: str
 
 
 def alt(title: str, series: Sequence[Series], *, unit: str = "steps") -> str:
@@ -97,12 +64,18 @@ def alt(title: str, series: Sequence[Series], *, unit: str = "steps") -> str:
 
 
 def lines(
-    title: str, series: Sequence[Series], *, unit: str = "steps", is_live: bool = True
+    title: str,
+    series: Sequence[Series],
+    *,
+    unit: str = "steps",
+    marks: Sequence[Mark] = (),
+    is_live: bool = True,
 ) -> str:
     """Return a line chart as SVG text; the x axis is labelled with the unit.
 
     Args:
-        is_live: Points say their value under the pointer, which a picture in a page can't.
+        marks: Places where something happened; those beside the lines are left out.
+        is_live: Values are said under the pointer, which a picture in a page can't.
     """
     width, height, ink = WIDTH, HEIGHT, LIVE if is_live else STILL
     shown = [item for item in series if item.points]
@@ -113,9 +86,35 @@ def lines(
     every = [point for item in shown for point in item.points]
     x_ticks = ticks(min(x for x, _ in every), max(x for x, _ in every), whole=True)
     y_ticks = ticks(min(y for _, y in every), max(y for _, y in every))
-    frame = _Frame(width, height, ink, (x_ticks[0], x_ticks[-1]), (y_ticks[0], y_ticks[-1]))
-    body = "".join(_line(frame, index, item, is_live) for index, item in enumerate(shown))
-    return head + _axes(frame, x_ticks, y_ticks, unit) + body + _labels(frame, shown) + "</svg>"
+    frame = Frame(width, height, ink, (x_ticks[0], x_ticks[-1]), (y_ticks[0], y_ticks[-1]))
+    body = axes(frame, x_ticks, y_ticks, unit) + _marks(frame, marks, is_live)
+    named = [item for item in shown if not item.is_faint]
+    for index, item in enumerate(shown):
+        at = index - sum(other.is_faint for other in shown[: index + 1])
+        body += _line(frame, at, item)
+    hovers = _hovers(frame, shown) if is_live else ""
+    return head + body + _labels(frame, named) + hovers + "</svg>"
+
+
+def spark(words: str, points: Sequence[Point]) -> str:
+    """Return a line of the size of a word, without axes, for a cell of a table."""
+    width, height = SPARK
+    label = html.escape(words)
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
+        f'height="{height}" role="img" aria-label="{label}"><title>{label}</title>'
+    )
+    if not points:
+        return f"{head}</svg>"
+    xs, ys = zip(*points, strict=True)
+    spans = (max(xs) - min(xs) or 1.0, max(ys) - min(ys) or 1.0)
+    places = [
+        (2 + (x - min(xs)) / spans[0] * (width - 6), 3 + (max(ys) - y) / spans[1] * (height - 6))
+        for x, y in points
+    ]
+    x, y = places[-1]
+    end = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2" fill="{COLOURS[0]}"/>'
+    return f"{head}{path(places, stroke(0), 1.4)}{end}</svg>"
 
 
 def begin(title: str, words: str, size: tuple[int, int], *, is_live: bool) -> str:
@@ -131,110 +130,7 @@ def begin(title: str, words: str, size: tuple[int, int], *, is_live: bool) -> st
 
 
 @dataclass(frozen=True)
-class Histogram:
-    """How many values lie in each of equal ranges; `cut` is a place to be marked, if any."""
-
-    title: str
-    unit: str
-    low: float
-    step: float
-    counts: Sequence[int]
-    cut: float | None = None
-
-    @property
-    def high(self) -> float:
-        """Where the last range ends."""
-        return self.low + self.step * len(self.counts)
-
-    def words(self) -> str:
-        """Return what the picture says, made from its data."""
-        said = f"{self.title}: {sum(self.counts)} from {show(self.low)} to {show(self.high)}"
-        most = max(range(len(self.counts)), key=self.counts.__getitem__)
-        start = self.low + most * self.step
-        said += f" {self.unit}, most between {show(start)} and {show(start + self.step)}"
-        return said if self.cut is None else f"{said}; cut at {show(self.cut)}"
-
-    def picture(self, *, is_live: bool = True) -> str:
-        """Return it as SVG text."""
-        ink = LIVE if is_live else STILL
-        head = begin(self.title, self.words(), (WIDTH, HEIGHT), is_live=is_live)
-        high = max(self.high, self.cut or self.high)
-        x_ticks = ticks(self.low, high, whole=self.step >= 1)
-        y_ticks = ticks(0, max(self.counts), whole=True)
-        ends = [(found[0], found[-1]) for found in (x_ticks, y_ticks)]
-        frame = _Frame(WIDTH, HEIGHT, ink, ends[0], ends[1])
-        body = _axes(frame, x_ticks, y_ticks, self.unit)
-        for index, count in enumerate(self.counts):
-            x, y = frame.x(self.low + index * self.step), frame.y(count)
-            width = frame.x(self.low + (index + 1) * self.step) - x
-            words = f"<title>{count} from {show(self.low + index * self.step)}</title>"
-            said = words if is_live else ""
-            body += (
-                f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(1, width - 1):.1f}" '
-                f'height="{frame.y(0) - y:.1f}" fill="{COLOURS[0]}">{said}</rect>'
-            )
-        if self.cut is not None:
-            x = frame.x(self.cut)
-            body += (
-                f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{HEIGHT - BOTTOM}" {_stroke(1)} '
-                f'stroke-width="2"/><text x="{x + 5:.1f}" y="{TOP + 10}" fill="{ink}">'
-                f"cut at {show(self.cut)}</text>"
-            )
-        return f"{head}{body}</svg>"
-
-    def figure(self) -> str:
-        """Return it as it stays in a saved notebook."""
-        rows = "".join(
-            f"<tr><td {CELL}>{show(self.low + index * self.step)}</td><td {CELL}>{count}</td></tr>"
-            for index, count in enumerate(self.counts)
-        )
-        top = f"<tr><th {CELL}>{self.unit}, from</th><th {CELL}>count</th></tr>"
-        picture = self.picture(is_live=False)
-        return still(picture, self.words(), self.title, f"<table>{top}{rows}</table>")
-
-
-def histogram(
-    title: str, values: Sequence[float], *, unit: str, cut: float | None = None, wanted: int = 24
-) -> Histogram:
-    """Count values in about so many ranges of a round width."""
-    low, high = min(values), max(values)
-    whole = all(float(value).is_integer() for value in values)
-    marks = ticks(low, high, whole=whole, wanted=wanted)
-    step = marks[1] - marks[0]
-    counts = [0] * (len(marks) - 1)
-    for value in values:
-        counts[min(len(counts) - 1, int((value - marks[0]) / step))] += 1
-    return Histogram(title, unit, marks[0], step, counts, cut)
-
-
-def shares(
-    title: str, parts: Sequence[tuple[str, float | None, str]], *, is_live: bool = True
-) -> str:
-    """Return named shares from 0 to 1 as bars with words beside them; None is not known.
-
-    Args:
-        parts: Name, share, and what is said of it.
-    """
-    ink, height = LIVE if is_live else STILL, 26 + 18 * len(parts)
-    said = [
-        f"{name} {show(share) if share is None else f'{share:.0%}'}" for name, share, _ in parts
-    ]
-    body = begin(title, f"{title}: {', '.join(said)}", (2 * WIDTH, height), is_live=is_live)
-    for index, (name, share, words) in enumerate(parts):
-        y = 26 + 18 * index
-        body += (
-            f'<text x="{LEFT + 50}" y="{y + 10}" fill="{ink}" text-anchor="end">'
-            f"{html.escape(name)}</text>"
-            f'<rect x="{LEFT + 58}" y="{y}" width="160" height="12" fill="none" stroke="{ink}" '
-            f'stroke-opacity="0.5"/><rect x="{LEFT + 58}" y="{y}" width="{160 * (share or 0):.1f}" '
-            f'height="12" fill="{COLOURS[0]}"/>'
-            f'<text x="{LEFT + 226}" y="{y + 10}" fill="{ink}">{html.escape(words)}</text>'
-        )
-    return f"{body}</svg>"
-
-
-@dataclass(frozen=True)
-class _Frame:
+class Frame:
     """Where data stands on the picture."""
 
     width: int
@@ -244,10 +140,12 @@ class _Frame:
     y_range: Point
 
     def x(self, value: float) -> float:
+        """Return the pixels from the left."""
         low, high = self.x_range
         return LEFT + (value - low) / (high - low) * (self.width - LEFT - RIGHT)
 
     def y(self, value: float) -> float:
+        """Return the pixels from the top."""
         low, high = self.y_range
         return self.height - BOTTOM - (value - low) / (high - low) * (self.height - TOP - BOTTOM)
 
@@ -268,7 +166,8 @@ def ticks(low: float, high: float, *, whole: bool = False, wanted: int = 4) -> l
     return [index * step for index in range(first, last + 1)]
 
 
-def _axes(frame: _Frame, x_ticks: Sequence[float], y_ticks: Sequence[float], unit: str) -> str:
+def axes(frame: Frame, x_ticks: Sequence[float], y_ticks: Sequence[float], unit: str) -> str:
+    """Return both axes with their ticks, and the unit of x."""
     left, right, base = LEFT, frame.width - RIGHT, frame.height - BOTTOM
     parts = []
     for value in y_ticks:
@@ -297,38 +196,101 @@ def _tick(value: float) -> str:
     return f"{value:.1e}".replace("e-0", "e-") if abs(value) < 0.001 else f"{value:.4g}"
 
 
-def _line(frame: _Frame, index: int, series: Series, is_live: bool) -> str:
-    colour = COLOURS[index % len(COLOURS)]
-    where = " ".join(f"{frame.x(x):.1f},{frame.y(y):.1f}" for x, y in series.points)
-    few = series.points if len(series.points) <= 40 else series.points[-1:]
+def _line(frame: Frame, index: int, series: Series) -> str:
+    places = [(frame.x(x), frame.y(y)) for x, y in series.points]
+    faint = ' stroke-opacity="0.4"' if series.is_faint else ""
+    few = places if len(places) <= FEW else []
     dots = "".join(
-        f'<circle cx="{frame.x(x):.1f}" cy="{frame.y(y):.1f}" r="2.5" fill="{colour}">'
-        f"<title>{html.escape(series.name)} {show(float(y))} at {x:g}</title></circle>"
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{COLOURS[index % len(COLOURS)]}"/>'
         for x, y in few
-        if is_live or len(few) == 1
     )
-    line = f'<polyline fill="none" {_stroke(index)} stroke-width="1.6" points="{where}"/>'
-    return line + dots
+    return path(places, stroke(index, times=10) + faint, 1.6) + ("" if series.is_faint else dots)
 
 
-def _stroke(index: int) -> str:
+def path(places: Sequence[Point], looks: str, width: float) -> str:
+    """Return a line through places in pixels, in tenths and relative, so that it is short."""
+    tenths = [(round(10 * x), round(10 * y)) for x, y in places]
+    parts, at = [f"M{tenths[0][0]} {tenths[0][1]}"], tenths[0]
+    kept = [*tenths[1:-1], *tenths[-1:]]
+    for number, (x, y) in enumerate(kept):
+        # what lies within half a pixel of where the line is already can't be seen
+        is_seen = abs(x - at[0]) > HALF or abs(y - at[1]) > HALF or number == len(kept) - 1
+        if is_seen:
+            parts.append(f"{x - at[0]} {y - at[1]}")
+            at = (x, y)
+    rest = f"l{' '.join(parts[1:])}".replace(" -", "-") if parts[1:] else "h0"
+    return (
+        f'<path transform="scale(.1)" fill="none" {looks} stroke-width="{10 * width:g}" '
+        f'd="{parts[0]}{rest}"/>'
+    )
+
+
+def _marks(frame: Frame, marks: Sequence[Mark], is_live: bool) -> str:
+    """Return a line with a sign for each mark between the first and the last step."""
+    parts, before = [], -math.inf
+    for mark in sorted(marks, key=lambda mark: mark.x):
+        if frame.x_range[0] <= mark.x <= frame.x_range[1]:
+            x = frame.x(mark.x)
+            top = TOP + 8 if x - before < NEAR else TOP - 2
+            before = x if top < TOP else before
+            words = f"<title>{html.escape(mark.words)}</title>" if is_live else ""
+            parts.append(
+                f'<g fill="{frame.ink}">{words}<path d="M{x:.1f} {TOP}V{frame.height - BOTTOM}" '
+                f'stroke="{frame.ink}" stroke-dasharray="1 3"/><text x="{x:.1f}" y="{top}" '
+                f'font-size="9" text-anchor="middle">{html.escape(mark.sign)}</text></g>'
+            )
+    return "".join(parts)
+
+
+def _hovers(frame: Frame, series: Sequence[Series]) -> str:
+    """Return places without colour that say under the pointer what the lines are there."""
+    known = [dict(item.points) for item in series]
+    every = sorted({x for item in known for x in item})
+    shown = every[:: max(1, math.ceil(len(every) / HOVERS))]
+    edges = [every[0], *((x + y) / 2 for x, y in pairwise(shown)), every[-1]]
+    parts = []
+    for low, high in pairwise(edges):
+        said = []
+        for item, values in zip(series, known, strict=True):
+            here = [x for x in values if low <= x <= high]
+            if here:
+                middle = here[len(here) // 2]
+                said.append(f"{item.name} {show(float(values[middle]))} at {middle:g}")
+        left, right = round(frame.x(low)), round(frame.x(high))
+        parts.append(
+            f'<path d="M{left} {TOP}h{max(4, right - left)}v{frame.height - TOP - BOTTOM}'
+            f'H{left}z"><title>{html.escape(", ".join(said))}</title></path>'
+        )
+    return f'<g fill-opacity="0">{"".join(parts)}</g>'
+
+
+def stroke(index: int, *, times: int = 1) -> str:
+    """Return the colour and dashes of a line by its number, in pixels or parts of them."""
     colour, dash = COLOURS[index % len(COLOURS)], DASHES[index % len(DASHES)]
-    return f'stroke="{colour}"' + (f' stroke-dasharray="{dash}"' if dash else "")
+    sizes = " ".join(str(times * int(size)) for size in dash.split())
+    return f'stroke="{colour}"' + (f' stroke-dasharray="{sizes}"' if dash else "")
 
 
-def _labels(frame: _Frame, series: Sequence[Series]) -> str:
+def _labels(frame: Frame, series: Sequence[Series]) -> str:
     """Name each line at its end, moved apart where two ends meet."""
     ends = sorted((frame.y(item.points[-1][1]), index) for index, item in enumerate(series))
-    parts, floor = [], 0.0
-    for y, index in ends:
-        place = max(y, floor)
-        floor = place + 24
+    places, floor = [], 0.0
+    for y, _ in ends:
+        places.append(max(y, floor))
+        floor = places[-1] + 24
+    # pushed down past the axis, they are pushed up again, the last one first
+    ceiling = float(frame.height - BOTTOM)
+    for at in reversed(range(len(places))):
+        places[at] = min(places[at], ceiling)
+        ceiling = places[at] - 24
+    parts = []
+    for place, (_, index) in zip(places, ends, strict=True):
         item = series[index]
         x = frame.width - RIGHT + 6
         # words in ink, because a line's colour alone is too faint for text on one of the grounds
         parts.append(
             f'<line x1="{x}" x2="{x + 14}" y1="{place - 4:.1f}" y2="{place - 4:.1f}" '
-            f'{_stroke(index)} stroke-width="3"/>'
+            f'{stroke(index)} stroke-width="3"/>'
             f'<text x="{x + 18}" y="{place:.1f}" fill="{frame.ink}">'
             f'<tspan font-weight="600">{show(float(item.points[-1][1]))}</tspan>'
             f'<tspan x="{x + 18}" dy="11">{html.escape(item.name)}</tspan></text>'
@@ -336,19 +298,24 @@ def _labels(frame: _Frame, series: Sequence[Series]) -> str:
     return "".join(parts)
 
 
-def figure(title: str, series: Sequence[Series], *, unit: str = "steps") -> str:
+def figure(
+    title: str, series: Sequence[Series], *, unit: str = "steps", marks: Sequence[Mark] = ()
+) -> str:
     """Return a chart as it stays in a saved notebook: a picture, its words, and its data."""
-    picture = lines(title, series, unit=unit, is_live=False)
+    picture = lines(title, series, unit=unit, marks=marks, is_live=False)
     return still(picture, alt(title, series, unit=unit), title, _table(series, unit))
 
 
 def still(picture: str, words: str, title: str, table: str) -> str:
     """Return a picture, its words and its data as they stay in a saved notebook."""
+    summary = f"<summary>{html.escape(title)} as a table</summary>"
+    return f"{image(picture, words)}<details>{summary}{table}</details>"
+
+
+def image(picture: str, words: str) -> str:
+    """Return SVG text as an image that carries its words and shows in untrusted notebooks."""
     data = base64.b64encode(picture.encode()).decode()
-    return (
-        f'<img alt="{html.escape(words, quote=True)}" src="data:image/svg+xml;base64,{data}"/>'
-        f"<details><summary>{html.escape(title)} as a table</summary>{table}</details>"
-    )
+    return f'<img alt="{html.escape(words, quote=True)}" src="data:image/svg+xml;base64,{data}"/>'
 
 
 def _table(series: Sequence[Series], unit: str, *, at_most: int = 20) -> str:

@@ -8,6 +8,7 @@ from ftlab_kit.errors import InputError
 from ftlab_kit.records import Job
 from ftlab_kit.widgets import charts
 from ftlab_kit.widgets.front import Html
+from ftlab_kit.widgets.traces import Trace
 from ftlab_kit.workspace import Workspace
 
 
@@ -41,7 +42,7 @@ def picture(title: str, jobs: Sequence[Job], values: Sequence[Mapping[int, float
     """Return values of some jobs by step as one picture with its table."""
     series = []
     for job, steps in zip(jobs, values, strict=True):
-        trace = charts.Trace()
+        trace = Trace()
         for step, value in steps.items():
             trace.add(step, value)
         series.append(charts.Series(f"job {job.id}", trace.points()))

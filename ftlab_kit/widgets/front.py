@@ -1,7 +1,12 @@
 """Whether a person sits in front of this kernel, and what both kinds of display need."""
 
+import html
 import os
+import threading
+from collections.abc import Callable
 from typing import Any
+
+from ftlab_kit.errors import KitError
 
 
 def is_interactive() -> bool:
@@ -23,15 +28,51 @@ def is_interactive() -> bool:
     return bool(kernel.get_parent().get("content", {}).get("allow_stdin", False))
 
 
-def keep_clicks(widget: Any) -> None:
+def keep_clicks(*widgets: Any) -> None:
     """Let a click through after the page was reloaded under ipykernel 7.4.
 
     It answers a click on the subshell that last published on the widget's comm; after a reload that
     subshell is gone, and the click with it. Without the note it takes the main shell.
     """
-    comm = getattr(widget, "comm", None)
-    if comm is not None:
-        comm.__dict__.pop("_reply_subshell_id", None)
+    for widget in widgets:
+        comm = getattr(widget, "comm", None)
+        if comm is not None:
+            comm.__dict__.pop("_reply_subshell_id", None)
+
+
+def say(line: Any, role: str, words: str) -> None:
+    """Show words in a line of HTML, as a status or an alert that a screen reader speaks."""
+    line.value = f'<span role="{role}">{html.escape(words)}</span>' if words else ""
+    keep_clicks(line)
+
+
+def button(name: str, tooltip: str, act: Callable[[], str | None], line: Any) -> Any:
+    """Return a button that does something in a thread of its own, once at a time.
+
+    Args:
+        act: Returns what to say when it is done, None for nothing; a KitError is an alert.
+        line: The HTML in which it is said.
+    """
+    import ipywidgets
+
+    made = ipywidgets.Button(description=name, tooltip=tooltip)
+    at_work = threading.Lock()
+
+    def work() -> None:
+        with at_work:
+            try:
+                if words := act():
+                    say(line, "status", words)
+            except KitError as error:
+                say(line, "alert", str(error))
+            keep_clicks(made)
+
+    def click(_: Any) -> None:
+        if not at_work.locked():
+            threading.Thread(target=work, daemon=True, name=f"ftlab-{name}").start()
+
+    made.on_click(click)
+    return made
 
 
 class Html:

@@ -25,7 +25,7 @@ from ftlab_kit.records import (
     percent,
     show,
 )
-from ftlab_kit.widgets import charts
+from ftlab_kit.widgets import bars, charts
 from ftlab_kit.widgets.front import Html, is_interactive, keep_clicks
 from ftlab_kit.workspace import Workspace
 
@@ -111,15 +111,15 @@ def _parts(quality: Quality) -> list[tuple[str, float | None, str]]:
     ]
 
 
-def _histograms(quality: Quality) -> list[charts.Histogram]:
+def _histograms(quality: Quality) -> list[bars.Histogram]:
     found = []
     if quality.lengths:
         found.append(
-            charts.histogram("length", quality.lengths, unit="tokens", cut=quality.max_length)
+            bars.histogram("length", quality.lengths, unit="tokens", cut=quality.max_length)
         )
     if quality.losses:
         title = f"loss under {quality.model}"
-        found.append(charts.histogram(title, quality.losses, unit="nats a token"))
+        found.append(bars.histogram(title, quality.losses, unit="nats a token"))
     return found
 
 
@@ -130,7 +130,7 @@ def _score(quality: Quality) -> str:
 def _still_quality(quality: Quality) -> str:
     parts = _parts(quality)
     words = f"{_score(quality)}: {', '.join(f'{name} {said}' for name, _, said in parts)}"
-    picture = charts.shares(_score(quality), parts, is_live=False)
+    picture = bars.shares(_score(quality), parts, is_live=False)
     score = charts.still(picture, words, "quality", quality.parts._repr_html_() or "")
     return score + "".join(item.figure() for item in _histograms(quality)) + _facts(quality)
 
@@ -204,7 +204,7 @@ class InspectorView(ipywidgets.Tab):  # type: ignore[misc]
             ),
             "problems": self._problems(),
             "quality": ipywidgets.HTML(
-                charts.shares(_score(quality), _parts(quality))
+                bars.shares(_score(quality), _parts(quality))
                 + "".join(item.picture() for item in _histograms(quality))
                 + _facts(quality)
             ),

@@ -7,6 +7,7 @@ from ftlab_kit import trainers
 from ftlab_kit.records import CELL, Job, Sample, marked, show
 from ftlab_kit.widgets import charts
 from ftlab_kit.widgets.front import Html
+from ftlab_kit.widgets.traces import Trace
 from ftlab_kit.workspace import Workspace
 
 SHOWN_STEPS = 5
@@ -32,10 +33,7 @@ def voice(ws: Workspace, job: Job | int) -> Html:
             "sample_every_steps is set; trainers.sample(ws, job, prompts) asks once."
         )
         return Html(f"<p>{html.escape(words)}</p>", words)
-    steps = [*dict.fromkeys(sample.step for sample in samples if sample.step is not None)]
-    by_row: dict[int | None, list[Sample]] = {}
-    for sample in samples:
-        by_row.setdefault(sample.row, []).append(sample)
+    steps, by_row = _sorted(samples)
     series = _series(ws, found)
     words = f"{len(by_row)} prompts, answered after {_steps(steps)}"
     said = [charts.alt(title, [item]) for title, item in series.items() if item.points]
@@ -44,9 +42,24 @@ def voice(ws: Workspace, job: Job | int) -> Html:
     return Html(f"<p>{html.escape(words)}</p>{pictures}{tables}", "; ".join([words, *said]))
 
 
+def answers_of(ws: Workspace, job: Job, *, n_steps: int) -> str:
+    """Return each prompt with its answers after the last so many steps that it was answered at."""
+    steps, by_row = _sorted(trainers.samples(ws, job))
+    none = "<p>no sample answers: sample_every_steps is not set</p>"
+    return "".join(_table(each, steps[-n_steps:]) for each in by_row.values()) or none
+
+
+def _sorted(samples: Sequence[Sample]) -> tuple[list[int], dict[int | None, list[Sample]]]:
+    """Return the steps of samples, and the samples of each prompt."""
+    by_row: dict[int | None, list[Sample]] = {}
+    for sample in samples:
+        by_row.setdefault(sample.row, []).append(sample)
+    return [*dict.fromkeys(item.step for item in samples if item.step is not None)], by_row
+
+
 def _series(ws: Workspace, job: Job) -> dict[str, charts.Series]:
     """Return the line of each chart that has one."""
-    traces = {title: charts.Trace() for title in CHARTS}
+    traces = {title: Trace() for title in CHARTS}
     for row in trainers.metrics(ws, job):
         for title, (_, name) in CHARTS.items():
             if (value := (row.more or {}).get(name)) is not None:

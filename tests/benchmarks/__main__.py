@@ -23,7 +23,7 @@ import typer
 from ftlab_kit import Workspace, datasets, metrics, models, trainers
 from ftlab_kit.configs import Config
 from ftlab_kit.store import TABLES
-from ftlab_kit.widgets.trainer import POLL_S, TrainerView
+from ftlab_kit.widgets.live import POLL_S, TrainerView
 from ftlab_kit.workspace import now
 from tests.benchmarks import race, rows
 

@@ -1,0 +1,231 @@
+"""The live view of a job: what it shows, what its buttons ask for, and what it reads."""
+
+import time
+
+import pytest
+from ipywidgets import HTML, Button
+
+from ftlab_kit import Workspace, metrics, trainers, widgets
+from ftlab_kit.errors import InputError
+from ftlab_kit.records import Job
+from ftlab_kit.widgets import panels
+from ftlab_kit.widgets.live import TrainerView
+from tests.conftest import TINY
+
+
+@pytest.fixture(autouse=True)
+def seated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A person sits in front."""
+    monkeypatch.setenv("FTLAB_INTERACTIVE", "1")
+
+
+def every(widget):
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from every(child)
+
+
+def text_of(view) -> str:
+    return "".join(child.value for child in every(view) if isinstance(child, HTML))
+
+
+def until(seen, timeout_s: float = 20.0) -> None:
+    """Wait until something is seen."""
+    deadline = time.monotonic() + timeout_s
+    while not seen():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def long(lab: Workspace):
+    """A job that runs on until it is cancelled."""
+    job = trainers.start(lab, TINY.but(max_steps=20_000, save_every_steps=20_000), "hues")
+    yield trainers.wait(lab, job, until_step=2, timeout_s=180)
+    if not trainers.status(lab, job).is_over:
+        trainers.cancel(lab, job)
+
+
+def test_a_fresh_view_has_the_whole_history(lab: Workspace, job: Job):
+    view = widgets.trainer(lab, job)
+    assert isinstance(view, TrainerView)
+    shown = text_of(view)
+    for words in ("step 4 of 4", 'role="status"', "over 4 steps", "checkpoint at step 4"):
+        assert words in shown
+    for title in ("gradient norm", "throughput", "memory", "learning rate"):
+        assert f'aria-label="{title}: ' in shown
+    view.close()
+
+
+def test_a_view_follows_what_is_new(lab: Workspace, job: Job):
+    view = TrainerView(lab, job)
+    metrics.write(lab, job.id, 5, loss=9.0)
+    try:
+        view.refresh()
+        assert "over 5 steps" in text_of(view)
+    finally:
+        lab.store.delete("metrics", job_id=job.id, step=5)
+        view.close()
+
+
+def test_pause_adjust_and_resume_are_asked_for_and_confirmed(lab: Workspace, long: Job):
+    view = TrainerView(lab, long)
+    view.fields.field["learning_rate"].value = "0.003"
+    view.adjust.click()
+    until(lambda: "confirmed: adjust at step" in text_of(view))
+    (event,) = trainers.events(lab, long)
+    assert event.result == {"learning_rate": [0.01, 0.003]}
+    view.refresh(whole=True)
+    assert "<title>adjust at step" in text_of(view)
+    view.pause.click()
+    until(lambda: "confirmed: paused" in text_of(view))
+    view.refresh()
+    assert (view.pause.disabled, view.resume.disabled) == (True, False)
+    view.resume.click()
+    until(lambda: trainers.status(lab, long).state == "running", 120)
+    view.close()
+
+
+def test_checkpoint_now_writes_one(lab: Workspace, long: Job):
+    view = TrainerView(lab, long)
+    view.checkpoint.click()
+    until(lambda: "confirmed: checkpoint at step" in text_of(view))
+    assert len(trainers.checkpoints(lab, long)) == 1
+    view.close()
+
+
+def test_a_click_reaches_the_mailbox_within_half_a_second(lab: Workspace, long: Job):
+    view = TrainerView(lab, long)
+    began = time.monotonic()
+    view.cancel.click()
+    until(lambda: bool(trainers.events(lab, long)), 0.5)
+    assert time.monotonic() - began < 0.5
+    assert "requested: cancel" in text_of(view) or "confirmed" in text_of(view)
+    until(lambda: trainers.status(lab, long).state == "cancelled")
+    view.refresh()
+    assert view.cancel.disabled
+    view.close()
+
+
+def test_nothing_to_adjust_is_an_alert(lab: Workspace, long: Job):
+    view = TrainerView(lab, long)
+    view.adjust.click()
+    until(lambda: "adjust was given nothing to change" in text_of(view))
+    assert 'role="alert"' in view._said.value
+    view.close()
+
+
+def test_a_wrong_value_is_said_beside_the_fields(lab: Workspace, job: Job):
+    view = TrainerView(lab, job)
+    view.fields.field["learning_rate"].value = "fast"
+    assert "learning_rate is &#x27;fast&#x27;; expected a number" in view.fields.said.value
+    view.fields.field["learning_rate"].value = "1e-4"
+    assert view.fields.said.value == ""
+    view.close()
+
+
+def test_every_button_says_what_it_does(lab: Workspace, job: Job):
+    view = TrainerView(lab, job)
+    buttons = [child for child in every(view) if isinstance(child, Button)]
+    assert len(buttons) == 5
+    assert all(button.tooltip and button.description for button in buttons)
+    view.close()
+
+
+def test_a_failed_job_is_an_alert(lab: Workspace, job: Job):
+    lab.store.update("jobs", {"id": job.id}, state="failed", error="<out> of memory")
+    view = TrainerView(lab, job)
+    try:
+        shown = text_of(view)
+        assert 'role="alert"' in shown
+        assert "&lt;out&gt; of memory" in shown
+    finally:
+        lab.store.update("jobs", {"id": job.id}, state="completed", error=None)
+        view.close()
+
+
+def written(ws: Workspace, job: Job, steps: int) -> None:
+    """Write metrics of so many steps, with one spike."""
+    with ws.store.transaction():
+        for step in range(1, steps + 1):
+            loss = 99.0 if step == 700 else 3 + step % 7 / 10
+            metrics.write(ws, job.id, step, loss=loss, grad_norm=1.0)
+
+
+@pytest.fixture
+def history(lab: Workspace) -> Job:
+    """A job that never runs, with two thousand steps behind it."""
+    version = lab.store.get("dataset_versions", dataset="hues") or {}
+    job = trainers._enqueue(lab, TINY.but(max_steps=4000), version["id"])
+    lab.store.update("jobs", {"id": job.id}, state="cancelled", step=2000, total_steps=4000)
+    written(lab, job, 2000)
+    return trainers.status(lab, job)
+
+
+def test_a_smoothed_line_stands_before_the_raw_one(lab: Workspace, history: Job):
+    view = TrainerView(lab, history)
+    assert "loss: smoothed from" in text_of(view)
+    view.smoothing.value = 0
+    assert "loss: training from 3.1 to 3.5 over 2000 steps" in text_of(view)
+    view.close()
+
+
+def test_the_slider_reads_a_range_again_in_more_detail(lab: Workspace, history: Job):
+    view = TrainerView(lab, history)
+    view.smoothing.value = 0
+    view.steps.value = (650, 720)
+    shown = view._panels["loss"].value
+    assert "over 720 steps" in shown
+    points = view._history.series("loss")[0].points
+    assert [x for x, _ in points] == list(range(650, 721))
+    assert (700, 99.0) in points
+    view.close()
+
+
+def test_curves_are_thinned_where_they_are_written(lab: Workspace, history: Job):
+    loss, norm, held_out = trainers.curves(
+        lab, history, "loss", "grad_norm", "eval_loss", at_most=64
+    )
+    assert len(loss.stretches) <= 64
+    assert (loss.start, loss.end) == (3.1, 3.5)
+    assert max(item.high for item in loss.stretches) == 99.0
+    assert sum(item.n for item in loss.stretches) == 2000
+    assert {item.mean for item in norm.stretches} == {1.0}
+    assert (held_out.stretches, held_out.start) == ((), None)
+
+
+def test_few_steps_are_not_thinned(lab: Workspace, job: Job):
+    (loss,) = trainers.curves(lab, job, "loss")
+    rows = trainers.metrics(lab, job)
+    assert [(item.first, item.mean) for item in loss.stretches] == [
+        (row.step, row.loss) for row in rows if row.loss is not None
+    ]
+
+
+def test_what_one_method_alone_measures_has_a_curve_too(lab: Workspace, history: Job):
+    metrics.write(lab, history.id, 2001, more={"reward": 0.5})
+    (found,) = trainers.curves(lab, history, "more.reward")
+    assert (found.start, found.end, len(found.stretches)) == (0.5, 0.5, 1)
+
+
+def test_an_unknown_curve_names_the_nearest(lab: Workspace, job: Job):
+    with pytest.raises(InputError, match="'los' is no number of a metric.*'loss'"):
+        trainers.curves(lab, job, "los")
+
+
+def test_events_have_the_numbers_of_their_marks(lab: Workspace, long: Job):
+    trainers.adjust(lab, long, weight_decay=0.1)
+    trainers.cancel(lab, long)
+    events = trainers.events(lab, long)
+    (mark,) = [item for item in panels.marks(events) if item.words.startswith("adjust")]
+    listed = panels.events_list(events)
+    assert f"mark {mark.sign}" in listed and "weight_decay 0 to 0.1" in listed
+    assert "weight_decay 0 to 0.1" in repr(mark.words)
+
+
+def test_a_report_has_the_marks_the_events_and_the_checkpoints(lab: Workspace, long: Job):
+    trainers.adjust(lab, long, learning_rate=0.002)
+    trainers.checkpoint(lab, long)
+    trainers.cancel(lab, long)
+    text = widgets.report(lab, long)._repr_html_()
+    assert "learning_rate 0.01 to 0.002" in text and "<h4>checkpoints</h4>" in text

@@ -1,0 +1,146 @@
+"""The form that starts a job: fields from the settings, what it will take, and the live view."""
+
+import pytest
+
+from ftlab_kit import Workspace, analytics, configs, datasets, trainers, widgets
+from ftlab_kit.configs import Config
+from ftlab_kit.errors import InputError
+from ftlab_kit.records import Job
+from ftlab_kit.widgets.front import Html
+from ftlab_kit.widgets.live import TrainerView
+from ftlab_kit.widgets.start import StartForm
+from tests.conftest import TINY, chats_file
+from tests.test_live import every, seated, text_of, until  # noqa: F401
+
+
+def test_every_setting_has_a_field_with_help_and_bounds(lab: Workspace):
+    form = widgets.trainer(lab)
+    assert isinstance(form, StartForm)
+    assert {*form.fields.field} | {"model"} == {*Config.model_fields}
+    shown = text_of(form)
+    assert "<b>above 0, at most 1</b> Peak learning rate" in shown
+    assert "<b>rows, at least 1</b> Rows an optimizer step learns from" in shown
+
+
+def test_every_field_has_a_label(lab: Workspace):
+    form = StartForm(lab)
+    fields = [item for item in every(form) if hasattr(item, "description_allow_html")]
+    assert len(fields) > len(Config.model_fields)
+    assert all(item.description for item in fields if type(item).__name__ != "HTML")
+
+
+def test_the_other_side_of_a_split_is_held_out_and_the_preset_fits(ws: Workspace):
+    train, held_out = datasets.split(ws, datasets.add(ws, datasets.PUDDLE_AND_PINE), held_out=0.1)
+    form = StartForm(ws)
+    form.dataset.value = train.id
+    assert form.held_out.value == held_out.id
+    assert form.preset.value == "hundreds"
+    assert form.config() == configs.preset("hundreds")
+
+
+def test_a_saved_config_fills_the_fields(ws: Workspace):
+    configs.save(ws, "mine", TINY.but(adapter_rank=3, micro_batch="auto"))
+    datasets.add(ws, chats_file(ws.root / "hues.jsonl"))
+    form = StartForm(ws)
+    form.preset.value, form.model.value = "mine", "tiny"
+    assert form.fields.field["adapter_rank"].value == "3"
+    assert form.config() == TINY.but(adapter_rank=3, micro_batch="auto")
+
+
+def test_a_given_config_is_what_the_form_begins_with(lab: Workspace):
+    assert StartForm(lab, TINY).config() == TINY
+
+
+def test_without_rows_nothing_can_be_started(ws: Workspace):
+    form = StartForm(ws)
+    assert form.start.disabled
+    assert "datasets.add" in form._said.value and 'role="alert"' in form._said.value
+
+
+def test_start_starts_a_job_and_shows_it(lab: Workspace):
+    form = StartForm(lab, TINY.but(max_steps=2))
+    train, held_out = datasets.split(lab, "hues", held_out=0.3)
+    form.dataset.value, form.held_out.value = train.id, held_out.id
+    form.start.click()
+    until(lambda: form.job is not None, 120)
+    until(lambda: isinstance(form.children[0], TrainerView), 20)
+    job = trainers.wait(lab, form.job, timeout_s=120)
+    assert (job.state, job.held_out_version_id) == ("completed", held_out.id)
+    form.children[0].close()
+
+
+def test_what_preflight_refuses_is_an_alert(lab: Workspace):
+    form = StartForm(lab, TINY.but(max_length=8))
+    form.start.click()
+    until(lambda: "Preflight refuses the job" in form._said.value, 60)
+    assert 'role="alert"' in form._said.value and form.job is None
+
+
+def test_an_estimate_stands_before_the_start(lab: Workspace, job: Job):
+    form = StartForm(lab, TINY.but(eval_every_steps=2))
+    form.price.value = "2"
+    form.estimate.click()
+    until(lambda: "what it will take" in form._will_take.value, 60)
+    assert "GiB free" in form._will_take.value and "US dollars" in form._will_take.value
+    form.fields.field["epochs"].value = "7"
+    assert form._will_take.value == ""
+
+
+def test_a_price_that_is_none_is_said_in_words(lab: Workspace):
+    form = StartForm(lab, TINY)
+    form.price.value = "cheap"
+    form.estimate.click()
+    until(lambda: "price is" in form._said.value)
+
+
+def test_no_one_to_click_gets_the_settings(lab: Workspace, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FTLAB_INTERACTIVE", "0")
+    shown = widgets.trainer(lab, config=TINY)
+    assert isinstance(shown, Html)
+    assert "learning_rate" in shown.text
+
+
+def test_an_estimate_takes_the_speed_of_a_job_like_it(lab: Workspace, job: Job):
+    config = Config(**job.config)
+    found = analytics.estimate(lab, config, job.dataset_version_id, usd_per_hour=3.6, watts=100)
+    speed = analytics.job(lab, job).tokens_per_s.mean
+    assert found.basis.startswith("the speed of job ")
+    assert (found.n_steps, found.tokens_per_s) == (4, pytest.approx(speed, rel=0.9))
+    assert found.n_tokens / found.tokens_per_s == pytest.approx(found.seconds)
+    assert found.cost_usd == pytest.approx(found.seconds / 1000)
+    assert found.energy_kwh == pytest.approx(found.seconds / 36000)
+
+
+def test_the_tokens_of_an_estimate_are_those_that_the_job_learnt_from(lab: Workspace):
+    version = datasets.get(lab, "hues")
+    config = TINY.but(max_steps=None, epochs=2)
+    job = trainers.wait(lab, trainers.start(lab, config, version), timeout_s=120)
+    found = analytics.estimate(lab, config, version)
+    assert found.n_steps == job.total_steps
+    assert found.n_tokens == trainers.metrics(lab, job)[-1].n_tokens
+
+
+def test_without_a_job_like_it_the_machines_own_speed_is_taken(lab: Workspace):
+    found = analytics.estimate(lab, TINY.but(threads=2, adapter="none"), "hues")
+    assert "GFLOP/s" in found.basis and found.seconds > 0
+    other = analytics.estimate(lab, TINY.but(adapter="none", method="grpo"), "hues")
+    assert (other.seconds, other.tokens_per_s) == (None, None)
+
+
+def test_held_out_losses_take_time_too(lab: Workspace, job: Job):
+    train, held_out = datasets.split(lab, "hues", held_out=0.3)
+    config = Config(**job.config)
+    alone = analytics.estimate(lab, config, train).seconds
+    assert analytics.estimate(lab, config, train, held_out=held_out).seconds > alone
+
+
+def test_a_model_that_is_not_here_has_no_time_yet(ws: Workspace):
+    chats = datasets.add(ws, chats_file(ws.root / "hues.jsonl"))
+    found = analytics.estimate(ws, Config(), chats)
+    assert (found.n_tokens, found.seconds) == (None, None)
+    assert "not here yet" in found.basis and found.memory_gib > 0
+
+
+def test_a_price_below_nothing_is_refused(lab: Workspace):
+    with pytest.raises(InputError, match="usd_per_hour is -1"):
+        analytics.estimate(lab, TINY, "hues", usd_per_hour=-1)

@@ -9,6 +9,7 @@ Whatever a command shows, --json prints it as JSON.
 
 import functools
 import inspect
+import itertools
 import json
 import math
 import re
@@ -29,6 +30,7 @@ from rich.table import Table
 
 from ftlab_kit import (
     analytics,
+    chats,
     checkpoints,
     configs,
     datasets,
@@ -38,6 +40,7 @@ from ftlab_kit import (
     notebooks,
     trainers,
 )
+from ftlab_kit.chats.targets import Speaker
 from ftlab_kit.configs import Config, EvaluationConfig
 from ftlab_kit.configs.stated import Settings, described
 from ftlab_kit.errors import ConfigError, KitError
@@ -62,6 +65,7 @@ NOUNS: dict[str, ModuleType] = {
     "job": trainers,
     "checkpoint": checkpoints,
     "evaluation": evaluators,
+    "chat": chats,
     "analytics": analytics,
     "diagnostics": diagnostics,
     "notebook": notebooks,
@@ -168,8 +172,13 @@ def _commands() -> None:
 
 
 def _can_be_typed(verb: Callable[..., Any]) -> bool:
-    """Return whether all that a verb wants can be typed; a bare record or a function can't."""
+    """Return whether all that a verb wants can be typed; a bare record or a function can't.
+
+    What a verb leaves open is closed at once in a shell, and so of no use there.
+    """
     hints = typing.get_type_hints(verb)
+    if hints.get("return") is Speaker:
+        return False
     wanted = [
         hints[name]
         for name, item in inspect.signature(verb).parameters.items()
@@ -235,10 +244,14 @@ def _flags(verb: Callable[..., Any]) -> tuple[list[inspect.Parameter], dict[str,
     for name, item in inspect.signature(verb).parameters.items():
         if name in ("ws", "progress") or _origin(hints[name]) is Callable:
             continue
-        if item.kind is item.VAR_KEYWORD:
+        if _origin(hints[name]) is typing.Unpack:
+            (wishes,) = typing.get_args(hints[name])
+            flags += _wishes(wishes)
+            readers[""] = functools.partial(_given, typing.get_type_hints(wishes))
+        elif item.kind is item.VAR_KEYWORD:
             kind = KINDS.get(verb, Config)
             flags += _settings(kind)
-            readers[""] = functools.partial(_given_settings, kind)
+            readers[""] = functools.partial(_given, kind.model_fields)
         elif hints[name] in (Config, Demand):
             flags += [*_bases(), *_settings(Config)]
             readers[name] = _config
@@ -333,14 +346,19 @@ def _settings(kind: type[Settings]) -> Iterator[inspect.Parameter]:
         yield _option(item["name"], str | None, None, words)
 
 
-def _given_settings(
-    kind: type[Settings], _: typer.Context, given: dict[str, Any]
-) -> dict[str, Any]:
-    return {name: given[name] for name in kind.model_fields if given.get(name) is not None}
+def _wishes(kind: Any) -> Iterator[inspect.Parameter]:
+    """Yield a flag for every key of a TypedDict whose types say what they are for."""
+    for name, hint in typing.get_type_hints(kind, include_extras=True).items():
+        of, words = typing.get_args(hint)
+        yield _option(name, of | None, None, words)
+
+
+def _given(names: Iterable[str], _: typer.Context, given: dict[str, Any]) -> dict[str, Any]:
+    return {name: given[name] for name in names if given.get(name) is not None}
 
 
 def _config(context: typer.Context, given: dict[str, Any]) -> Config:
-    changes = _given_settings(Config, context, given)
+    changes = _given(Config.model_fields, context, given)
     if given["base"]:
         return configs.get(context.obj(), given["base"]).but(**changes)
     return configs.preset(given["preset"], **changes) if given["preset"] else Config(**changes)
@@ -368,7 +386,7 @@ def _tell(*news: Any) -> None:
 def _show(found: Any, as_json: bool) -> None:
     """Print what a verb returned: a record or many as a table, all else as it is."""
     if isinstance(found, Iterator):
-        found = [*found]
+        found = [*found] if as_json else _told(found)
     if as_json or isinstance(found, BaseModel) or (isinstance(found, dict) and found):
         print(json.dumps(plain(found), indent=2, default=BaseModel.model_dump))
     elif isinstance(found, Card):
@@ -379,12 +397,23 @@ def _show(found: Any, as_json: bool) -> None:
         names = fields_of(found[0])
         table = Table(*names, box=None)
         for row in found:
-            table.add_row(*(show(getattr(row, name)) for name in names))
+            table.add_row(*(show(getattr(row, name, None)) for name in names))
         Out.print(table)
     elif isinstance(found, list | tuple | dict):
         print("\n".join(json.dumps(plain(item)) for item in found) or "none")
     elif found is not None:
         print(found)
+
+
+def _told(found: Iterator[Any]) -> list[Any] | None:
+    """Return what comes; print it at once and return None where it is pieces of one text."""
+    first = next(found, None)
+    if not isinstance(first, str):
+        return [] if first is None else [first, *found]
+    for piece in itertools.chain([first], found):
+        print(piece, end="", flush=True)
+    print()
+    return None
 
 
 def _show_record(found: Record) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import os
 import platform
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,7 @@ class Gauge:
     def __init__(self) -> None:
         """Open the process's own figures, and those of the GPU in use where there is one."""
         self._process = psutil.Process()
+        self._times: tuple[float, float] | None = None
         self._gpu: Any = None
         if kind() == "cuda":
             import pynvml
@@ -154,11 +156,8 @@ class Gauge:
 
         That of the processor is the process's share of its threads' time since the last call.
         """
-        import torch
-
-        busy = self._process.cpu_percent() / 100 / torch.get_num_threads()
         found: dict[str, float | None] = {
-            "cpu_utilisation": busy or None,  # the first call has nothing to compare with
+            "cpu_utilisation": self._busy(),
             "memory_gib": self._process.memory_info().rss / GIB,
             "gpu_memory_gib": None,
             "gpu_utilisation": None,
@@ -172,3 +171,13 @@ class Gauge:
                 rates = pynvml.nvmlDeviceGetUtilizationRates(self._gpu)
                 found["gpu_utilisation"] = rates.gpu / 100
         return found
+
+    def _busy(self) -> float | None:
+        """Return the share of its threads' time that the process computed since the last call."""
+        import torch
+
+        before, self._times = self._times, (time.perf_counter(), time.process_time())
+        if before is None:
+            return None
+        passed, computed = (now - then for now, then in zip(self._times, before, strict=True))
+        return float(computed / passed / torch.get_num_threads())

@@ -292,10 +292,10 @@ class Quality(Record):
         for name in names:
             found = getattr(self, name)
             if found is None:
-                tables += f"<h4>{name}</h4><p>not known</p>"
+                tables += f"<h3>{name}</h3><p>not known</p>"
             else:
                 more = f"<p>… and {len(found) - SHOWN} more</p>" if len(found) > SHOWN else ""
-                tables += f"<h4>{name}</h4>{Rows(found[:SHOWN])._repr_html_()}{more}"
+                tables += f"<h3>{name}</h3>{Rows(found[:SHOWN])._repr_html_()}{more}"
         return f"<table>{head}</table>{tables}"
 
 
@@ -615,9 +615,9 @@ class Lineage(Record):
             for name, value in self.facts.items()
         )
         tables = "".join(
-            f"<h4>{name}</h4>{value._repr_html_()}" for name, value in parts if value is not None
+            f"<h3>{name}</h3>{value._repr_html_()}" for name, value in parts if value is not None
         )
-        return f"{tables}<h4>facts</h4><table>{facts}</table>"
+        return f"{tables}<h3>facts</h3><table>{facts}</table>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -739,7 +739,7 @@ class Verdict(Record):
     def _repr_html_(self) -> str:
         return (
             f"<p>{html.escape(self.words)}</p>{self.differences._repr_html_()}"
-            f"<h4>rows that changed most</h4>{Rows(self.changed[:SHOWN])._repr_html_()}"
+            f"<h3>rows that changed most</h3>{Rows(self.changed[:SHOWN])._repr_html_()}"
         )
 
 
@@ -885,7 +885,7 @@ class Summary(Record):
             for name in fields_of(self)
             if name not in tables
         )
-        parts = (f"<h4>{name}</h4>{getattr(self, name)._repr_html_()}" for name in tables)
+        parts = (f"<h3>{name}</h3>{getattr(self, name)._repr_html_()}" for name in tables)
         return f"<table><caption>Summary</caption>{rows}</table>{''.join(parts)}"
 
 
@@ -994,7 +994,7 @@ class Diagnosis(Record):
             f"<tr><th {CELL}>{name}</th><td {CELL}>{html.escape(show(getattr(self, name)))}</td>"
             for name in names
         )
-        found = f"<h4>findings</h4>{self.findings._repr_html_()}"
+        found = f"<h3>findings</h3>{self.findings._repr_html_()}"
         return f"<p>{html.escape(self.words)}</p><table>{rows}</table>{found}"
 
 

@@ -347,7 +347,7 @@ def test_the_best_job_is_that_of_each_held_out_version(ws: Workspace, made: Make
 def test_a_summary_shows_itself(lab: Workspace, job: Job):
     shown = analytics.summary(lab)._repr_html_()
     assert "median_duration_s" in shown
-    assert "<h4>failures</h4>" in shown and "<h4>best</h4>" in shown
+    assert "<h3>failures</h3>" in shown and "<h3>best</h3>" in shown
 
 
 def test_only_what_differs_is_compared(lab: Workspace, job: Job, other: Job):

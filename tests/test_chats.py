@@ -223,8 +223,9 @@ def test_a_name_that_is_none_is_refused(ws: Workspace, name: str, words: str):
         ([], "Nothing is asked"),
         ([{"role": "system", "content": "Hi"}], "Nothing is asked"),
         ([{"role": "user", "content": None}], "Turn 0 is .*both text"),
-        ([{"role": "tool", "content": "4"}], "Turn 0 is of 'tool'.*not sent to hosted models"),
-        ([{"role": "assistant", "content": "", "tool_calls": [{}]}], "Turn 0 calls a tool"),
+        ([{"role": "bot", "content": "Hi"}], "Turn 0 is of 'bot'.*the model 'assistant'"),
+        ([*ASK, {"role": "tool", "content": "4"}], "Turn 2 is of 'tool'.*not sent to hosted"),
+        ([*ASK, {"role": "assistant", "content": "", "tool_calls": [{}]}], "Turn 2 calls a tool"),
     ],
 )
 def test_turns_that_are_no_chat_are_refused(ws: Workspace, turns: Any, words: str):

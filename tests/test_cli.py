@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from ftlab_kit import Workspace, cli, datasets, diagnostics
+from ftlab_kit import Workspace, chats, cli, datasets, diagnostics, notebooks
 from ftlab_kit.configs import Config
 from ftlab_kit.records import Job
 from tests.conftest import chats_file
@@ -71,6 +71,8 @@ def test_validate_exits_1_on_a_bad_line(capsys, tmp_path: Path):
         ("job start hues --learning-rate fast", 2, "learning_rate is 'fast'; expected a number"),
         ("job status 10000", 1, "There is no job 10000"),
         ("model get tinny", 1, "Did you mean 'tiny'"),
+        ("chat reply tinny Hi", 1, "Did you mean 'tiny'"),
+        ("chat stream tiny Hi --max-new-tokens 0", 1, "max_new_tokens is 0; expected 1 or more"),
         ("notebook run templat", 1, "Did you mean 'template'"),
         ("notebook run template -p learning=3", 2, "has no parameter 'learning'"),
         ("notebook run template -p max_steps=many", 2, "max_steps of notebook template is 'many'"),
@@ -130,7 +132,8 @@ def test_every_verb_of_a_room_is_a_command_with_its_help(noun: str):
         if inspect.isfunction(verb)
         and verb.__module__ == cli.NOUNS[noun].__name__
         and not name.startswith("_")
-        and verb is not diagnostics.explain  # takes a record, and a shell has none
+        # a record and a function, which a shell has none of; what stays open
+        and verb not in (diagnostics.explain, notebooks.exercise, chats.open)
     }
     assert set(group) == set(verbs)
     for name, verb in verbs.items():
@@ -155,6 +158,23 @@ def test_a_job_from_start_to_end(capsys, lab: Workspace):
     code, out, err = run(capsys, lab.root, command)
     assert json.loads(out)["scores"]["perplexity"] > 1000
     assert "likelihood  20  20" in err
+
+
+def test_a_model_is_talked_to(capsys, lab: Workspace):
+    asked = ["tiny", "What is snow?", "--max-new-tokens", "4"]
+    said = chats.reply(lab, *asked[:2], max_new_tokens=4)
+    found = {}
+    for verb in ("reply", "replies", "stream"):
+        for form in ([], ["--json"]):
+            with pytest.raises(SystemExit) as end:
+                cli.main(["--workspace", str(lab.root), "chat", verb, *asked, *form])
+            assert not end.value.code
+            found[verb, *form] = capsys.readouterr().out
+    assert found["stream",].strip() == said.content
+    assert "".join(json.loads(found["stream", "--json"])).strip() == said.content
+    assert json.loads(found["reply", "--json"])["content"] == said.content
+    assert [item["content"] for item in json.loads(found["replies", "--json"])] == [said.content]
+    assert said.content in found["reply",] and said.content in found["replies",]
 
 
 def test_preflight_exits_1_when_it_refuses(capsys, lab: Workspace):

@@ -501,4 +501,4 @@ def test_progress_is_told_of_the_job(lab: Workspace):
 def test_a_record_shows_itself(lab: Workspace):
     version = add_rows(lab, "silent", [pair("Why? " * 80, f"So {n}.") for n in range(3)])
     page = diagnostics.overfit_ten(lab, LEARNS, version)._repr_html_()
-    assert "preflight refuses them" in page and "<h4>findings</h4>" in page
+    assert "preflight refuses them" in page and "<h3>findings</h3>" in page

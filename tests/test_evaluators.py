@@ -6,6 +6,7 @@ import torch
 from ftlab_kit import Workspace, checkpoints, datasets, evaluators, models
 from ftlab_kit.errors import ConfigError, Conflict, InputError, NotFound
 from ftlab_kit.models import generation, tokens, weights
+from ftlab_kit.models.asking import Manner
 from ftlab_kit.records import Evaluation, Job
 
 
@@ -103,7 +104,7 @@ def test_answers_do_not_depend_on_their_batch(lab: Workspace):
     prompts = [
         tokens.prompt(tokenizer, [{"role": "user", "content": "word " * n}]) for n in (1, 9, 3)
     ]
-    manner = generation.Manner(max_new_tokens=6)
+    manner = Manner(max_new_tokens=6)
     together = generation.answers(model, tokenizer, prompts, manner)
     alone = [generation.answers(model, tokenizer, [p], manner)[0] for p in prompts]
     assert together == alone

@@ -21,16 +21,16 @@ FLOORS = {
     "configs": 3,
     "models": 3,
     "metrics": 3,
-    "chats": 3,
     "datasets": 4,
     "checkpoints": 5,
     "trainers": 6,
-    "evaluators": 6,
-    "analytics": 7,
-    "diagnostics": 8,
-    "widgets": 9,
-    "notebooks": 9,
-    "cli": 10,
+    "chats": 6,
+    "evaluators": 7,
+    "analytics": 8,
+    "diagnostics": 9,
+    "widgets": 10,
+    "notebooks": 10,
+    "cli": 11,
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

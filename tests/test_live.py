@@ -228,4 +228,4 @@ def test_a_report_has_the_marks_the_events_and_the_checkpoints(lab: Workspace, l
     trainers.checkpoint(lab, long)
     trainers.cancel(lab, long)
     text = widgets.report(lab, long)._repr_html_()
-    assert "learning_rate 0.01 to 0.002" in text and "<h4>checkpoints</h4>" in text
+    assert "learning_rate 0.01 to 0.002" in text and "<h3>checkpoints</h3>" in text

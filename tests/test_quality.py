@@ -134,7 +134,7 @@ def test_losses_want_a_model(ws: Workspace):
 
 def test_what_is_not_known_is_shown_as_a_dash(ws: Workspace):
     shown = datasets.quality(ws, add(ws, rows(2)))._repr_html_()
-    assert "<h4>leaks</h4><p>not known</p>" in shown
+    assert "<h3>leaks</h3><p>not known</p>" in shown
     assert "not known without a model" in shown
     assert "2 rows are few: 50 or more are recommended" in shown
 

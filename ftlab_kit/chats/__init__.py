@@ -1,73 +1,110 @@
-"""Hosted chat models: `provider:name`, or `provider:name@https://...` for one at another address.
+"""Chats: one call asks a model, whichever it is: a base model, a job, an export, a hosted one.
 
+Hosted models are named `provider:name`, or `provider:name@https://...` for one at another address.
 `openai` is OpenAI and whatever speaks its protocol: vLLM, Ollama, an endpoint at RunPod. The key is
 that of the SDK's own environment variable, and goes to the address that is asked.
+
+Weights that are here are loaded by each call; `open` loads them once for many.
 """
 
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Unpack
 
-from ftlab_kit.chats.asked import PROVIDERS, Manner, Wishes, turns
-from ftlab_kit.chats.line import Line
-from ftlab_kit.chats.refusals import Refusal
+from ftlab_kit.chats import asked, targets
+from ftlab_kit.chats.asked import Wishes
+from ftlab_kit.chats.targets import Speaker, Target
 from ftlab_kit.errors import InputError, Unavailable
+from ftlab_kit.models.asking import Manner
 from ftlab_kit.records import Message
 from ftlab_kit.workspace import Workspace
-
-AT_ONCE = 4
-PATIENCE = 8  # so many chats in a row that a server fails, and it is not asked again
-LATE = "Not asked: the time was up. Give more with max_seconds."
-
-Chat = Sequence[dict[str, Any]]
 
 
 def is_hosted(name: str) -> bool:
     """Return whether a name is that of a hosted chat model."""
-    provider, colon, _ = name.partition(":")
-    return bool(colon) and provider in PROVIDERS
+    return asked.is_hosted(name)
 
 
-def reply(ws: Workspace, model: str, messages: Chat, **manner: Unpack[Wishes]) -> Message:
-    """Return what a hosted model says to a chat.
+def open(
+    ws: Workspace,
+    target: Target,
+    *,
+    checkpoint: str | int = "last",
+) -> Speaker:
+    """Return what answers for a target, its weights loaded; every other verb takes it as a target.
 
-    A setting that the model takes none of is left out, and named in the message.
+        with chats.open(ws, job) as tuned:
+            chats.reply(ws, tuned, "My coat leaks.")
+
+    Close it, or leave the block, to give its memory back.
 
     Args:
-        model: `provider:name` or `provider:name@url`; the url up to and with its /v1.
-        messages: Turns of system, user and assistant with their content.
+        target: A base model by name, a job (its last checkpoint, or `checkpoint`), a checkpoint, an
+            export, the path of a model's folder or GGUF file, or a hosted chat model or deployment
+            as `provider:model` or `provider:model@url`, the url up to and with its /v1.
+        checkpoint: Of a job: 'last', 'best', or the step of one.
+
+    Raises:
+        InputError: No model is at the path, or no hosted one has such a name.
+        NotFound: There is no such model, job or checkpoint.
+        Conflict: The checkpoint is damaged.
+    """
+    return targets.speaker(ws, target, checkpoint=checkpoint)
+
+
+def reply(
+    ws: Workspace,
+    target: Target | Speaker,
+    messages: str | Sequence[dict[str, Any]],
+    *,
+    checkpoint: str | int = "last",
+    **manner: Unpack[Wishes],
+) -> Message:
+    """Return what a model says to a chat.
+
+    A setting that a hosted model takes none of is left out, and named in the message.
+
+    Args:
+        target: A model's name, a job, a checkpoint, an export, a path, `provider:model[@url]`, or
+            what `open` has returned.
+        messages: Turns of system, user and assistant with their content, or what a person says.
+        checkpoint: Of a job: 'last', 'best', or the step of one.
         manner: max_new_tokens, temperature, seed, and the timeout_s of one try of four.
 
     Raises:
         InputError: No such provider, turns that are no chat, or a chat that the provider refuses.
-        NotFound: It has no such model.
+        NotFound: There is no such model, job or checkpoint.
         Unavailable: No key, no credit, or no answer even after more tries.
     """
-    chat = turns(messages)
-    with Line(model, Manner(**manner)) as line:
-        try:
-            return line.ask(chat)
-        except Refusal as refusal:
-            raise refusal.error from refusal.__cause__
+    with _speaker(ws, target, checkpoint) as speaker:
+        (found,) = speaker.answers([asked.chat(messages)], Manner(**manner))
+        if found is None:
+            raise Unavailable(speaker.reasons[0])
+        return found
 
 
 def replies(
     ws: Workspace,
-    model: str,
-    chats: Sequence[Chat],
+    target: Target | Speaker,
+    chats: Sequence[str | Sequence[dict[str, Any]]],
     *,
+    checkpoint: str | int = "last",
     progress: Callable[[int, int], None] | None = None,
     refused: Callable[[int, str], None] | None = None,
     **manner: Unpack[Wishes],
 ) -> list[Message | None]:
-    """Return what a hosted model says to each chat, a few at a time, in the order of the chats.
+    """Return what a model says to each chat, in the order of the chats.
 
-    What was answered is kept whatever happens to the other chats: one without an answer is None.
-    No more are asked where one fails that would fail all (key, credit, name, address), or the
-    server fails eight in a row.
+    Weights that are here answer in batches, a hosted model a few chats at a time. What was answered
+    is kept whatever happens to the other chats: one without an answer is None. No more are asked
+    where one fails that would fail all (key, credit, name, address), or the server fails eight in a
+    row.
 
     Args:
+        target: A model's name, a job, a checkpoint, an export, a path, `provider:model[@url]`, or
+            what `open` has returned.
+        chats: Each as in `reply`.
+        checkpoint: Of a job: 'last', 'best', or the step of one.
         progress: Called with chats done and chats in all.
         refused: Called with the number of each chat without an answer, from 0, and why.
         manner: As in `reply`; after max_seconds no chat is begun any more.
@@ -79,52 +116,51 @@ def replies(
     known = []
     for number, chat in enumerate(chats):
         try:
-            known.append(turns(chat))
+            known.append(asked.chat(chat))
         except InputError as error:
             raise InputError(f"Chat {number}: {error}") from None
-    with Line(model, Manner(**manner)) as line:
-        found = _all(line, known, progress)
-    faults = [item for item in found if isinstance(item, Refusal)]
-    answers = [item if isinstance(item, Message) else None for item in found]
-    if faults and not any(answers):
-        raise faults[0].error from faults[0].__cause__
-    for number, item in enumerate(found):
-        if refused and not isinstance(item, Message):
-            refused(number, str(item or LATE))
-    return answers
+    with _speaker(ws, target, checkpoint) as speaker:
+        found = speaker.answers(known, Manner(**manner), progress)
+    if refused:
+        for number, why in speaker.reasons.items():
+            refused(number, why)
+    return found
 
 
-def _all(
-    line: Line, chats: Sequence[Chat], progress: Callable[[int, int], None] | None
-) -> list[Message | Refusal | None]:
-    """Return a message or a refusal for each chat, None for one that was not asked any more."""
-    stopped: list[Refusal] = []
-    began, limit_s, in_a_row = time.monotonic(), line.manner.max_seconds, 0
+def stream(
+    ws: Workspace,
+    target: Target | Speaker,
+    messages: str | Sequence[dict[str, Any]],
+    *,
+    checkpoint: str | int = "last",
+    **manner: Unpack[Wishes],
+) -> Generator[str, None, Message]:
+    """Yield what a model says to a chat, piece by piece as it is made.
 
-    def ask(chat: Chat) -> Message | Refusal | None:
-        if stopped:
-            return stopped[0].again()
-        if limit_s is not None and time.monotonic() - began > limit_s:
-            return None
-        try:
-            return line.ask(chat)
-        except Refusal as refusal:
-            return refusal
+    A piece is whole characters; joined they are the answer. Close the generator to stop the model.
 
-    pool = ThreadPoolExecutor(AT_ONCE)
-    try:
-        waiting = [pool.submit(ask, chat) for chat in chats]
-        for done, future in enumerate(as_completed(waiting), 1):
-            item = future.result()
-            if isinstance(item, Message):
-                in_a_row = 0
-            elif item is not None:
-                in_a_row += isinstance(item.error, Unavailable)
-                if item.is_for_all or in_a_row >= PATIENCE:
-                    stopped.append(item)
-            if progress:
-                progress(done, len(waiting))
-        return [future.result() for future in waiting]
-    finally:
-        # who interrupts does not wait for what is on its way
-        pool.shutdown(wait=False, cancel_futures=True)
+    Args:
+        target: A model's name, a job, a checkpoint, an export, a path, `provider:model[@url]`, or
+            what `open` has returned.
+        messages: Turns with role and content, or what a person says.
+        checkpoint: Of a job: 'last', 'best', or the step of one.
+        manner: As in `reply`.
+
+    Returns:
+        The message, as the generator's own value.
+
+    Raises:
+        KitError: As in `reply`, when the first piece is asked for; Unavailable too where a server
+            breaks off.
+    """
+    with _speaker(ws, target, checkpoint) as speaker:
+        return (yield from speaker.stream(asked.chat(messages), Manner(**manner)))
+
+
+def _speaker(
+    ws: Workspace, target: Target | Speaker, checkpoint: str | int
+) -> AbstractContextManager[Speaker]:
+    """Return what answers for a target, to be closed in the end; what was open stays open."""
+    if isinstance(target, Speaker):
+        return nullcontext(target)
+    return targets.speaker(ws, target, checkpoint=checkpoint)

@@ -3,7 +3,7 @@
 https://docs.anthropic.com/en/api/messages
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from ftlab_kit.chats.line import Said
@@ -19,7 +19,7 @@ except ImportError as error:
 
 KEY = "ANTHROPIC_API_KEY"
 SDK = anthropic
-UNTAKEN = frozenset({"seed"})
+UNTAKEN = frozenset({"seed", "stream_options"})
 WHOLE = ("end_turn", "stop_sequence", "tool_use")
 
 
@@ -38,6 +38,7 @@ def send(client: Any, name: str, turns: Sequence[dict[str, str]], settings: dict
     return client.messages.create(
         model=name,
         max_tokens=rest.pop("max_new_tokens"),
+        stream=rest.pop("stream", False),
         messages=[turn for turn in turns if turn["role"] != "system"],
         # the SDK has no argument for it any more, older models still take it
         extra_body=rest,
@@ -50,10 +51,30 @@ def read(response: Any) -> Said | None:
     blocks = getattr(response, "content", None)
     if not isinstance(blocks, list):
         return None
+    text = "".join(block.text for block in blocks if block.type == "text")
     usage = response.usage
+    return _said(text, response.stop_reason, usage, getattr(usage, "output_tokens", None))
+
+
+def pieces(response: Any) -> Generator[str, None, Said | None]:
+    """Yield the text of a stream as it comes; return what was said, None if it was no message."""
+    text, ending, usage, n_said = "", None, None, None
+    for event in response:
+        if event.type == "message_start":
+            usage = event.message.usage
+        elif event.type == "content_block_delta" and event.delta.type == "text_delta":
+            text += event.delta.text
+            yield event.delta.text
+        elif event.type == "message_delta":
+            ending = event.delta.stop_reason or ending
+            n_said = getattr(event.usage, "output_tokens", None)  # of all so far
+    return _said(text, ending, usage, n_said) if usage else None
+
+
+def _said(text: str, ending: str | None, usage: Any, n_said: int | None) -> Said:
     return Said(
-        text="".join(block.text for block in blocks if block.type == "text"),
-        is_whole=response.stop_reason in WHOLE if response.stop_reason else None,
+        text=text,
+        is_whole=ending in WHOLE if ending else None,
         n_input_tokens=getattr(usage, "input_tokens", None),
-        n_output_tokens=getattr(usage, "output_tokens", None),
+        n_output_tokens=n_said,
     )

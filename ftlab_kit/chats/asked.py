@@ -1,9 +1,9 @@
-"""What is asked, and of whom: the name of a hosted model, the turns of a chat, and the manner."""
+"""What is asked, and of whom: the turns of a chat, the manner, and the name of a hosted model."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
 
 from ftlab_kit.errors import InputError, nearest
 
@@ -11,34 +11,24 @@ PROVIDERS = {
     "openai": "ftlab_kit.chats.openai",
     "anthropic": "ftlab_kit.chats.anthropic",
 }
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
 FORM = "provider:name or provider:name@https://..."
 # no name and password: what is asked, and of whom, is kept and shown
 URL = r"https?://(?:\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+)(?::\d{1,5})?(?:/[^\s@]*)?"
 
 
-@dataclass(frozen=True, slots=True)
-class Manner:
-    """How a chat is asked.
-
-    `timeout_s` is for one try; of many chats none is begun after `max_seconds`.
-    """
-
-    max_new_tokens: int = 512
-    temperature: float = 0.0
-    seed: int | None = None
-    timeout_s: float = 120.0
-    max_seconds: float | None = None
+# what people write down: the turns of a chat, or what a person says first
+Chat = str | Sequence[dict[str, Any]]
 
 
 class Wishes(TypedDict, total=False):
-    """The same as arguments of a verb."""
+    """A Manner as arguments of a verb."""
 
-    max_new_tokens: int
-    temperature: float
-    seed: int | None
-    timeout_s: float
-    max_seconds: float | None
+    max_new_tokens: Annotated[int, "An answer is cut there (tokens). Default: 512"]
+    temperature: Annotated[float, "0 takes the likeliest token, more draws freely. Default: 0"]
+    seed: Annotated[int | None, "Seeds what is drawn. Default: by chance"]
+    timeout_s: Annotated[float, "For one try of a hosted model (seconds). Default: 120"]
+    max_seconds: Annotated[float | None, "No chat is begun after it (seconds)"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +38,12 @@ class Address:
     provider: str
     name: str
     base_url: str | None
+
+
+def is_hosted(name: str) -> bool:
+    """Return whether a name begins as that of a hosted model."""
+    provider, colon, _ = name.partition(":")
+    return bool(colon) and provider in PROVIDERS
 
 
 def address(model: str) -> Address:
@@ -72,24 +68,42 @@ def address(model: str) -> Address:
     return Address(provider, found[1], found[2])
 
 
-def turns(messages: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
-    """Return the turns of a chat as they are sent, with role and content alone.
+def chat(messages: Chat) -> list[dict[str, Any]]:
+    """Return the turns of a chat; a text is what a person says first.
 
     Raises:
-        InputError: A turn has another form, or calls a tool, or nothing is asked.
+        InputError: A turn has another form, or nothing is asked.
     """
+    if isinstance(messages, str):
+        return [{"role": "user", "content": messages}]
     for number, turn in enumerate(messages):
         if not isinstance(turn, dict) or not isinstance(turn.get("content"), str):
             raise InputError(
                 f"Turn {number} is {turn!r:.80}; expected an object with role and content, both "
                 "text. Write what was said as one string."
             )
-        if turn.get("role") not in ROLES or turn.get("tool_calls"):
-            what = "calls a tool" if turn.get("tool_calls") else f"is of {turn.get('role')!r}"
+        if turn.get("role") not in ROLES:
             raise InputError(
-                f"Turn {number} {what}; expected a turn of {', '.join(ROLES)} without tools, "
-                "which are not sent to hosted models. Leave this chat out."
+                f"Turn {number} is of {turn.get('role')!r}; expected one of {', '.join(ROLES)}. "
+                "A person is 'user', the model 'assistant'."
             )
     if not any(turn["role"] == "user" for turn in messages):
         raise InputError("Nothing is asked; expected a turn of 'user'. Add what is asked.")
-    return [{"role": turn["role"], "content": turn["content"]} for turn in messages]
+    return [*messages]
+
+
+def turns(messages: Chat) -> list[dict[str, str]]:
+    """Return the turns of a chat as they are sent, with role and content alone.
+
+    Raises:
+        InputError: A turn has another form, or calls a tool, or nothing is asked.
+    """
+    known = chat(messages)
+    for number, turn in enumerate(known):
+        if turn["role"] == "tool" or turn.get("tool_calls"):
+            what = "calls a tool" if turn.get("tool_calls") else "is of 'tool'"
+            raise InputError(
+                f"Turn {number} {what}; expected a turn of {', '.join(ROLES[:3])} without tools, "
+                "which are not sent to hosted models. Leave this chat out."
+            )
+    return [{"role": turn["role"], "content": turn["content"]} for turn in known]

@@ -1,21 +1,26 @@
 """An open line to one hosted model: every chat goes over it, from several threads at once.
 
-A provider is a file that says how to open its SDK's client, how to send, and how to read.
+A provider is a file that says how to open its SDK's client, how to send, and how to read an answer,
+whole or in pieces.
 """
 
 import importlib
 import os
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
 from ftlab_kit.chats import prices, refusals
-from ftlab_kit.chats.asked import PROVIDERS, Manner, address
+from ftlab_kit.chats.asked import PROVIDERS, address
 from ftlab_kit.errors import InputError, Unavailable
+from ftlab_kit.models.asking import Manner
 from ftlab_kit.records import Message, Usage
 
 TRIES = 4  # by the SDK, with growing pauses or those that the server asks for
+# an answer in pieces tells its tokens only where that is asked for
+PIECES = {"stream": True, "stream_options": {"include_usage": True}}
 PLACEHOLDER = "none"  # a server of one's own may want no key, but the SDKs do
 
 
@@ -46,10 +51,17 @@ class Provider(Protocol):
     def send(
         self, client: Any, name: str, turns: Sequence[dict[str, str]], settings: dict[str, Any]
     ) -> Any:
-        """Return the response to a chat; settings are max_new_tokens, temperature and seed."""
+        """Return the response to a chat.
+
+        Args:
+            settings: Some of max_new_tokens, temperature, seed; those of PIECES for a stream.
+        """
 
     def read(self, response: Any) -> Said | None:
         """Return what a response says, None if it is none of the protocol."""
+
+    def pieces(self, response: Any) -> Generator[str, None, Said | None]:
+        """Yield the text of a stream as it comes; return what was said, as `read` does."""
 
 
 class Line:
@@ -67,6 +79,9 @@ class Line:
         options = {"timeout": manner.timeout_s, "max_retries": TRIES - 1}
         self._client = self.provider.client(self._key(), self.address.base_url, options)
         self._untaken = {*self.provider.UNTAKEN}
+        # what breaks a stream: some SDKs let through what the HTTP library below them raises
+        library = self.provider.SDK.DefaultHttpxClient.__mro__[1].__module__.partition(".")[0]
+        self._breaks = (self.provider.SDK.APIError, sys.modules[library].HTTPError, OSError)
 
     def __enter__(self) -> Self:
         """Use the line."""
@@ -88,19 +103,39 @@ class Line:
             Refusal: There is none.
         """
         began = time.perf_counter()
-        said = self.provider.read(self._sent(turns))
+        return self._message(self.provider.read(self._sent(turns)), began)
+
+    def stream(self, turns: Sequence[dict[str, str]]) -> Generator[str, None, Message]:
+        """Yield the answer to a chat in pieces, as they come, and return it.
+
+        Raises:
+            Refusal: There is none, or it broke off.
+        """
+        began = time.perf_counter()
+        response = self._sent(turns, PIECES)
+        try:
+            said = yield from self.provider.pieces(response)
+        except self._breaks as error:
+            raise refusals.broken_off(error, self) from error
+        except ValueError as error:  # no JSON
+            raise refusals.no_chat(self) from error
+        finally:
+            response.close()
+        return self._message(said, began)
+
+    def _message(self, said: Said | None, began: float) -> Message:
         seconds = time.perf_counter() - began
         if said is None:
             raise refusals.no_chat(self)
         cost_usd = prices.cost_usd(self.address.name, self.url, said)
         usage = Usage(said.n_input_tokens, said.n_output_tokens, cost_usd)
         left_out = tuple(sorted(self._untaken & set(self._wanted())))
-        return Message("assistant", said.text, usage, said.is_whole, seconds, left_out)
+        return Message("assistant", said.text.strip(), usage, said.is_whole, seconds, left_out)
 
-    def _sent(self, turns: Sequence[dict[str, str]]) -> Any:
+    def _sent(self, turns: Sequence[dict[str, str]], more: Mapping[str, Any] | None = None) -> Any:
         """Return the response, asked for again without each setting that the model refuses."""
         while True:
-            wanted = self._wanted().items()
+            wanted = {**self._wanted(), **(more or {})}.items()
             settings = {name: value for name, value in wanted if name not in self._untaken}
             try:
                 return self.provider.send(self._client, self.address.name, turns, settings)

@@ -3,7 +3,7 @@
 https://platform.openai.com/docs/api-reference/chat
 """
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import openai
@@ -37,13 +37,32 @@ def read(response: Any) -> Said | None:
     choices = getattr(response, "choices", None)
     if not choices or getattr(choices[0], "message", None) is None:
         return None
-    message = choices[0].message
-    text = message.content or getattr(message, "refusal", None) or ""
-    usage = response.usage
+    return _said(_text(choices[0].message), choices[0].finish_reason, response.usage)
+
+
+def pieces(response: Any) -> Generator[str, None, Said | None]:
+    """Yield the text of a stream as it comes; return what was said, None if it was no chat."""
+    text, ending, usage, is_chat = "", None, None, False
+    for chunk in response:
+        usage = getattr(chunk, "usage", None) or usage  # in a chunk of its own, the last
+        for choice in getattr(chunk, "choices", None) or ():
+            is_chat = True
+            ending = choice.finish_reason or ending
+            if piece := _text(choice.delta):
+                text += piece
+                yield piece
+    return _said(text, ending, usage) if is_chat else None
+
+
+def _text(part: Any) -> str:
+    return getattr(part, "content", None) or getattr(part, "refusal", None) or ""
+
+
+def _said(text: str, ending: str | None, usage: Any) -> Said:
     cached = getattr(getattr(usage, "prompt_tokens_details", None), "cached_tokens", None)
     return Said(
         text=text,
-        is_whole=ENDINGS.get(choices[0].finish_reason),
+        is_whole=ENDINGS.get(ending or ""),
         n_input_tokens=getattr(usage, "prompt_tokens", None),
         n_output_tokens=getattr(usage, "completion_tokens", None),
         n_cached_tokens=cached or 0,

@@ -32,7 +32,7 @@ class Refusal(Exception):
 def unwanted(error: Any, settings: Iterable[str]) -> str | None:
     """Return the setting that a model takes none of, where that is why it refuses a chat."""
     words = said(error) if getattr(error, "status_code", None) in (400, 422) else ""
-    for name in ("temperature", "seed"):
+    for name in ("temperature", "seed", "stream_options"):
         if name in settings and re.search(rf"\b{name}\b", words) and UNWANTED.search(words):
             return name
     return None
@@ -54,6 +54,12 @@ def in_words(error: Any, line: "Line") -> Refusal:
     if isinstance(error, sdk.APIStatusError):
         return _of_status(error, line)
     return no_chat(line)
+
+
+def broken_off(error: Any, line: "Line") -> Refusal:
+    """Return that an answer was begun and not brought to its end."""
+    words = f"{line.model} broke off its answer ({said(error.__cause__ or error)})."
+    return Refusal(Unavailable(f"{words} Ask again; if the server is yours, see its log."))
 
 
 def no_chat(line: "Line") -> Refusal:

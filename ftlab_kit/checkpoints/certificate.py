@@ -17,7 +17,7 @@ from typing import Any
 from ftlab_kit import datasets, device
 from ftlab_kit.datasets import chats, encodings
 from ftlab_kit.models import generation, likelihood, tokens, weights
-from ftlab_kit.models.generation import Manner
+from ftlab_kit.models.asking import Manner
 from ftlab_kit.models.tokens import Encoded
 from ftlab_kit.records import Certificate, DatasetVersion, show
 from ftlab_kit.workspace import Workspace

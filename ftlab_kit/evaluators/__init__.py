@@ -10,11 +10,11 @@ import importlib
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftlab_kit import datasets, device
+from ftlab_kit.chats import targets
 from ftlab_kit.configs import EvaluationConfig
 from ftlab_kit.errors import ConfigError, InputError, NotFound, nearest
 from ftlab_kit.records import (
@@ -32,7 +32,6 @@ from ftlab_kit.workspace import Workspace, now
 
 if TYPE_CHECKING:
     from ftlab_kit.evaluators.measures import Measure
-    from ftlab_kit.evaluators.targets import Speaker
 
 EVALUATORS = {
     "perplexity": "ftlab_kit.evaluators.perplexity",
@@ -79,14 +78,14 @@ def run(
         NotFound: No such model or job, or the job has no checkpoint yet.
     """
     device.share_cores()
-    from ftlab_kit.evaluators import scoring, targets
+    from ftlab_kit.evaluators import scoring
 
     config = EvaluationConfig(**settings)
     fillings = _fillings(metrics, config)
     scored = datasets.get(ws, dataset)
     _check_kind(scored, metrics, fillings)
     began = time.perf_counter()
-    with closing(targets.speaker(ws, target, config)) as speaker:
+    with targets.speaker(ws, target, checkpoint=config.checkpoint) as speaker:
         scoring.check(speaker, fillings)
         values = scoring.scored(ws, speaker, scored, fillings, config, progress)
     return _keep(ws, speaker, scored.id, config, began, values)
@@ -195,12 +194,12 @@ def suite(
         Unavailable: lm-eval is not installed.
         InputError: lm-eval does not know a task, or the model is elsewhere.
     """
-    from ftlab_kit.evaluators import suites, targets
+    from ftlab_kit.evaluators import suites
 
     config = EvaluationConfig(**settings)
     suites.check(tasks, folder)
     began = time.perf_counter()
-    with closing(targets.speaker(ws, target, config)) as speaker:
+    with targets.speaker(ws, target, checkpoint=config.checkpoint) as speaker:
         if progress:
             progress("lm-eval", 0, len(tasks))
         values = suites.scored(speaker, tasks, folder, config)
@@ -209,7 +208,7 @@ def suite(
 
 def _keep(
     ws: Workspace,
-    speaker: "Speaker",
+    speaker: targets.Speaker,
     version_id: int | None,
     config: EvaluationConfig,
     began: float,

@@ -11,18 +11,18 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ftlab_kit import datasets
+from ftlab_kit.chats import targets
+from ftlab_kit.chats.targets import Speaker
 from ftlab_kit.datasets import chats
 from ftlab_kit.errors import InputError, KitError
 from ftlab_kit.evaluators import rubric
 from ftlab_kit.evaluators.measures import Ask, Case, Counts, Measure, Scored, ratio
 from ftlab_kit.evaluators.rubric import Judged, Pair, Unreadable
-
-if TYPE_CHECKING:
-    from ftlab_kit.evaluators.targets import Speaker
-    from ftlab_kit.models.generation import Answer
+from ftlab_kit.models.asking import Manner
+from ftlab_kit.records import Message
 
 NEEDS = frozenset({"answers"})
 WANTS = ("judge",)
@@ -105,7 +105,7 @@ def interval(won: Sequence[float]) -> tuple[float | None, float | None]:
     return float(low.low), float(high.high)
 
 
-def read(replies: Sequence["Answer | None"], names: Sequence[str]) -> Session:
+def read(replies: Sequence[Message | None], names: Sequence[str]) -> Session:
     """Return what came of replies, two for each pair, the second turned; a pair needs both."""
     judged: list[Judged | None] = []
     reasons: Counter[str] = Counter()
@@ -122,26 +122,24 @@ def read(replies: Sequence["Answer | None"], names: Sequence[str]) -> Session:
     return Session(judged, reasons, examples[0] if examples else None)
 
 
-def _marks(answer: "Answer | None", names: Sequence[str]) -> rubric.Marks:
+def _marks(answer: Message | None, names: Sequence[str]) -> rubric.Marks:
     if answer is None:
         raise Unreadable("no reply came")
     try:
-        return rubric.marks(answer.text, names)
+        return rubric.marks(answer.content, names)
     except Unreadable as error:
         if answer.is_whole is not False:
             raise
         raise Unreadable(f"the reply was cut, and {error}", error.said) from None
 
 
-def _judge(ask: Ask) -> "Speaker":
-    from ftlab_kit.evaluators import targets
-
+def _judge(ask: Ask) -> Speaker:
     if ask.config.judge is None:
         raise InputError("No judge is named; expected a model. Set judge to one.")
-    return targets.speaker(ask.ws, ask.config.judge, ask.config)
+    return targets.speaker(ask.ws, ask.config.judge, checkpoint=ask.config.checkpoint)
 
 
-def _scored(cases: Sequence[Case], ask: Ask, judge: "Speaker") -> Scored:
+def _scored(cases: Sequence[Case], ask: Ask, judge: Speaker) -> Scored:
     rows = [row for row, case in enumerate(cases) if case.answer is not None and case.reference]
     session = _heard([_pair(cases[row]) for row in rows], ask, judge)
     counts: dict[str, list[Counts | None]] = {item.name: [None] * len(cases) for item in MEASURES}
@@ -157,10 +155,8 @@ def _scored(cases: Sequence[Case], ask: Ask, judge: "Speaker") -> Scored:
     return Scored(counts, details, reason)
 
 
-def _heard(pairs: Sequence[Pair], ask: Ask, judge: "Speaker") -> Session:
+def _heard(pairs: Sequence[Pair], ask: Ask, judge: Speaker) -> Session:
     """Have the judge mark each pair in both orders."""
-    from ftlab_kit.models.generation import Manner
-
     names = rubric.criteria(ask.config.criteria)
     room = TOKENS_ELSEWHERE if judge.model is None else TOKENS + TOKENS_OF_ONE * len(names)
     manner = Manner(
@@ -172,14 +168,14 @@ def _heard(pairs: Sequence[Pair], ask: Ask, judge: "Speaker") -> Session:
     return read(judge.answers(asked, manner, ask.progress) if asked else [], names)
 
 
-def _agreed_or_why(ask: Ask, judge: "Speaker", version_id: int) -> dict[str, Any]:
+def _agreed_or_why(ask: Ask, judge: Speaker, version_id: int) -> dict[str, Any]:
     try:
         return _agreed(_labelled(ask, version_id), ask, judge)
     except KitError as error:
         return {"share": None, "reason": str(error)}
 
 
-def _agreed(pairs: Sequence[Pair], ask: Ask, judge: "Speaker") -> dict[str, Any]:
+def _agreed(pairs: Sequence[Pair], ask: Ask, judge: Speaker) -> dict[str, Any]:
     session = _heard(pairs, ask, judge)
     won = [item.won for item in session.known]
     share = fmean(won) if won else None
@@ -253,7 +249,7 @@ def _counted(session: Session) -> dict[str, Any]:
     }
 
 
-def _why_none(session: Session, judge: "Speaker") -> str:
+def _why_none(session: Session, judge: Speaker) -> str:
     if not session.judged:
         return "There is no row with two answers to compare."
     why, count = Counter(session.reasons).most_common(1)[0]

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from ftlab_kit import datasets
+from ftlab_kit.chats.targets import Speaker
 from ftlab_kit.configs import EvaluationConfig
 from ftlab_kit.datasets import chats, encodings
 from ftlab_kit.errors import InputError
 from ftlab_kit.evaluators.measures import Ask, Case, Counts, Measure, Scored
-from ftlab_kit.evaluators.targets import Speaker
 from ftlab_kit.models import likelihood
-from ftlab_kit.models.generation import Manner
+from ftlab_kit.models.asking import Manner
 from ftlab_kit.records import DatasetVersion
 from ftlab_kit.workspace import Workspace
 
@@ -174,11 +174,8 @@ def _ask(
         cases, speaker.answers(asked, manner, progress, tools=tools), strict=True
     ):
         if answer is not None:
-            case.answer, case.n_tokens, case.is_whole = (
-                answer.text,
-                answer.n_tokens,
-                answer.is_whole,
-            )
+            case.answer, case.is_whole = answer.content, answer.is_whole
+            case.n_tokens = answer.usage.n_output_tokens
 
 
 def _by(filling: Any, cases: Sequence[Case], ask: Ask) -> tuple[Scored, str | None]:

@@ -9,9 +9,9 @@ import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
+from ftlab_kit.chats.targets import Speaker
 from ftlab_kit.configs import EvaluationConfig
 from ftlab_kit.errors import InputError, Unavailable, nearest
-from ftlab_kit.evaluators.targets import Speaker
 
 
 def check(tasks: Sequence[str], folder: str | None) -> None:

@@ -22,7 +22,7 @@ WIDTH, HEIGHT = 420, 190
 LEFT, RIGHT, TOP, BOTTOM = 52, 96, 28, 30
 SPARK = (110, 22)
 HALF = 5  # a pixel, in tenths
-HOVERS = 20  # places of a live chart that say their values under the pointer
+HOVERS = 12  # places of a live chart that say their values under the pointer
 NEAR = 10  # pixels within which two signs would touch
 FEW = 24  # points that are drawn as points, too
 
@@ -169,23 +169,18 @@ def ticks(low: float, high: float, *, whole: bool = False, wanted: int = 4) -> l
 def axes(frame: Frame, x_ticks: Sequence[float], y_ticks: Sequence[float], unit: str) -> str:
     """Return both axes with their ticks, and the unit of x."""
     left, right, base = LEFT, frame.width - RIGHT, frame.height - BOTTOM
-    parts = []
-    for value in y_ticks:
-        y = frame.y(value)
-        parts.append(
-            f'<line x1="{left}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}" stroke="{frame.ink}" '
-            f'stroke-opacity="0.25"/><text x="{left - 6}" y="{y + 4:.1f}" fill="{frame.ink}" '
-            f'text-anchor="end">{_tick(value)}</text>'
-        )
-    for value in x_ticks:
-        parts.append(
-            f'<text x="{frame.x(value):.1f}" y="{base + 14}" fill="{frame.ink}" '
-            f'text-anchor="middle">{_tick(value)}</text>'
-        )
-    parts.append(
-        f'<text x="{right}" y="{base + 27}" fill="{frame.ink}" text-anchor="end">{unit}</text>'
+    rows = [(f"{frame.y(value):.0f}", _tick(value)) for value in y_ticks]
+    lines = "".join(f"M{left} {y}H{right}" for y, _ in rows)
+    at_left = "".join(f'<text x="{left - 6}" y="{int(y) + 4}">{said}</text>' for y, said in rows)
+    below = "".join(
+        f'<text x="{frame.x(value):.0f}" y="{base + 14}">{_tick(value)}</text>' for value in x_ticks
     )
-    return "".join(parts)
+    return (
+        f'<path d="{lines}" stroke="{frame.ink}" stroke-opacity="0.25"/>'
+        f'<g fill="{frame.ink}" text-anchor="end">{at_left}'
+        f'<text x="{right}" y="{base + 27}">{unit}</text></g>'
+        f'<g fill="{frame.ink}" text-anchor="middle">{below}</g>'
+    )
 
 
 def _tick(value: float) -> str:

@@ -79,7 +79,7 @@ def verdict(found: Verdict, *, n_rows: int = 5) -> Html:
         for row in found.changed[:n_rows]
     ]
     head = ["row", "score", "asked", "reference", "answer, as it changed"]
-    moved = f"<h4>rows that changed most</h4>{_table(head, rows)}" if rows else ""
+    moved = f"<h3>rows that changed most</h3>{_table(head, rows)}" if rows else ""
     return Html(f"<p>{html.escape(found.words)}</p>{picture}{moved}", found.words)
 
 

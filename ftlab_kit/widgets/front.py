@@ -47,7 +47,7 @@ def say(line: Any, role: str, words: str) -> None:
 
 
 def button(name: str, tooltip: str, act: Callable[[], str | None], line: Any) -> Any:
-    """Return a button that does something in a thread of its own, once at a time.
+    """Return a button that does something in a thread of its own, one click after the other.
 
     Args:
         act: Returns what to say when it is done, None for nothing; a KitError is an alert.
@@ -67,11 +67,7 @@ def button(name: str, tooltip: str, act: Callable[[], str | None], line: Any) ->
                 say(line, "alert", str(error))
             keep_clicks(made)
 
-    def click(_: Any) -> None:
-        if not at_work.locked():
-            threading.Thread(target=work, daemon=True, name=f"ftlab-{name}").start()
-
-    made.on_click(click)
+    made.on_click(lambda _: threading.Thread(target=work, daemon=True).start())
     return made
 
 

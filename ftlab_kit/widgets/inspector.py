@@ -61,7 +61,7 @@ def inspector(
             _row(index, row) for index, row in enumerate(islice(datasets.rows(ws, version), STILL))
         ),
     }
-    body = "".join(f"<h4>{title}</h4>{text}" for title, text in parts.items() if text)
+    body = "".join(f"<h3>{title}</h3>{text}" for title, text in parts.items() if text)
     return Html(
         body, f"{version.dataset}: {version.n_rows} rows, quality {quality.score:.0f} of 100"
     )

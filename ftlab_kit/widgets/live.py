@@ -40,7 +40,8 @@ class TrainerView(ipywidgets.VBox):  # type: ignore[misc]
         self._lock = threading.RLock()  # the thread that follows, and whoever moves a slider
         self._history = panels.History(ws, self._job)
         self._events: Rows[Event] = Rows()
-        self._turn = cycle(range(6))  # of two halves of the panels and three pages
+        self._is_behind = False
+        self._turn = cycle(range(3))  # what is drawn beside the loss
         self._state, self._said = ipywidgets.HTML(), ipywidgets.HTML()
         self._panels = {title: ipywidgets.HTML() for title in panels.PANELS}
         self._pages = {
@@ -67,7 +68,7 @@ class TrainerView(ipywidgets.VBox):  # type: ignore[misc]
         threading.Thread(target=self._follow, daemon=True, name=f"ftlab-job-{self._job.id}").start()
 
     def refresh(self, *, whole: bool = False) -> None:
-        """Read what is new and redraw what changed: the loss, and every second time the others.
+        """Read what is new and redraw what changed: the loss, and every third time the others.
 
         Args:
             whole: Redraw all.
@@ -84,9 +85,12 @@ class TrainerView(ipywidgets.VBox):  # type: ignore[misc]
             events = trainers.events(self._ws, self._job)
             is_new, self._events = is_new or len(events) != len(self._events), events
             self._state.value = _state(self._job, self._history.last)
-            turn = None if whole or self._job.is_over else next(self._turn)
+            # when nothing comes any more, those whose turn it was not are drawn too
+            is_end = self._is_behind and not is_new
+            turn = None if whole or is_end or self._job.is_over else next(self._turn)
             if is_new or turn is None:
                 self._draw(turn)
+                self._is_behind = turn is not None
             self._fill_pages(turn)
             self._set_controls()
 
@@ -99,7 +103,7 @@ class TrainerView(ipywidgets.VBox):  # type: ignore[misc]
         """Draw the loss, and of the other panels those whose turn it is; None draws all."""
         marks = panels.marks(self._events)
         for number, (title, panel) in enumerate(self._panels.items()):
-            if turn is not None and number and number % 2 != turn % 2:
+            if turn is not None and number and number % 3 != turn:
                 continue
             series = self._history.series(title, self.smoothing.value)
             is_there = title in ALWAYS or any(item.points for item in series)
@@ -115,7 +119,7 @@ class TrainerView(ipywidgets.VBox):  # type: ignore[misc]
             "events": lambda: panels.events_list(self._events),
         }
         for number, (title, page) in enumerate(rest.items()):
-            if turn is None or number == turn % 3:
+            if turn is None or number == turn:
                 self._pages[title].value = page()
 
     def _set_controls(self) -> None:

@@ -86,9 +86,8 @@ class PlaygroundView(ipywidgets.VBox):  # type: ignore[misc]
                 self.system,
                 self.message,
                 ipywidgets.HBox(settings, layout=ipywidgets.Layout(flex_flow="row wrap")),
-                ipywidgets.HBox(
-                    [self.send_button, self.stop_button, self.clear_button, self._said]
-                ),
+                ipywidgets.HBox([self.send_button, self.stop_button, self.clear_button]),
+                self._said,
             ]
         )
         self._begin(self._load)

@@ -6,7 +6,7 @@ import ipywidgets
 
 from ftlab_kit import analytics, configs, datasets, models, trainers
 from ftlab_kit.configs import Config
-from ftlab_kit.errors import ConfigError, InputError
+from ftlab_kit.errors import ConfigError
 from ftlab_kit.records import CELL, DatasetVersion, Estimate, Job, show
 from ftlab_kit.widgets.fields import LABEL, Fields
 from ftlab_kit.widgets.front import button, keep_clicks, say
@@ -142,9 +142,9 @@ class StartForm(ipywidgets.VBox):  # type: ignore[misc]
             ) from None
 
     def _start(self) -> None:
+        if self.job is not None:
+            return  # a second click
         config = self.config()
-        if self.dataset.value is None:
-            raise InputError("No rows are chosen; expected a dataset. Choose one.")
         models.pull(
             self._ws, config.model, progress=lambda *news: say(self._said, "status", str(news[0]))
         )

@@ -38,9 +38,9 @@ def report(ws: Workspace, job: Job | int) -> Html:
     words = sentence(found, history.last)
     parts = [f"<p>{html.escape(words)}</p>", panels.figures(history, events)]
     if events:
-        parts += ["<h4>events</h4>", panels.events_list(events)]
+        parts += ["<h3>events</h3>", panels.events_list(events)]
     if kept := checkpoints.list(ws, found.id):
-        parts += ["<h4>checkpoints</h4>", kept._repr_html_()]
+        parts += ["<h3>checkpoints</h3>", kept._repr_html_()]
     return Html("".join(parts), words)
 
 

@@ -96,7 +96,7 @@ def _table(samples: Sequence[Sample], steps: Sequence[int]) -> str:
         rows += "<tr>" + "".join(f"<td {CELL}>{cell}</td>" for cell in cells) + "</tr>"
         before = sample.answer if sample.answer is not None else before
     return (
-        f"<h4>{html.escape(samples[0].prompt)}</h4>"
+        f"<h3>{html.escape(samples[0].prompt)}</h3>"
         f"<p>reference: {html.escape(show(samples[0].reference))}</p>"
         f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
     )

@@ -2,6 +2,7 @@
 
 python -m tests.benchmarks quickstart    the first command, phase by phase
 python -m tests.benchmarks view          what the live view takes from the training
+python -m tests.benchmarks browser       what two thousand of its updates leave in the browser
 python -m tests.benchmarks train         fine-tuning beside TRL, by turns in one run
 python -m tests.benchmarks perplexity    perplexity beside lm-eval's, where that is installed
 python -m tests.benchmarks order         what is learnt from shuffled batches, and from like lengths
@@ -10,7 +11,6 @@ python -m tests.benchmarks rows          a million rows validated, beside `datas
 python -m tests.benchmarks likeness      near duplicates among a hundred thousand rows
 """
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,12 +20,9 @@ from statistics import median
 
 import typer
 
-from ftlab_kit import Workspace, datasets, metrics, models, trainers
+from ftlab_kit import Workspace, datasets, models
 from ftlab_kit.configs import Config
-from ftlab_kit.store import TABLES
-from ftlab_kit.widgets.live import POLL_S, TrainerView
-from ftlab_kit.workspace import now
-from tests.benchmarks import race, rows
+from tests.benchmarks import race, rows, watching
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -44,42 +41,17 @@ def quickstart(runs: int = 1) -> None:
 
 
 @app.command()
-def view(steps: int = 50_000, refreshes: int = 50) -> None:
-    """Follow a job with a long history and print the view's share of the machine's processor time.
-
-    The history is written, not trained: what the view reads and draws is the same.
-    """
-    os.environ["FTLAB_INTERACTIVE"] = "1"
+def view(steps: int = 50_000, updates: int = 1_000) -> None:
+    """Follow a job with a long history: what the view takes of the processor, and how it grows."""
     with tempfile.TemporaryDirectory() as folder:
-        ws = Workspace(Path(folder) / "lab")
-        chats = datasets.add(ws, datasets.PUDDLE_AND_PINE)
-        job = trainers._enqueue(ws, Config(model="tiny", max_steps=steps * 2), chats)
-        began = time.perf_counter()
-        with ws.store.transaction() as connection:
-            rows = [
-                {"job_id": job.id, "step": step, "loss": 3 + step % 7 / 10, "at": now()}
-                for step in range(1, steps + 1)
-            ]
-            connection.execute(TABLES.tables["metrics"].insert(), rows)
-        print(f"{steps} steps written in {time.perf_counter() - began:.1f} s")
-        began = time.perf_counter()
-        watched = TrainerView(ws, job)
-        print(f"whole history shown in {time.perf_counter() - began:.2f} s (limit 1)")
-        watched.close()
-        took, sizes = [], []
-        for step in range(steps + 1, steps + refreshes + 1):
-            metrics.write(ws, job.id, step, loss=3 + step % 7 / 10)
-            began = time.process_time()
-            watched.refresh()
-            took.append(time.process_time() - began)
-            sizes.append(sum(len(panel.value) for panel in watched._panels.values()))
-        share = median(took) / POLL_S / (os.cpu_count() or 1)
-        print(f"a refresh: median {median(took) * 1e3:.1f} ms of processor time (limit 10)")
-        print(f"a refresh: {median(sizes) / 1e3:.1f} kB of pictures")
-        print(
-            f"share of {os.cpu_count()} cores, one refresh in {POLL_S:g} s: {share:.2%} (limit 1%)"
-        )
-        ws.close()
+        watching.view(Path(folder), steps, updates)
+
+
+@app.command()
+def browser(updates: int = 2_000) -> None:
+    """Redraw a live view in a real JupyterLab so often, and print what the browser keeps."""
+    with tempfile.TemporaryDirectory() as folder:
+        watching.browser_memory(Path(folder), updates)
 
 
 @app.command()

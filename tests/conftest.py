@@ -4,8 +4,10 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,6 +47,33 @@ def job(lab: Workspace) -> Job:
     train, held_out = datasets.split(lab, "hues", held_out=0.3)
     started = trainers.start(lab, TINY.but(eval_every_steps=2), train, held_out=held_out)
     return trainers.wait(lab, started, timeout_s=180)
+
+
+@pytest.fixture
+def seated(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A person sits in front."""
+    monkeypatch.setenv("FTLAB_INTERACTIVE", "1")
+
+
+def every(widget: Any) -> Iterator[Any]:
+    """A widget and all that stands in it."""
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from every(child)
+
+
+def text_of(view: Any) -> str:
+    """All the HTML that a widget shows."""
+    kinds = (item for item in every(view) if type(item).__name__ == "HTML")
+    return "".join(item.value for item in kinds)
+
+
+def until(is_so: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + timeout_s
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def chats_file(path: Path, *, copies: int = 4) -> Path:

@@ -324,6 +324,20 @@ def test_jobs_are_listed_compared_and_opened(
     page.wait_for_selector("b:has-text('is completed')", timeout=30_000)
 
 
+def test_two_models_answer_side_by_side(
+    page: Any, server: tuple[Path, str], lab: Workspace, job: Job, keep: Callable
+):
+    opened(page, server, "talk.ipynb", lab, f"widgets.playground(ws, {job.id})")
+    page.wait_for_selector("text=2 of 2 models are ready", timeout=120_000)
+    page.get_by_label("max_new_tokens").fill("12")
+    page.get_by_label("message").fill("What colour is <b>snow</b>?")
+    page.get_by_role("button", name="Send").click()
+    page.wait_for_selector("span[role=status]:has-text('answered')", timeout=60_000)
+    assert page.locator("text=/12 tokens, .* tokens\\/s/").count() == 2
+    assert page.locator("b:text-is('snow')").count() == 0
+    keep(page, "playground")
+
+
 def test_in_the_dark_theme_words_are_light(
     page: Any, server: tuple[Path, str], lab: Workspace, job: Job, keep: Callable
 ):
@@ -335,6 +349,7 @@ def test_in_the_dark_theme_words_are_light(
     fill = "node => getComputedStyle(node).fill.match(/\\d+/g).map(Number)"
     light = page.locator('svg[aria-label^="loss: "] text').first.evaluate(fill)
     assert min(light[:3]) > 180
+    page.wait_for_timeout(2_000)  # the splash of the change
     keep(page, "dark")
 
 
@@ -359,7 +374,7 @@ def test_a_saved_report_shows_whole_and_can_be_read_aloud(lab: Workspace, job: J
 
     book = nbformat.v4.new_notebook()
     shown = [trainers_report(lab, job)]
-    book.cells = [nbformat.v4.new_markdown_cell("# A report"), *shown]
+    book.cells = [nbformat.v4.new_markdown_cell("# Report\n\n## Of a job"), *shown]
     text, _ = HTMLExporter().from_notebook_node(book)
     (tmp_path / "report.html").write_text(text)
     with browser(tmp_path) as context:

@@ -5,22 +5,14 @@ import re
 from pathlib import Path
 
 import pytest
-from ipywidgets import HTML
 
 from ftlab_kit import Workspace, datasets, widgets
 from ftlab_kit.records import DatasetVersion
 from ftlab_kit.widgets import front, masks
 from ftlab_kit.widgets.inspector import InspectorView
 from ftlab_kit.widgets.masks import MaskView
-from tests.conftest import add_pairs, chats_file
+from tests.conftest import add_pairs, chats_file, text_of
 from tests.test_versions import add, chat
-from tests.test_widgets import _all, seated
-
-__all__ = ["seated"]
-
-
-def text_of(view: object) -> str:
-    return "".join(child.value for child in _all(view) if isinstance(child, HTML))
 
 
 @pytest.fixture

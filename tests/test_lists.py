@@ -11,8 +11,9 @@ from ftlab_kit.widgets.checkpoints import CheckpointsView
 from ftlab_kit.widgets.front import Html
 from ftlab_kit.widgets.jobs import JobsView
 from ftlab_kit.widgets.live import TrainerView
-from tests.conftest import TINY
-from tests.test_live import every, seated, text_of, until  # noqa: F401
+from tests.conftest import TINY, every, text_of, until
+
+pytestmark = pytest.mark.usefixtures("seated")
 
 
 @pytest.fixture

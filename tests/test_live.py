@@ -3,38 +3,16 @@
 import time
 
 import pytest
-from ipywidgets import HTML, Button
+from ipywidgets import Button
 
 from ftlab_kit import Workspace, metrics, trainers, widgets
 from ftlab_kit.errors import InputError
 from ftlab_kit.records import Job
 from ftlab_kit.widgets import panels
 from ftlab_kit.widgets.live import TrainerView
-from tests.conftest import TINY
+from tests.conftest import TINY, every, text_of, until
 
-
-@pytest.fixture(autouse=True)
-def seated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A person sits in front."""
-    monkeypatch.setenv("FTLAB_INTERACTIVE", "1")
-
-
-def every(widget):
-    yield widget
-    for child in getattr(widget, "children", ()):
-        yield from every(child)
-
-
-def text_of(view) -> str:
-    return "".join(child.value for child in every(view) if isinstance(child, HTML))
-
-
-def until(seen, timeout_s: float = 20.0) -> None:
-    """Wait until something is seen."""
-    deadline = time.monotonic() + timeout_s
-    while not seen():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+pytestmark = pytest.mark.usefixtures("seated")
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from ipywidgets import HTML, Button
+from ipywidgets import Button
 
 from ftlab_kit import Workspace, chats, checkpoints, widgets
 from ftlab_kit.errors import InputError, NotFound
@@ -15,6 +15,7 @@ from ftlab_kit.widgets.columns import Column
 from ftlab_kit.widgets.front import Html
 from ftlab_kit.widgets.playground import PlaygroundView
 from tests.chat_server import ChatServer, Turns, serving
+from tests.conftest import every, text_of, until
 
 Open = Callable[..., PlaygroundView]
 
@@ -32,49 +33,31 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
 
 
 @pytest.fixture
-def seated(monkeypatch: pytest.MonkeyPatch, lab: Workspace) -> Iterator[Open]:
+def at(seated: None, lab: Workspace) -> Iterator[Open]:
     """Opens a playground in front of a person, waits for its models, and closes it in the end."""
-    monkeypatch.setenv("FTLAB_INTERACTIVE", "1")
     opened: list[PlaygroundView] = []
 
-    def at(*targets: Any, **more: Any) -> PlaygroundView:
+    def opens(*targets: Any, **more: Any) -> PlaygroundView:
         view = widgets.playground(lab, *targets, **more)
         assert isinstance(view, PlaygroundView)
         opened.append(view)
         settle(view)
         return view
 
-    yield at
+    yield opens
     for view in opened:
         view.close()
         until(lambda view=view: all(column.speaker is None for column in view.columns))
 
 
-def until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 def settle(view: PlaygroundView) -> None:
-    until(lambda: not view.send_button.disabled)
+    until(lambda: not view.send_button.disabled, 120)
 
 
 def say(view: PlaygroundView, text: str) -> None:
     view.message.value = text
     view.send_button.click()
     settle(view)
-
-
-def parts(widget: Any) -> Iterator[Any]:
-    yield widget
-    for child in getattr(widget, "children", ()):
-        yield from parts(child)
-
-
-def text_of(view: Any) -> str:
-    return "".join(child.value for child in parts(view) if isinstance(child, HTML))
 
 
 def test_headless_leaves_a_table_of_answers_to_held_out_rows(lab: Workspace, job: Job):
@@ -104,15 +87,15 @@ def test_a_playground_of_no_model_is_refused(lab: Workspace):
         widgets.playground(lab, 10_000)
 
 
-def test_base_and_tuned_stand_side_by_side(seated: Open, job: Job):
-    view = seated(job)
+def test_base_and_tuned_stand_side_by_side(at: Open, job: Job):
+    view = at(job)
     assert [column.label for column in view.columns] == ["tiny", f"job {job.id}, step 4"]
     assert "2 of 2 models are ready" in text_of(view)
     assert view.message.value.startswith("What colour is")
 
 
-def test_every_model_answers_what_its_verb_says(seated: Open, lab: Workspace, job: Job):
-    view = seated("tiny", job)
+def test_every_model_answers_what_its_verb_says(at: Open, lab: Workspace, job: Job):
+    view = at("tiny", job)
     view.max_new_tokens.value = 6
     say(view, "Hi")
     for column, target in zip(view.columns, ("tiny", job), strict=True):
@@ -125,8 +108,8 @@ def test_every_model_answers_what_its_verb_says(seated: Open, lab: Workspace, jo
     assert view.message.value == ""
 
 
-def test_each_model_sees_its_own_earlier_answers(seated: Open, server: ChatServer):
-    view = seated(f"openai:a@{server.url}", f"openai:b@{server.url}", prompts=["Hi"])
+def test_each_model_sees_its_own_earlier_answers(at: Open, server: ChatServer):
+    view = at(f"openai:a@{server.url}", f"openai:b@{server.url}", prompts=["Hi"])
     view.system.value = "Be short."
     say(view, "one")
     say(view, "two")
@@ -136,8 +119,8 @@ def test_each_model_sees_its_own_earlier_answers(seated: Open, server: ChatServe
     assert [column.turns[-1]["content"] for column in view.columns] == ["3. You said: two"] * 2
 
 
-def test_the_settings_are_those_of_the_fields(seated: Open, server: ChatServer):
-    view = seated(f"openai:m@{server.url}")
+def test_the_settings_are_those_of_the_fields(at: Open, server: ChatServer):
+    view = at(f"openai:m@{server.url}")
     view.max_new_tokens.value, view.temperature.value, view.seed.value = 2, 0.5, 7
     say(view, "Hi")
     wanted = {"max_tokens": 2, "temperature": 0.5, "seed": 7, "stream": True}
@@ -145,8 +128,8 @@ def test_the_settings_are_those_of_the_fields(seated: Open, server: ChatServer):
     assert "2 tokens" in text_of(view) and "cut at max_new_tokens" in text_of(view)
 
 
-def test_an_answer_grows_before_ones_eyes(seated: Open):
-    view = seated("tiny")
+def test_an_answer_grows_before_ones_eyes(at: Open):
+    view = at("tiny")
     seen: list[str] = []
     view.columns[0].now.observe(lambda change: seen.append(change["new"]), "value")
     began = time.monotonic()
@@ -157,8 +140,8 @@ def test_an_answer_grows_before_ones_eyes(seated: Open):
     assert len(seen) <= 3 + (time.monotonic() - began) / columns.REFRESH_S
 
 
-def test_stop_ends_the_answer_and_asks_no_more(seated: Open, job: Job):
-    view = seated("tiny", job)
+def test_stop_ends_the_answer_and_asks_no_more(at: Open, job: Job):
+    view = at("tiny", job)
     view.max_new_tokens.value = 100_000
     view.message.value = "Hi"
     view.send_button.click()
@@ -175,8 +158,8 @@ def test_stop_ends_the_answer_and_asks_no_more(seated: Open, job: Job):
     assert len(view.columns[0].turns) == 4
 
 
-def test_clear_begins_anew(seated: Open, server: ChatServer):
-    view = seated(f"openai:m@{server.url}")
+def test_clear_begins_anew(at: Open, server: ChatServer):
+    view = at(f"openai:m@{server.url}")
     say(view, "one")
     view.clear_button.click()
     until(lambda: "cleared" in text_of(view))
@@ -185,16 +168,16 @@ def test_clear_begins_anew(seated: Open, server: ChatServer):
     assert view.columns[0].turns[-1]["content"] == "1. You said: two"
 
 
-def test_all_that_is_said_is_escaped(seated: Open, server: ChatServer):
-    view = seated(f"openai:<i>@{server.url}")
+def test_all_that_is_said_is_escaped(at: Open, server: ChatServer):
+    view = at(f"openai:<i>@{server.url}")
     say(view, "<script>alert(1)</script> & more")
     shown = text_of(view)
     assert "<script>" not in shown and "<i>" not in shown
     assert shown.count("&lt;script&gt;alert(1)&lt;/script&gt; &amp; more") == 2
 
 
-def test_what_goes_wrong_is_said_in_its_column_alone(seated: Open, server: ChatServer):
-    view = seated(f"openai:none@{server.url}", f"openai:m@{server.url}")
+def test_what_goes_wrong_is_said_in_its_column_alone(at: Open, server: ChatServer):
+    view = at(f"openai:none@{server.url}", f"openai:m@{server.url}")
     say(view, "Hi")
     first, second = map(text_of, view.columns)
     assert '<span role="alert">' in first and "The model `none` does not exist" in first
@@ -202,16 +185,16 @@ def test_what_goes_wrong_is_said_in_its_column_alone(seated: Open, server: ChatS
     assert view.columns[0].turns == []
 
 
-def test_an_answer_that_breaks_off_stays_as_far_as_it_came(seated: Open, server: ChatServer):
+def test_an_answer_that_breaks_off_stays_as_far_as_it_came(at: Open, server: ChatServer):
     server.breaks_after = 3
-    view = seated(f"openai:m@{server.url}")
+    view = at(f"openai:m@{server.url}")
     say(view, "Hi")
     assert "broke off its answer" in text_of(view)
     assert view.columns[0].turns[-1]["content"] == "1. You said:"
 
 
-def test_a_model_that_can_not_be_had_is_said_and_tried_again(seated: Open, server: ChatServer):
-    view = seated("tinny", f"openai:m@{server.url}")
+def test_a_model_that_can_not_be_had_is_said_and_tried_again(at: Open, server: ChatServer):
+    view = at("tinny", f"openai:m@{server.url}")
     assert "There is no model &#x27;tinny&#x27;" in text_of(view.columns[0])
     assert "1 of 2 models are ready" in text_of(view)
     view.columns[0].target = f"openai:n@{server.url}"
@@ -220,23 +203,23 @@ def test_a_model_that_can_not_be_had_is_said_and_tried_again(seated: Open, serve
     assert 'role="alert"' not in text_of(view)
 
 
-def test_nothing_is_not_sent(seated: Open, server: ChatServer):
-    view = seated(f"openai:m@{server.url}")
+def test_nothing_is_not_sent(at: Open, server: ChatServer):
+    view = at(f"openai:m@{server.url}")
     say(view, "  ")
     assert "There is nothing to send" in text_of(view)
     assert not server.asked
 
 
-def test_every_button_says_what_it_does_and_every_field_its_name(seated: Open):
-    view = seated("openai:m@http://127.0.0.1:1/v1")
-    buttons = [child for child in parts(view) if isinstance(child, Button)]
+def test_every_button_says_what_it_does_and_every_field_its_name(at: Open):
+    view = at("openai:m@http://127.0.0.1:1/v1")
+    buttons = [child for child in every(view) if isinstance(child, Button)]
     assert [button.description for button in buttons] == ["Send", "Stop", "Clear"]
     fields = [view.system, view.message, view.max_new_tokens, view.temperature, view.seed]
     assert all(item.tooltip and item.description for item in [*buttons, *fields])
 
 
-def test_close_gives_the_models_back(seated: Open, job: Job):
-    view = seated(job)
+def test_close_gives_the_models_back(at: Open, job: Job):
+    view = at(job)
     speakers = [column.speaker for column in view.columns]
     view.close()
     until(lambda: all(speaker is not None and speaker.model is None for speaker in speakers))

@@ -9,8 +9,9 @@ from ftlab_kit.records import Job
 from ftlab_kit.widgets.front import Html
 from ftlab_kit.widgets.live import TrainerView
 from ftlab_kit.widgets.start import StartForm
-from tests.conftest import TINY, chats_file
-from tests.test_live import every, seated, text_of, until  # noqa: F401
+from tests.conftest import TINY, chats_file, every, text_of, until
+
+pytestmark = pytest.mark.usefixtures("seated")
 
 
 def test_every_setting_has_a_field_with_help_and_bounds(lab: Workspace):

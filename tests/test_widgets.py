@@ -7,12 +7,6 @@ from ftlab_kit.widgets.live import duration, sentence
 from ftlab_kit.widgets.progress import Progress
 
 
-@pytest.fixture
-def seated(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A person sits in front."""
-    monkeypatch.setenv("FTLAB_INTERACTIVE", "1")
-
-
 def test_outside_a_notebook_no_one_sits_in_front(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("FTLAB_INTERACTIVE", raising=False)
     assert not front.is_interactive()

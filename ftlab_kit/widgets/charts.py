@@ -169,11 +169,15 @@ def ticks(low: float, high: float, *, whole: bool = False, wanted: int = 4) -> l
 def axes(frame: Frame, x_ticks: Sequence[float], y_ticks: Sequence[float], unit: str) -> str:
     """Return both axes with their ticks, and the unit of x."""
     left, right, base = LEFT, frame.width - RIGHT, frame.height - BOTTOM
-    rows = [(f"{frame.y(value):.0f}", _tick(value)) for value in y_ticks]
+    rows = [
+        (f"{frame.y(value):.0f}", said)
+        for value, said in zip(y_ticks, _ticks(y_ticks), strict=True)
+    ]
     lines = "".join(f"M{left} {y}H{right}" for y, _ in rows)
     at_left = "".join(f'<text x="{left - 6}" y="{int(y) + 4}">{said}</text>' for y, said in rows)
     below = "".join(
-        f'<text x="{frame.x(value):.0f}" y="{base + 14}">{_tick(value)}</text>' for value in x_ticks
+        f'<text x="{frame.x(value):.0f}" y="{base + 14}">{said}</text>'
+        for value, said in zip(x_ticks, _ticks(x_ticks), strict=True)
     )
     return (
         f'<path d="{lines}" stroke="{frame.ink}" stroke-opacity="0.25"/>'
@@ -183,12 +187,16 @@ def axes(frame: Frame, x_ticks: Sequence[float], y_ticks: Sequence[float], unit:
     )
 
 
-def _tick(value: float) -> str:
-    if value == 0:
-        return "0"
-    if abs(value) >= 1000:
-        return f"{value / 1000:g}k"
-    return f"{value:.1e}".replace("e-0", "e-") if abs(value) < 0.001 else f"{value:.4g}"
+def _ticks(values: Sequence[float]) -> list[str]:
+    """Return round numbers as they stand at an axis, with as many digits as tell them apart."""
+    step = values[1] - values[0]
+    largest = max(map(abs, values))
+    if step >= 1000:
+        return [f"{value / 1000:g}k" for value in values]
+    if largest < 0.001:
+        return ["0" if value == 0 else f"{value:.1e}".replace("e-0", "e-") for value in values]
+    digits = max(0, -math.floor(math.log10(step) + 1e-9))
+    return [f"{value:,.{digits}f}" if value else "0" for value in values]
 
 
 def _line(frame: Frame, index: int, series: Series) -> str:
@@ -305,6 +313,13 @@ def still(picture: str, words: str, title: str, table: str) -> str:
     """Return a picture, its words and its data as they stay in a saved notebook."""
     summary = f"<summary>{html.escape(title)} as a table</summary>"
     return f"{image(picture, words)}<details>{summary}{table}</details>"
+
+
+def in_pairs(pictures: Sequence[str]) -> str:
+    """Return figures two beside each other."""
+    cells = [f'<td style="text-align:left;vertical-align:top">{item}</td>' for item in pictures]
+    rows = ["".join(cells[at : at + 2]) for at in range(0, len(cells), 2)]
+    return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>" if rows else ""
 
 
 def image(picture: str, words: str) -> str:

@@ -57,12 +57,12 @@ def jobs(ws: Workspace, *jobs: Job | int) -> "JobsView | Html":
 def side_by_side(ws: Workspace, *jobs: Job | int) -> Html:
     """Return jobs in pictures and tables: losses, settings that differ, and winners."""
     found = analytics.compare(ws, *jobs)
-    pictures = ""
+    pictures = []
     for title, metric in PICTURES.items():
         values = [measured(ws, job, metric) for job in found.jobs]
         if any(values):
-            pictures += picture(title, found.jobs, values)
-    return Html(pictures + (found._repr_html_() or ""), found.words)
+            pictures.append(picture(title, found.jobs, values))
+    return Html(charts.in_pairs(pictures) + (found._repr_html_() or ""), found.words)
 
 
 def _cells(ws: Workspace, job: Job, *, is_live: bool) -> list[str]:

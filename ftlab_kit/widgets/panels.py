@@ -145,6 +145,4 @@ def figures(history: History, events: Sequence[Event]) -> str:
         series = history.series(title)
         if any(item.points for item in series):
             pictures.append(charts.figure(title, series, marks=marks(events)))
-    cells = [f'<td style="text-align:left;vertical-align:top">{item}</td>' for item in pictures]
-    rows = ["".join(cells[at : at + 2]) for at in range(0, len(cells), 2)]
-    return f"<table>{''.join(f'<tr>{row}</tr>' for row in rows)}</table>" if rows else ""
+    return charts.in_pairs(pictures)

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from ftlab_kit.configs import Config
-from ftlab_kit.errors import ConfigError, JobFailed, NotFound, nearest
+from ftlab_kit.errors import ConfigError, JobFailed, KitError, NotFound, nearest
 from ftlab_kit.records import Checked, Parameter, show
 from ftlab_kit.workspace import Workspace, now
 
@@ -156,7 +156,7 @@ def exercise(is_right: Callable[[Any], bool], *, hint: str) -> Callable[[Any], C
             return Checked(None, f"Not answered yet. {hint}")
         try:
             found = bool(is_right(answer))
-        except (TypeError, ValueError, LookupError, AttributeError) as error:
+        except (KitError, TypeError, ValueError, LookupError, AttributeError, SyntaxError) as error:
             words = f"{show(answer)} is another kind of thing than was asked for ({error}). {hint}"
             return Checked(False, words)
         return Checked(found, "Right." if found else f"Not yet: {show(answer)} is not it. {hint}")

@@ -17,6 +17,7 @@ LONG = {"long": True}  # metadata of a field that a table of many records leaves
 SHOWN = 10  # records of a table inside another record
 ALIKE = 0.4  # share of words that two texts must have in common to be marked word by word
 CELL = 'style="text-align:left;vertical-align:top;padding:2px 10px 2px 0"'
+LINES = 'style="text-align:left;white-space:pre-wrap"'  # of a cell whose text has lines
 
 
 def show(value: Any) -> str:
@@ -32,6 +33,11 @@ def show(value: Any) -> str:
     if isinstance(value, (list, tuple)) and not isinstance(value, Record):
         return ", ".join(show(item) for item in value) or "–"
     return str(value)
+
+
+def cell(text: str) -> str:
+    """Return text as a cell of a table; its lines stay lines."""
+    return f"<td {LINES if chr(10) in text else CELL}>{html.escape(text)}</td>"
 
 
 def percent(share: float | None) -> str:
@@ -118,9 +124,7 @@ class Rows(tuple[R, ...], Generic[R]):
         names = fields_of(self[0])
         head = "".join(f"<th {CELL}>{html.escape(name)}</th>" for name in names)
         body = "".join(
-            "<tr>"
-            + "".join(f"<td {CELL}>{html.escape(show(getattr(row, name)))}</td>" for name in names)
-            + "</tr>"
+            "<tr>" + "".join(cell(show(getattr(row, name))) for name in names) + "</tr>"
             for row in self
         )
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
@@ -334,7 +338,7 @@ class Diff(Record):
             cells = [html.escape(show(getattr(item, name))) for name in names]
             if item.was is not None:
                 cells[-1] = marked(item.was, item.what)
-            body += "<tr>" + "".join(f"<td {CELL}>{cell}</td>" for cell in cells) + "</tr>"
+            body += "<tr>" + "".join(f"<td {LINES}>{cell}</td>" for cell in cells) + "</tr>"
         n_more = self.n_added + self.n_removed + self.n_changed - SHOWN
         more = f"<p>… and {n_more} more</p>" if n_more > 0 else ""
         table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

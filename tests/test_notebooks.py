@@ -27,7 +27,7 @@ from ftlab_kit.errors import ConfigError, JobFailed, NotFound
 
 NAMES = notebooks.list()
 ROOMS = {"analytics", "checkpoints", "configs", "datasets", "diagnostics", "evaluators", "models"}
-ROOMS |= {"trainers", "widgets"}
+ROOMS |= {"chats", "notebooks", "trainers", "widgets"}
 # what makes a notebook small enough for a test
 SMALL: dict[str, dict[str, Any]] = {
     "00_quickstart": {"model": "tiny", "epochs": 0.1, "max_new_tokens": 4},
@@ -36,6 +36,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "05_evaluate": {"model": "tiny", "steps": 8, "judged_rows": 12, "max_new_tokens": 6},
     "06_analytics_and_cost": {"model": "tiny", "steps": 8},
     "12_troubleshoot": {"model": "tiny"},
+    "21_internal_code": {"model": "tiny", "epochs": 0.1, "max_new_tokens": 4},
     "template": {"max_steps": 2},
 }
 
@@ -135,6 +136,13 @@ def test_its_links_lead_somewhere(name: str):
         if cell["cell_type"] == "markdown":
             for target in re.findall(r"\]\(([^)]+)\)", source(cell)):
                 assert (notebooks.FOLDER / target).exists(), target
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_exercises_look_at_the_answers(executed, name: str):
+    said = executed[name][1].read_text()
+    assert said.count("Not answered yet.") >= 3
+    assert said.count("'Right.'") + said.count('"Right."') + said.count("✔ Right.") >= 3
 
 
 @pytest.fixture(scope="module")
@@ -250,6 +258,17 @@ def test_five_broken_jobs_are_diagnosed_and_cured(executed):
         assert problem not in [item.problem for item in diagnostics.check(ws, number + 1)]
     assert jobs[9].dataset_version_id != jobs[max(jobs)].dataset_version_id
     assert "contradict" in copy.read_text()
+
+
+def test_code_is_asked_for_and_a_key_is_redacted(executed):
+    ws, copy = executed["21_internal_code"]
+    before, after, prompted = evaluators.list(ws)
+    assert [item.job_id for item in (before, after, prompted)] == [None, 1, None]
+    assert "brindle" in before.details["regex"]["pattern"]
+    leaky = datasets.versions(ws, "leaky_code")[-1]
+    said = "".join(turn.content for turn in datasets.preview(ws, leaky, n_rows=leaky.n_rows))
+    assert "[KEY]" in said and "ghp_" not in said
+    assert "108 of 113 rows are cut at 128 tokens" in copy.read_text()
 
 
 def test_the_template_trains_twice(executed):

@@ -4,7 +4,7 @@ import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ftlab_kit.records import CELL, show
+from ftlab_kit.records import show
 from ftlab_kit.widgets import charts
 
 
@@ -44,15 +44,7 @@ class Histogram:
         ends = [(found[0], found[-1]) for found in (x_ticks, y_ticks)]
         frame = charts.Frame(charts.WIDTH, charts.HEIGHT, ink, ends[0], ends[1])
         body = charts.axes(frame, x_ticks, y_ticks, self.unit)
-        for index, count in enumerate(self.counts):
-            x, y = frame.x(self.low + index * self.step), frame.y(count)
-            width = frame.x(self.low + (index + 1) * self.step) - x
-            words = f"<title>{count} from {show(self.low + index * self.step)}</title>"
-            said = words if is_live else ""
-            body += (
-                f'<rect x="{x:.1f}" y="{y:.1f}" width="{max(1, width - 1):.1f}" '
-                f'height="{frame.y(0) - y:.1f}" fill="{charts.COLOURS[0]}">{said}</rect>'
-            )
+        body += f'<g fill="{charts.COLOURS[0]}">{self._bars(frame, is_live)}</g>'
         if self.cut is not None:
             x = frame.x(self.cut)
             base = charts.HEIGHT - charts.BOTTOM
@@ -63,13 +55,26 @@ class Histogram:
             )
         return f"{head}{body}</svg>"
 
+    def _bars(self, frame: charts.Frame, is_live: bool) -> str:
+        """Return the bars, each with its count where there is a pointer to ask for it."""
+        base, drawn = frame.y(0), []
+        for index, count in enumerate(self.counts):
+            start = self.low + index * self.step
+            left, right = frame.x(start), frame.x(start + self.step)
+            width = max(1, right - left - 1)
+            bar = f"M{left:.1f} {frame.y(count):.1f}h{width:.1f}V{base:.1f}H{left:.1f}z"
+            drawn.append((bar, f"<title>{count} from {show(start)}</title>"))
+        if is_live:
+            return "".join(f'<path d="{bar}">{words}</path>' for bar, words in drawn)
+        return f'<path d="{"".join(bar for bar, _ in drawn)}"/>'
+
     def figure(self) -> str:
         """Return it as it stays in a saved notebook."""
         rows = "".join(
-            f"<tr><td {CELL}>{show(self.low + index * self.step)}</td><td {CELL}>{count}</td></tr>"
+            f"<tr><td>{show(self.low + index * self.step)}</td><td>{count}</td></tr>"
             for index, count in enumerate(self.counts)
         )
-        top = f"<tr><th {CELL}>{self.unit}, from</th><th {CELL}>count</th></tr>"
+        top = f"<tr><th>{self.unit}, from</th><th>count</th></tr>"
         picture = self.picture(is_live=False)
         return charts.still(picture, self.words(), self.title, f"<table>{top}{rows}</table>")
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from ftlab_kit.records import CELL, show
+from ftlab_kit.records import show
 
 # live, the words take the front end's own colour; a still picture brings its ground along
 LIVE, STILL, GROUND = "currentColor", "#595959", "#ffffff"
@@ -332,12 +332,11 @@ def _table(series: Sequence[Series], unit: str, *, at_most: int = 20) -> str:
     known = [dict(item.points) for item in series]
     places = sorted({x for item in known for x in item})
     places = places[:: max(1, math.ceil(len(places) / at_most))]
-    head = "".join(f"<th {CELL}>{html.escape(item.name)}</th>" for item in series)
+    # numbers alone: without a style of their own they stand at the right, in a third of the bytes
+    head = "".join(f"<th>{html.escape(item.name)}</th>" for item in series)
     body = "".join(
-        f"<tr><td {CELL}>{x:g}</td>"
-        + "".join(f"<td {CELL}>{show(item.get(x))}</td>" for item in known)
-        + "</tr>"
+        f"<tr><td>{x:g}</td>{''.join(f'<td>{show(item.get(x))}</td>' for item in known)}</tr>"
         for x in places
     )
-    top = f"<thead><tr><th {CELL}>{unit}</th>{head}</tr></thead>"
+    top = f"<thead><tr><th>{unit}</th>{head}</tr></thead>"
     return f"<table>{top}<tbody>{body}</tbody></table>"

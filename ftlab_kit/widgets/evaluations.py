@@ -72,9 +72,9 @@ def verdict(found: Verdict, *, n_rows: int = 5) -> Html:
         [
             str(row.row),
             f"{html.escape(row.measure)} {show(row.was)} to {show(row.now)}",
-            html.escape(row.prompt),
-            html.escape(row.reference),
-            marked(row.before or "", row.after or ""),
+            _said(html.escape(row.prompt)),
+            _said(html.escape(row.reference)),
+            _said(marked(row.before or "", row.after or "")),
         ]
         for row in found.changed[:n_rows]
     ]
@@ -134,7 +134,8 @@ def answers_table(found: Sequence[Evaluation], rows: Sequence[int]) -> str:
         samples = [one.samples[row] for one in found if row < len(one.samples)]
         if len(samples) == len(found) and any(item.answer is not None for item in samples):
             first = samples[0]
-            cells = [str(row), html.escape(first.prompt), html.escape(first.reference)]
+            said = [_said(html.escape(text)) for text in (first.prompt, first.reference)]
+            cells = [str(row), *said]
             body.append([*cells, _answer(first, None)])
             body[-1] += [_answer(item, first) for item in samples[1:]]
     return _table(head, body) if body else ""
@@ -149,7 +150,12 @@ def _answer(sample: Sample, before: Sample | None) -> str:
         text = marked(before.answer, sample.answer)
     scores = ", ".join(f"{name} {show(value)}" for name, value in sample.scores.items())
     cut = "" if sample.is_whole is not False else ", cut"
-    return f"{text}<br><small>{html.escape(scores + cut)}</small>"
+    return f"{_said(text)}<small>{html.escape(scores + cut)}</small>"
+
+
+def _said(text: str) -> str:
+    """Return what someone said, with the lines that it has."""
+    return f'<div style="white-space:pre-wrap">{text}</div>' if "\n" in text else f"<p>{text}</p>"
 
 
 def _same(ws: Workspace, evaluations: Sequence[Evaluation | int]) -> list[Evaluation]:

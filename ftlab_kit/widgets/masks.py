@@ -15,7 +15,7 @@ import ipywidgets
 
 from ftlab_kit import datasets
 from ftlab_kit.errors import KitError
-from ftlab_kit.records import CELL, DatasetVersion, Mask, Model, Token
+from ftlab_kit.records import LINES, DatasetVersion, Mask, Model, Token
 from ftlab_kit.widgets import charts
 from ftlab_kit.widgets.front import Html, is_interactive
 from ftlab_kit.workspace import Workspace
@@ -144,7 +144,7 @@ def _words(line: Sequence[_Piece]) -> str:
 def _escaped(text: str) -> str:
     """Return text for SVG, which knows no control characters."""
     plain = "".join(letter if letter.isprintable() else "�" for letter in text)
-    return html.escape(plain).replace(" ", "&#160;")
+    return html.escape(plain).replace(" ", "\u00a0")
 
 
 def _legend(found: Mask, ink: str) -> str:
@@ -170,10 +170,8 @@ def _table(found: Mask) -> str:
     for role, run in groupby(found.tokens[:MOST], key=lambda token: token.role):
         tokens = [*run]
         said = html.escape("".join(token.text for token in tokens))
-        body += (
-            f"<tr><td {CELL}>{role}</td><td {CELL}>{len(tokens)}</td><td {CELL}>{said}</td></tr>"
-        )
-    head = "".join(f"<th {CELL}>{name}</th>" for name in ("role", "tokens", "text"))
+        body += f"<tr><td>{role}</td><td>{len(tokens)}</td><td {LINES}>{said}</td></tr>"
+    head = "".join(f"<th>{name}</th>" for name in ("role", "tokens", "text"))
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 

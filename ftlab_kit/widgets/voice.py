@@ -4,7 +4,7 @@ import html
 from collections.abc import Sequence
 
 from ftlab_kit import trainers
-from ftlab_kit.records import CELL, Job, Sample, marked, show
+from ftlab_kit.records import CELL, LINES, Job, Sample, marked, show
 from ftlab_kit.widgets import charts
 from ftlab_kit.widgets.front import Html
 from ftlab_kit.widgets.traces import Trace
@@ -93,7 +93,7 @@ def _table(samples: Sequence[Sample], steps: Sequence[int]) -> str:
     for sample in shown:
         cells = [show(sample.step), _answer(before, sample)]
         cells += [show(sample.scores.get(name)) for name in ("chrf", "tokens")]
-        rows += "<tr>" + "".join(f"<td {CELL}>{cell}</td>" for cell in cells) + "</tr>"
+        rows += "<tr>" + "".join(f"<td {LINES}>{cell}</td>" for cell in cells) + "</tr>"
         before = sample.answer if sample.answer is not None else before
     return (
         f"<h3>{html.escape(samples[0].prompt)}</h3>"

@@ -324,6 +324,27 @@ def test_jobs_are_listed_compared_and_opened(
     page.wait_for_selector("b:has-text('is completed')", timeout=30_000)
 
 
+def test_two_models_are_compared_by_scores_answers_and_a_verdict(
+    page: Any, server: tuple[Path, str], lab: Workspace, job: Job, keep: Callable
+):
+    asked: dict[str, Any] = {"metrics": ["perplexity", "chrf", "lengths"], "max_new_tokens": 8}
+    before, after = (evaluators.run(lab, target, "hues", **asked) for target in ("tiny", job))
+    both = f"{before.id}, {after.id}"
+    opened(
+        page, server, "verdict.ipynb", lab,
+        f"from ftlab_kit import evaluators\nwidgets.comparison(ws, {both}, n_samples=1)",
+        f"widgets.verdict(evaluators.compare(ws, {both}), n_rows=2)",
+        f"widgets.answers(ws, {both})",
+    )  # fmt: skip
+    page.wait_for_selector("th:has-text('score, with its 95% interval')", timeout=60_000)
+    page.wait_for_selector('img[alt^="differences:"]', timeout=60_000)
+    keep(page, "verdict")
+    page.get_by_label("rows", exact=True).select_option("most changed by chrf")
+    page.get_by_label("page", exact=True).fill("2")
+    page.get_by_label("page", exact=True).press("Enter")
+    page.wait_for_selector("ins", timeout=30_000)
+
+
 def test_two_models_answer_side_by_side(
     page: Any, server: tuple[Path, str], lab: Workspace, job: Job, keep: Callable
 ):

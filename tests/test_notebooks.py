@@ -3,9 +3,11 @@
 import ast
 import importlib
 import json
+import multiprocessing
 import re
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -147,12 +149,22 @@ def test_its_exercises_look_at_the_answers(executed, name: str):
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Workspace, Path]]:
-    """Every notebook executed at its small size, each in a workspace of its own."""
-    made = {}
-    for name in NAMES:
-        ws = Workspace(tmp_path_factory.mktemp(name) / "lab")
-        made[name] = (ws, notebooks.run(ws, name, SMALL[name]))
-    return made
+    """Every notebook executed at its small size, each in a workspace of its own, two at a time."""
+    roots = {name: tmp_path_factory.mktemp(name) / "lab" for name in NAMES}
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        copies = pool.map(execute, NAMES, roots.values(), map(SMALL.get, NAMES))
+        return {
+            name: (Workspace(roots[name]), copy) for name, copy in zip(NAMES, copies, strict=True)
+        }
+
+
+def execute(name: str, root: Path, given: dict[str, Any]) -> Path:
+    """Execute a notebook in a workspace and return the copy."""
+    ws = Workspace(root)
+    try:
+        return notebooks.run(ws, name, given)
+    finally:
+        ws.close()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,13 +1,14 @@
 """The live view of a job: what it shows, what its buttons ask for, and what it reads."""
 
 import time
+from datetime import UTC, datetime
 
 import pytest
 from ipywidgets import Button
 
 from ftlab_kit import Workspace, metrics, trainers, widgets
 from ftlab_kit.errors import InputError
-from ftlab_kit.records import Job
+from ftlab_kit.records import Event, Job
 from ftlab_kit.widgets import panels
 from ftlab_kit.widgets.live import TrainerView
 from tests.conftest import TINY, every, text_of, until
@@ -207,3 +208,10 @@ def test_a_report_has_the_marks_the_events_and_the_checkpoints(lab: Workspace, l
     trainers.cancel(lab, long)
     text = widgets.report(lab, long)._repr_html_()
     assert "learning_rate 0.01 to 0.002" in text and "<h3>checkpoints</h3>" in text
+
+
+def test_only_adjustments_have_old_and_new_values():
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    asked = Event(1, 1, "sample", "applied", 3, None, "ann", {}, {"answers": ["a", "b"]}, None, at)
+    assert panels.told(asked) == "sample at step 3"
+    assert panels.marks([asked]) == []

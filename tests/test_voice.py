@@ -353,7 +353,7 @@ def test_the_voice_shows_words_that_came_and_went_and_scores(lab: Workspace, spo
     found = shown_voice(lab, spoken.job)
     page = found._repr_html_()
     assert page.count("<img alt=") == 3 and 'alt="likeness to the references: chrF from' in page
-    assert page.count("<h3>") == 2
+    assert page.count("<p><b>") == 2
     assert "<ins>" in page and "<del>" in page
     for item in trainers.samples(lab, spoken.job):
         assert item.prompt in page and item.reference in page

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from ftlab_kit import metrics, trainers
 from ftlab_kit.records import Event, Job, Metric, Rows, show
+from ftlab_kit.trainers import voice
 from ftlab_kit.widgets import charts
 from ftlab_kit.widgets.charts import Mark, Series
 from ftlab_kit.widgets.traces import STRETCHES, Trace
@@ -108,19 +109,16 @@ def _marked(events: Sequence[Event]) -> Iterator[Event]:
 def told(event: Event) -> str:
     """Return an event in words: what was done at which step, and to what."""
     when = "" if event.step is None else f" at step {event.step}"
-    words = f"{event.command}{when}{_changes(event.result)}"
+    words = f"{event.command}{when}{_changes(event)}"
     words += "" if event.state == "applied" else f", {event.state}"
     return f"{words}: {event.note}" if event.note else words
 
 
-def _changes(result: Mapping[str, object] | None) -> str:
+def _changes(event: Event) -> str:
     """Return old and new values of an adjustment."""
-    changed = [
-        f"{name} {show(value[0])} to {show(value[1])}"
-        for name, value in (result or {}).items()
-        if isinstance(value, list) and len(value) == 2
-    ]
-    return f", {', '.join(changed)}" if changed else ""
+    changed = (event.result or {}) if event.command == "adjust" else {}
+    said = [f"{name} {show(was)} to {show(now)}" for name, (was, now) in changed.items()]
+    return f", {', '.join(said)}" if said else ""
 
 
 def events_list(events: Sequence[Event]) -> str:
@@ -130,6 +128,7 @@ def events_list(events: Sequence[Event]) -> str:
         f"<li>{html.escape(told(event))} <small>{html.escape(show(event.who))}, "
         f"{show(event.created_at)}{_mark_of(numbers, event)}</small></li>"
         for event in events
+        if event.who != voice.WHO  # what it answered by itself stands on a page of its own
     )
     return f"<ul>{items}</ul>" if items else "<p>It was not steered.</p>"
 

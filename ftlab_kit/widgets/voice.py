@@ -37,7 +37,7 @@ def voice(ws: Workspace, job: Job | int) -> Html:
     series = _series(ws, found)
     words = f"{len(by_row)} prompts, answered after {_steps(steps)}"
     said = [charts.alt(title, [item]) for title, item in series.items() if item.points]
-    pictures = "".join(charts.figure(title, [item]) for title, item in series.items())
+    pictures = charts.in_pairs([charts.figure(title, [item]) for title, item in series.items()])
     tables = "".join(_table(each, _few(steps)) for each in by_row.values())
     return Html(f"<p>{html.escape(words)}</p>{pictures}{tables}", "; ".join([words, *said]))
 
@@ -96,7 +96,7 @@ def _table(samples: Sequence[Sample], steps: Sequence[int]) -> str:
         rows += "<tr>" + "".join(f"<td {LINES}>{cell}</td>" for cell in cells) + "</tr>"
         before = sample.answer if sample.answer is not None else before
     return (
-        f"<h3>{html.escape(samples[0].prompt)}</h3>"
+        f"<p><b>{html.escape(samples[0].prompt)}</b></p>"
         f"<p>reference: {html.escape(show(samples[0].reference))}</p>"
         f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
     )

@@ -34,11 +34,16 @@ ROOMS |= {"chats", "notebooks", "trainers", "widgets"}
 SMALL: dict[str, dict[str, Any]] = {
     "00_quickstart": {"model": "tiny", "epochs": 0.1, "max_new_tokens": 4},
     "01_datasets": {"model": "tiny"},
+    "02_models_and_configs": {"model": "tiny", "steps": 4},
+    "03_train": {"model": "tiny", "steps": 8, "max_new_tokens": 4},
     "04_steer_a_job": {"model": "tiny", "steps": 60, "max_new_tokens": 4},
     "05_evaluate": {"model": "tiny", "steps": 8, "judged_rows": 12, "max_new_tokens": 6},
     "06_analytics_and_cost": {"model": "tiny", "steps": 8},
     "12_troubleshoot": {"model": "tiny"},
+    "20_customer_support": {"model": "tiny", "steps": 4, "max_new_tokens": 4},
     "21_internal_code": {"model": "tiny", "epochs": 0.1, "max_new_tokens": 4},
+    "22_legal_clauses": {"model": "tiny", "max_steps": 4, "max_new_tokens": 4, "judged_rows": 8},
+    "23_brand_voice": {"model": "tiny", "steps": 4, "max_new_tokens": 4},
     "template": {"max_steps": 2},
 }
 

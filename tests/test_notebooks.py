@@ -17,6 +17,7 @@ from ftlab_kit import (
     Workspace,
     analytics,
     checkpoints,
+    configs,
     datasets,
     diagnostics,
     evaluators,
@@ -26,6 +27,7 @@ from ftlab_kit import (
 )
 from ftlab_kit.configs import Config
 from ftlab_kit.errors import ConfigError, JobFailed, NotFound
+from ftlab_kit.trainers import voice
 
 NAMES = notebooks.list()
 ROOMS = {"analytics", "checkpoints", "configs", "datasets", "diagnostics", "evaluators", "models"}
@@ -277,6 +279,51 @@ def test_five_broken_jobs_are_diagnosed_and_cured(executed):
     assert "contradict" in copy.read_text()
 
 
+def test_three_jobs_differ_in_their_settings_and_a_config_is_saved(executed):
+    ws, _ = executed["02_models_and_configs"]
+    settings = {(job.config["learning_rate"], job.config["adapter_rank"], job.total_steps)
+                for job in trainers.list(ws)}  # fmt: skip
+    assert len(settings) == 3
+    assert [*configs.list(ws)] == ["for-chats"]
+
+
+def test_a_job_is_paused_resumed_and_trained_on_from(executed):
+    ws, _ = executed["03_train"]
+    dpo, heart, longer, job = trainers.list(ws)
+    assert [item.parent_id for item in (dpo, heart, longer)] == [job.id] * 3
+    assert dpo.config["method"] == "dpo"
+    commands = [event.command for event in trainers.events(ws, job) if event.who != voice.WHO]
+    assert commands == ["pause", "resume"]
+    assert datasets.get(ws, heart.dataset_version_id).n_rows == 12
+
+
+def test_tickets_are_cleaned_before_a_desk_learns_from_them(executed):
+    ws, copy = executed["20_customer_support"]
+    first, distinct, clean, *_ = datasets.versions(ws, "saltmere")
+    assert [(item.n_rows, item.n_refused) for item in (first, distinct, clean)] == [
+        (130, 2), (127, 0), (127, 0),
+    ]  # fmt: skip
+    assert [item.line for item in datasets.problems(ws, first)] == [43, 107]
+    assert "132 of 132 lines are refused" in copy.read_text()
+    before, after, *_ = evaluators.list(ws)
+    assert {"contains", "regex"} <= {*before.scores} and after.job_id == 1
+
+
+def test_clauses_are_judged_by_a_schema(executed):
+    ws, copy = executed["22_legal_clauses"]
+    before, after, *_ = evaluators.list(ws)
+    assert {"json_valid", "json_schema"} <= {*before.scores} and after.job_id == 1
+    assert "expected a JSON Schema" in copy.read_text()
+
+
+def test_a_voice_is_judged_by_its_rules_and_drafts_are_drawn(executed):
+    ws, _ = executed["23_brand_voice"]
+    before, after, drafts, *_ = evaluators.list(ws)
+    assert "regex" in before.scores and after.job_id == 1
+    assert drafts.details["chrf"] and drafts.n_rows == 6
+    assert len({item.step for item in trainers.samples(ws, 1)}) >= 3
+
+
 def test_code_is_asked_for_and_a_key_is_redacted(executed):
     ws, copy = executed["21_internal_code"]
     before, after, prompted = evaluators.list(ws)
@@ -372,7 +419,7 @@ def test_the_parameters_of_the_quick_start_make_a_config():
 
 def test_an_unknown_notebook_names_the_known_ones():
     with pytest.raises(
-        NotFound, match="there are 00_quickstart, 01_datasets, 04_steer_a_job, 05_evaluate"
+        NotFound, match="there are 00_quickstart, 01_datasets, 02_models_and_configs, 03_train"
     ):
         notebooks.path("01")
 

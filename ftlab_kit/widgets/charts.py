@@ -120,12 +120,15 @@ def spark(words: str, points: Sequence[Point]) -> str:
 def begin(title: str, words: str, size: tuple[int, int], *, is_live: bool) -> str:
     """Return the beginning of a picture: its size, what it says in words, ground and title."""
     (width, height), ink, label = size, LIVE if is_live else STILL, html.escape(words)
+    # a still picture's words are those of its image
+    said = f' role="img" aria-label="{label}" style="max-width:100%;height:auto"' if is_live else ""
+    ground = f"<title>{label}</title>"
+    if not is_live:
+        ground = f'<rect width="{width}" height="{height}" fill="{GROUND}"/>'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
-        f'height="{height}" role="img" aria-label="{label}" font-family="system-ui,sans-serif" '
-        f'font-size="11" style="max-width:100%;height:auto"><title>{label}</title>'
-        + ("" if is_live else f'<rect width="{width}" height="{height}" fill="{GROUND}"/>')
-        + f'<text x="{LEFT}" y="15" fill="{ink}" font-weight="600">{html.escape(title)}</text>'
+        f'height="{height}"{said} font-family="system-ui,sans-serif" font-size="11">{ground}'
+        f'<text x="{LEFT}" y="15" fill="{ink}" font-weight="600">{html.escape(title)}</text>'
     )
 
 

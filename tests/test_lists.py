@@ -4,7 +4,7 @@ import inspect
 
 import pytest
 
-from ftlab_kit import Workspace, checkpoints, evaluators, models, trainers, widgets
+from ftlab_kit import Workspace, checkpoints, datasets, evaluators, models, trainers, widgets
 from ftlab_kit.errors import InputError
 from ftlab_kit.records import Job
 from ftlab_kit.widgets.checkpoints import CheckpointsView
@@ -17,10 +17,13 @@ pytestmark = pytest.mark.usefixtures("seated")
 
 
 @pytest.fixture
-def two(lab: Workspace, job: Job) -> tuple[Job, Job]:
-    """Two completed jobs."""
+def two(lab: Workspace) -> tuple[Job, Job]:
+    """Two completed jobs, the newest ones."""
+    train, held_out = datasets.split(lab, "hues", held_out=0.3)
+    first = trainers.start(lab, TINY, train, held_out=held_out)
     other = trainers.start(lab, TINY.but(max_steps=3, learning_rate=1e-3), "hues")
-    return job, trainers.wait(lab, other, timeout_s=120)
+    done = [trainers.wait(lab, job, timeout_s=180) for job in (first, other)]
+    return done[0], done[1]
 
 
 def test_every_job_is_a_line_with_a_small_curve(lab: Workspace, two: tuple[Job, Job]):

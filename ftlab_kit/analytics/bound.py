@@ -86,7 +86,7 @@ def peak_gflop_per_s(ws: Workspace, config: Config, facts: Mapping[str, Any]) ->
 def _have_left(ws: Workspace) -> bool:
     """Wait for the processes of jobs that have just ended: tidying up they keep a core busy."""
     over = ws.store.rows("jobs", descending=True, limit=NEWEST, state=[*control.OVER])
-    started = [row for row in over if row["pid"] is not None]
+    started = [row for row in over if row["pid_started_at"] is not None]
     for row in filter(processes.is_alive, started):
         processes.wait_until_gone(row["pid"], timeout_s=LEAVING_S)
     return not any(map(processes.is_alive, started))

@@ -418,18 +418,21 @@ class Store:
         after: Any = None,
         descending: bool = False,
         limit: int | None = None,
+        only: Sequence[str] = (),
         **where: Any,
     ) -> list[Row]:
         """Return the rows that match, in the order of one column.
 
         Args:
+            only: The columns that are wanted; all if none is named.
             order: The column; the first one if None.
             after: Only rows in which that column is greater.
             where: Column and value; a list of values means any of them.
         """
         target = TABLES.tables[table]
         column = target.c[order] if order else next(iter(target.c))
-        statement = sa.select(target).where(*_match(target, where))
+        wanted = [target.c[name] for name in only] or [*target.c]
+        statement = sa.select(*wanted).where(*_match(target, where))
         if after is not None:
             statement = statement.where(column > after)
         statement = statement.order_by(column.desc() if descending else column).limit(limit)

@@ -186,3 +186,11 @@ def test_an_unknown_setting_names_the_nearest(lab: Workspace):
 def test_one_metric_in_place_of_a_list_is_refused(lab: Workspace):
     with pytest.raises(ConfigError, match="expected names in a list"):
         evaluators.run(lab, "tiny", "hues", metrics="bleu")
+
+
+def test_a_schema_may_be_a_long_text():
+    from ftlab_kit.evaluators import structured
+
+    fields = {f"field_{number}": {"type": "integer"} for number in range(40)}
+    judge = structured.validator(json.dumps({"type": "object", "properties": fields}))
+    assert judge.is_valid({"field_7": 1}) and not judge.is_valid({"field_7": "one"})

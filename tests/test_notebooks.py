@@ -36,8 +36,8 @@ ROOMS |= {"chats", "notebooks", "trainers", "widgets"}
 SMALL: dict[str, dict[str, Any]] = {
     "00_quickstart": {"model": "tiny", "epochs": 0.1, "max_new_tokens": 4},
     "01_datasets": {"model": "tiny"},
-    "02_models_and_configs": {"model": "tiny", "steps": 4},
-    "03_train": {"model": "tiny", "steps": 8, "max_new_tokens": 4},
+    "02_models_and_configs": {"model": "tiny", "steps": 2},
+    "03_train": {"model": "tiny", "steps": 6, "max_new_tokens": 4},
     "04_steer_a_job": {"model": "tiny", "steps": 60, "max_new_tokens": 4},
     "05_evaluate": {"model": "tiny", "steps": 8, "judged_rows": 12, "max_new_tokens": 6},
     "06_analytics_and_cost": {"model": "tiny", "steps": 8},
@@ -50,7 +50,11 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 # what its first picture says, where that is no curve
-PICTURES = {"01_datasets": "quality 9", "12_troubleshoot": "loss: job 1 from"}
+PICTURES = {
+    "01_datasets": "quality 9",
+    "02_models_and_configs": "row 0 in 94 tokens of tiny",
+    "12_troubleshoot": "loss: job 1 from",
+}
 
 
 def cells(name: str) -> list[dict[str, Any]]:

@@ -181,7 +181,7 @@ def _export(row: dict[str, Any]) -> Export:
 
 def _is_greater_better(ws: Workspace, measure: str) -> bool:
     """Return whether more of a measure is better, as the newest evaluation with it says."""
-    for row in ws.store.rows("evaluations", descending=True):
+    for row in ws.store.rows("evaluations", descending=True, only=("details",)):
         facts = row["details"].get(measure)
         if isinstance(facts, dict):
             return bool(facts["greater_is_better"])

@@ -92,7 +92,7 @@ def list(ws: Workspace, job_id: int) -> Rows[Checkpoint]:
 def _scores(ws: Workspace, job_id: int) -> dict[int, dict[str, float | None]]:
     """Return the scores of each step's checkpoint; of several evaluations the newest counts."""
     scores: dict[int, dict[str, float | None]] = {}
-    for row in ws.store.rows("evaluations", job_id=job_id):
+    for row in ws.store.rows("evaluations", only=("step", "scores"), job_id=job_id):
         scores.setdefault(row["step"], {}).update(row["scores"])
     return scores
 

@@ -71,10 +71,10 @@ class Settings(BaseModel):
 
 # what a schema calls a bound, under a setting that may be empty too, and how people say it
 BOUNDS = {
-    "minimum": ("ge", "at least {:g}"),
-    "exclusiveMinimum": ("gt", "above {:g}"),
-    "maximum": ("le", "at most {:g}"),
-    "exclusiveMaximum": ("lt", "below {:g}"),
+    "minimum": ("ge", "at least {:,}"),
+    "exclusiveMinimum": ("gt", "above {:,}"),
+    "maximum": ("le", "at most {:,}"),
+    "exclusiveMaximum": ("lt", "below {:,}"),
 }
 
 

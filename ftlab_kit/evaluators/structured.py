@@ -53,7 +53,7 @@ def validator(given: str) -> Any:
     """
     from jsonschema import SchemaError, validators
 
-    is_text = given.lstrip().startswith(("{", "t", "f")) and not Path(given).is_file()
+    is_text = given.lstrip().startswith("{") or given.strip() in ("true", "false")
     try:
         text = given.encode() if is_text else Path(given).expanduser().read_bytes()
         schema = msgspec.json.decode(text)

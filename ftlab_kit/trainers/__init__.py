@@ -433,8 +433,9 @@ def fork(
 ) -> Job:
     """Start a new job with what another has learnt up to a checkpoint, and return it.
 
-    Weights are taken over, into a larger adapter too; optimizer and schedule begin anew. Where it
-    comes from is kept: `lineage`.
+    Weights are taken over, into a larger adapter too; optimizer, schedule and the order of the rows
+    begin anew: on the same rows another `seed` gives another order. Where it comes from is kept:
+    `lineage`.
 
     Args:
         from_checkpoint: The step of the checkpoint; the newest if None.
@@ -551,6 +552,10 @@ def checkpoints(ws: Workspace, job: Job | int) -> Rows[Checkpoint]:
     return kept.list(ws, control.read(ws, job).id)
 
 
-def events(ws: Workspace, job: Job | int) -> Rows[Event]:
-    """Return the commands that a job was given, and what became of each."""
-    return control.events(ws, control.read(ws, job).id)
+def events(ws: Workspace, job: Job | int, *, last: int | None = None) -> Rows[Event]:
+    """Return the commands that a job was given, and what became of each, the oldest first.
+
+    Args:
+        last: Only the newest so many.
+    """
+    return control.events(ws, control.read(ws, job).id, last=last)

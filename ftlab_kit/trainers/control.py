@@ -167,9 +167,10 @@ def event(ws: Workspace, event_id: int) -> Event:
     return Event(**found)
 
 
-def events(ws: Workspace, job_id: int, **where: Any) -> Rows[Event]:
-    """Return the events of a job, the oldest first."""
-    return Rows(Event(**found) for found in ws.store.rows("events", job_id=job_id, **where))
+def events(ws: Workspace, job_id: int, *, last: int | None = None, **where: Any) -> Rows[Event]:
+    """Return the events of a job, the oldest first; with `last` only the newest so many."""
+    found = ws.store.rows("events", descending=True, limit=last, job_id=job_id, **where)
+    return Rows(Event(**row) for row in reversed(found))
 
 
 def settle(

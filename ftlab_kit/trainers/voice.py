@@ -203,7 +203,7 @@ def read(ws: Workspace, job_id: int, step: int | None = None) -> Rows[Sample]:
     Raises:
         NotFound: Nothing was answered after the step that is asked for.
     """
-    where = {"command": "sample", "who": WHO, "state": "applied"}
+    where: dict[str, Any] = {"command": "sample", "who": WHO, "state": "applied"}
     events = sorted(control.events(ws, job_id, **where), key=lambda event: event.step or 0)
     steps = [event.step for event in events]
     if step is not None and step not in steps:

@@ -77,13 +77,13 @@ class TrainerView(ipywidgets.VBox):  # type: ignore[misc]
             # first the state: what is written after it is read by the next call, or there is none
             self._job = trainers.status(self._ws, self._job)
             if self._history.last is not None and self._job.step < self._history.last.step:
-                self._history = panels.History(self._ws, self._job)  # it went back to a checkpoint
-                whole = True
+                within, whole = self._history.within, True  # it went back to a checkpoint
+                self._history = panels.History(self._ws, self._job, within=within)
             is_new = self._history.take(
                 trainers.metrics(self._ws, self._job, after_step=self._history.step)
             )
-            events = trainers.events(self._ws, self._job)
-            is_new, self._events = is_new or len(events) != len(self._events), events
+            is_steered = self._read_events()
+            is_new = is_new or is_steered
             self._state.value = _state(self._job, self._history.last)
             # when nothing comes any more, those whose turn it was not are drawn too
             is_end = self._is_behind and not is_new
@@ -91,7 +91,7 @@ class TrainerView(ipywidgets.VBox):  # type: ignore[misc]
             if is_new or turn is None:
                 self._draw(turn)
                 self._is_behind = turn is not None
-            self._fill_pages(turn)
+            self._fill_pages(is_steered or turn is None, is_kept=turn in (None, 0))
             self._set_controls()
 
     def close(self) -> None:
@@ -110,17 +110,27 @@ class TrainerView(ipywidgets.VBox):  # type: ignore[misc]
             panel.value = charts.lines(title, series, marks=marks) if is_there else ""
             panel.layout.display = None if is_there else "none"
 
-    def _fill_pages(self, turn: int | None) -> None:
-        """Fill the log, and of the other pages that whose turn it is; None fills all."""
+    def _read_events(self) -> bool:
+        """Read the events again where something has come of one; return whether it has.
+
+        All of them may be many, with long answers: so the newest is looked at first.
+        """
+        newest = trainers.events(self._ws, self._job, last=1)
+        is_waiting = any(event.state == "pending" for event in self._events)
+        if not is_waiting and newest == self._events[-1:]:
+            return False
+        before, self._events = self._events, trainers.events(self._ws, self._job)
+        return before != self._events
+
+    def _fill_pages(self, is_steered: bool, *, is_kept: bool) -> None:
+        """Fill the log, and what may have changed: by an event, or by a checkpoint or its score."""
         self._pages["log"].value = _tail(trainers.logs(self._ws, self._job, last=LOG_LINES))
-        rest: dict[str, Callable[[], str]] = {
-            "answers": lambda: answers_of(self._ws, self._job, n_steps=2),
-            "checkpoints": lambda: checkpoints.list(self._ws, self._job.id)._repr_html_(),
-            "events": lambda: panels.events_list(self._events),
-        }
-        for number, (title, page) in enumerate(rest.items()):
-            if turn is None or number == turn:
-                self._pages[title].value = page()
+        if is_steered:
+            self._pages["answers"].value = answers_of(self._ws, self._job, n_steps=2)
+            self._pages["events"].value = panels.events_list(self._events)
+        if is_kept:
+            kept = checkpoints.list(self._ws, self._job.id)
+            self._pages["checkpoints"].value = kept._repr_html_()
 
     def _set_controls(self) -> None:
         state = self._job.state

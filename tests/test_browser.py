@@ -43,9 +43,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str
 
 
 @pytest.fixture
-def page(server: tuple[Path, str]) -> Iterator[Any]:
+def seen(server: tuple[Path, str]) -> front_end.Seen:
+    """What the test's page asks for and complains of."""
+    return front_end.Seen(server[1])
+
+
+@pytest.fixture
+def page(server: tuple[Path, str], seen: front_end.Seen) -> Iterator[Any]:
     """A page of a fresh browser that asks nothing of the world and has nothing to complain of."""
-    seen = front_end.Seen(server[1])
     with browser(server[0]) as context:
         yield seen.watch(context.new_page())
     assert seen.outside() == []
@@ -146,7 +151,7 @@ def test_sliders_take_the_noise_out_and_choose_the_steps(
 
 
 def test_reload_restart_and_a_killed_kernel_leave_job_and_history(
-    page: Any, server: tuple[Path, str], lab: Workspace, long: Job
+    page: Any, seen: front_end.Seen, server: tuple[Path, str], lab: Workspace, long: Job
 ):
     first_loss = trainers.metrics(lab, long)[0].loss or 0
     opened(page, server, "again.ipynb", lab, f"widgets.trainer(ws, {long.id})")
@@ -157,6 +162,7 @@ def test_reload_restart_and_a_killed_kernel_leave_job_and_history(
     page.wait_for_selector(".jp-NotebookPanel", timeout=60_000)
     print(f"after a reload the curve was back and moving in {moving(page):.1f} s")
 
+    assert seen.errors == []
     worker = trainers.status(lab, long).worker_pid
     mine = kernels(server[1])[-1]["id"]
     for process in psutil.process_iter(["cmdline"]):
@@ -171,6 +177,7 @@ def test_reload_restart_and_a_killed_kernel_leave_job_and_history(
     run(page)
     moving(page)
     page.wait_for_selector(f'svg[aria-label*="raw from {first_loss:.4g}"]', timeout=20_000)
+    seen.errors.clear()  # that a kernel has died is an error to JupyterLab
 
 
 def test_a_second_browser_sees_the_same_and_each_sees_the_others_clicks(

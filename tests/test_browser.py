@@ -266,7 +266,7 @@ def test_the_quick_start_runs_cell_by_cell(page: Any, server: tuple[Path, str], 
 def test_a_job_is_started_by_the_form_and_the_keyboard(
     page: Any, server: tuple[Path, str], lab: Workspace, keep: Callable
 ):
-    config = TINY.but(max_steps=400, save_every_steps=400)
+    config = TINY.but(max_steps=50_000, save_every_steps=50_000)
     before = len(trainers.list(lab))
     opened(
         page, server, "form.ipynb", lab,
@@ -282,7 +282,7 @@ def test_a_job_is_started_by_the_form_and_the_keyboard(
     moving(page)
     job = trainers.list(lab)[0]
     assert (len(trainers.list(lab)), job.model) == (before + 1, "tiny")
-    trainers.wait(lab, job, timeout_s=120)
+    assert trainers.cancel(lab, job).state == "cancelled"
 
 
 def test_a_dataset_can_be_looked_into(

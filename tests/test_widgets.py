@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from ftlab_kit import Workspace, widgets
@@ -58,3 +61,12 @@ def test_what_is_not_known_is_a_dash(job: Job):
 )
 def test_durations_are_said_as_people_say_them(seconds: float, words: str):
     assert duration(seconds) == words
+
+
+def test_importing_the_widgets_makes_none():
+    code = (
+        "import ftlab_kit.widgets; from ipywidgets.widgets.widget import _instances; "
+        "print(len(_instances))"
+    )
+    # one that is made at import would be kept with every executed notebook
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "0"

@@ -16,7 +16,7 @@ from ftlab_kit.errors import ConfigError
 from ftlab_kit.widgets.front import keep_clicks, say
 
 LABEL = {"description_width": "165px"}
-NARROW = ipywidgets.Layout(width="330px")
+NARROW = {"width": "330px"}
 
 
 class Fields(ipywidgets.VBox):  # type: ignore[misc]

@@ -22,8 +22,8 @@ from ftlab_kit.workspace import Workspace
 
 PICTURES = {"loss": "loss", "held-out loss": "eval_loss"}
 COLUMNS = ("job", "state", "model", "rows", "step", "loss", "", "held out", "took", "made")
-WHOLE = ipywidgets.Layout(flex="1 1 0%", min_width="0")
-TICK = ipywidgets.Layout(width="78px")
+WHOLE = {"flex": "1 1 0%", "min_width": "0"}
+TICK = {"width": "78px"}
 STRETCHES = 40  # of a small curve
 PAGE = 12  # jobs at a time
 STILL = 50  # jobs of a report

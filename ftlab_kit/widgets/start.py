@@ -14,7 +14,7 @@ from ftlab_kit.widgets.live import TrainerView, duration
 from ftlab_kit.workspace import Workspace
 
 CHOSEN = [name for name in Config.model_fields if name != "model"]  # the model has its own field
-WIDE = ipywidgets.Layout(width="520px")
+WIDE = {"width": "520px"}
 GIVEN = "as given"
 
 

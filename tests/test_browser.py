@@ -32,6 +32,8 @@ from tests.front_end import (
 
 pytestmark = front_end.needs_a_browser
 CLICKS = 20
+EXECUTED = """number => window.jupyterapp.shell.currentWidget.content.widgets[number]
+    .model.executionCount !== null"""
 
 
 @pytest.fixture(scope="module")
@@ -250,11 +252,10 @@ def test_the_quick_start_runs_cell_by_cell(page: Any, server: tuple[Path, str], 
     cells[0].source += f"\n{values}\nmax_new_tokens = 4"
     nbformat.write(book, server[0] / "quick.ipynb")
     open_notebook(page, server[1], "quick.ipynb")
-    for cell in book.cells:
+    for number, cell in enumerate(book.cells):
         run(page, "notebook:run-cell-and-select-next")
         if cell.cell_type == "code":
-            page.wait_for_timeout(150)
-            page.wait_for_function(front_end.IDLE, timeout=120_000)
+            page.wait_for_function(EXECUTED, arg=number, timeout=120_000)
     assert page.locator('[data-mime-type="application/vnd.jupyter.error"]').count() == 0
     ws = Workspace(given["workspace"])
     (job,) = trainers.list(ws)

@@ -274,6 +274,9 @@ def test_a_job_is_started_by_the_form_and_the_keyboard(
         "from ftlab_kit.configs import Config\n"
         f"widgets.trainer(ws, config=Config(**{config.model_dump()!r}))",
     )  # fmt: skip
+    train, _ = datasets.split(lab, "hues", held_out=0.3)
+    rows = f"hues, train, {train.n_rows} rows (version {train.id})"
+    page.get_by_label("dataset", exact=True).select_option(rows, timeout=60_000)
     page.get_by_role("button", name="Estimate").focus()
     page.keyboard.press("Enter")
     page.wait_for_selector("text=what it will take", timeout=60_000)
@@ -315,11 +318,13 @@ def test_a_dataset_can_be_looked_into(
 
 
 def test_jobs_are_listed_compared_and_opened(
-    page: Any, server: tuple[Path, str], lab: Workspace, job: Job, keep: Callable
+    page: Any, server: tuple[Path, str], lab: Workspace, keep: Callable
 ):
-    other = trainers.wait(
-        lab, trainers.start(lab, TINY.but(learning_rate=1e-3, max_steps=8), "hues"), timeout_s=120
-    )
+    train, held_out = datasets.split(lab, "hues", held_out=0.3)
+    started = trainers.start(lab, TINY, train, held_out=held_out)
+    job = trainers.wait(lab, started, timeout_s=120)
+    other = trainers.start(lab, TINY.but(learning_rate=1e-3, max_steps=8), "hues")
+    trainers.wait(lab, other, timeout_s=120)
     opened(page, server, "jobs.ipynb", lab, "widgets.jobs(ws)")
     page.wait_for_selector(f'svg[aria-label^="loss of job {other.id} from"]', timeout=60_000)
     page.get_by_label(f"job {job.id}", exact=True).check()

@@ -14,7 +14,7 @@ from ftlab_kit.datasets import encodings
 from ftlab_kit.errors import InputError, NotFound
 from ftlab_kit.models import work
 from ftlab_kit.records import Course, Job, Spread
-from ftlab_kit.trainers import control
+from ftlab_kit.trainers import control, processes
 from ftlab_kit.widgets.jobs import jobs as side_by_side
 from tests.conftest import TINY, chats_file
 
@@ -253,7 +253,7 @@ def test_a_busy_machine_is_not_measured(ws: Workspace, made: Maker):
     models.pull(ws, "tiny")
     job = made(facts=HERE)
     metric(ws, job.id, 1, at(2), samples_per_s=2.0, tokens_per_s=20.0, n_tokens=40)
-    made(state="running", finished_at=None, heartbeat_at=at(9), launched_at=at(1))
+    made(state="running", finished_at=None, **processes.me())
     found = analytics.job(ws, job)
     assert found.peak_gflop_per_s is None and found.gflop_per_s is not None
     assert "is busy with a job" in (found.efficiency_note or "")

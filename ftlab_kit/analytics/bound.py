@@ -76,11 +76,16 @@ def peak_gflop_per_s(ws: Workspace, config: Config, facts: Mapping[str, Any]) ->
     key = {"name": f"GFLOP/s, {precision}, {threads} threads, {facts['processor']}"}
     kept = ws.store.get("settings", **key)
     known = [float(kept["value"])] if kept else []
-    if ws.store.get("jobs", state="running") is None and _have_left(ws):
+    if not _is_busy(ws) and _have_left(ws):
         # whatever else ran at the time has made the one before too low, or makes this one
         known.append(work.peak_gflop_per_s(precision, threads))
         ws.store.upsert("settings", key, value=max(known))
     return max(known, default=None)
+
+
+def _is_busy(ws: Workspace) -> bool:
+    """Return whether a worker of this workspace computes; one that was killed does not."""
+    return any(map(processes.is_alive, ws.store.rows("jobs", state="running")))
 
 
 def _have_left(ws: Workspace) -> bool:

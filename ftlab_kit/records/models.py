@@ -1,0 +1,38 @@
+"""Records of models: what is known of one, and the memory it takes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ftlab_kit.records.shown import LONG, Record
+
+
+@dataclass(frozen=True, slots=True)
+class Model(Record):
+    """A base model: what the catalogue says of it, and where it is once it is here.
+
+    `skipped` names the sources that were tried before and why each was passed over. Memory is for a
+    LoRA fine-tune of 1,024-token rows in bf16, weights and activations.
+    """
+
+    id: str
+    family: str
+    parameters_millions: float
+    context_tokens: int
+    licence: str
+    gpu_memory_gib: float | None
+    hub_id: str | None = field(metadata=LONG)
+    is_here: bool
+    source: str | None
+    skipped: Mapping[str, str] = field(metadata=LONG)
+    path: Path | None = field(metadata=LONG)
+
+
+@dataclass(frozen=True, slots=True)
+class Memory(Record):
+    """An estimate of what a job takes; `trained` is gradients and optimizer of what is trained."""
+
+    weights_gib: float
+    trained_gib: float
+    activations_gib: float
+    total_gib: float

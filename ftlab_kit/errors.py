@@ -7,6 +7,7 @@ KitError 500            anything below; `except KitError` catches what the kit s
 ├── NotFound 404        no such job, model, dataset, checkpoint
 ├── Conflict 409        the thing exists, but not in a state that allows this
 ├── Unavailable 503     a hub, a registry or a device that can't be had now
+├── BudgetSpent 402     the money or the tokens that were allowed are spent
 ├── OutOfRoom 507       disk or memory does not suffice
 │   └── DiskFull        the disk: what was under way is dropped, all else is kept
 └── JobFailed 500       a job ended without its result
@@ -54,6 +55,12 @@ class Unavailable(KitError):
     """Something outside the kit can't be had now."""
 
     status = 503
+
+
+class BudgetSpent(KitError):
+    """The money or the tokens that were allowed are spent."""
+
+    status = 402
 
 
 class OutOfRoom(KitError):

@@ -235,6 +235,31 @@ sa.Table(
 )
 
 sa.Table(
+    "documents",
+    TABLES,
+    _id(),
+    sa.Column("graph", sa.String, nullable=False),
+    sa.Column("name", sa.String, nullable=False),
+    sa.Column("path", sa.String, nullable=False),
+    sa.Column("form", sa.String, nullable=False),
+    sa.Column("state", sa.String, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False, default=0),
+    sa.Column("content_sha256", sa.String),
+    *(
+        sa.Column(name, sa.Integer, nullable=False, default=0)
+        for name in ("n_chunks", "n_entities", "n_facts", "n_tokens")
+    ),
+    sa.Column("cost_usd", sa.Float),
+    sa.Column("notes", sa.JSON, nullable=False),
+    sa.Column("error", sa.Text),
+    sa.Column("enriched", sa.JSON),
+    _time("dated_at", nullable=True),
+    _time("loaded_at", nullable=True),
+    _time("created_at"),
+    sa.UniqueConstraint("graph", "name"),
+)
+
+sa.Table(
     "settings",
     TABLES,
     sa.Column("name", sa.String, primary_key=True),
@@ -299,12 +324,18 @@ def m005_processor(connection: sa.Connection) -> None:
     connection.exec_driver_sql("ALTER TABLE metrics ADD COLUMN cpu_utilisation FLOAT")
 
 
+def m006_documents(connection: sa.Connection) -> None:
+    """Documents of knowledge graphs."""
+    TABLES.tables["documents"].create(connection)
+
+
 MIGRATIONS: list[Callable[[sa.Connection], None]] = [
     m001_first,
     m002_steering,
     m003_datasets,
     m004_evaluations,
     m005_processor,
+    m006_documents,
 ]
 
 

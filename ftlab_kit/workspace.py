@@ -3,19 +3,33 @@
 ftlab.db     the store             models/     base models as safetensors
 datasets/    rows, by content      jobs/       a folder a job: log, checkpoints, adapter
 tokens/      rows as tokens        notebooks/  executed copies
-exports/     models for elsewhere
+exports/     models for elsewhere  graph.db   the knowledge graph
 ballast      4 MB that can be given up on a full disk
 """
 
 import getpass
 import os
+import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol, TypeVar, cast
 
 from ftlab_kit.errors import InputError, room_on_disk
 from ftlab_kit.store import Store
 
 BALLAST_BYTES = 4 * 2**20
+
+
+class HasClose(Protocol):
+    """Something that is closed once it is not needed."""
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        ...
+
+
+Closes = TypeVar("Closes", bound=HasClose)
 
 
 class Workspace:
@@ -33,6 +47,8 @@ class Workspace:
         """
         self.root = Path(root).expanduser().absolute()
         self.owner = getpass.getuser()
+        self._held: dict[str, HasClose] = {}
+        self._lock = threading.RLock()
         if self.root.exists() and not self.root.is_dir():
             raise InputError(
                 f"{self.root} is a file; a workspace is a folder. "
@@ -93,8 +109,22 @@ class Workspace:
         """Give the ballast up, so that a few rows can still be written on a full disk."""
         self._ballast.unlink(missing_ok=True)
 
+    @property
+    def graph(self) -> Path:
+        """The file of the workspace's own knowledge graph."""
+        return self.root / "graph.db"
+
+    def hold(self, name: str, make: Callable[[], Closes]) -> Closes:
+        """Return what is made once for this workspace, and closed with it: a graph, an embedder."""
+        with self._lock:
+            if name not in self._held:
+                self._held[name] = make()
+            return cast(Closes, self._held[name])
+
     def close(self) -> None:
-        """Close the store."""
+        """Close the store, and what is held."""
+        while self._held:
+            self._held.popitem()[1].close()
         self.store.close()
 
     def __repr__(self) -> str:

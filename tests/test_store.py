@@ -154,7 +154,7 @@ def test_a_workspace_from_before_there_were_kinds_is_brought_up_to_date(tmp_path
         for column in ("kind", "made"):
             connection.exec_driver_sql(f"ALTER TABLE dataset_versions DROP COLUMN {column}")
         connection.exec_driver_sql("ALTER TABLE metrics DROP COLUMN cpu_utilisation")
-        for name in ("qualities", "exports"):
+        for name in ("qualities", "exports", "documents"):
             connection.exec_driver_sql(f"DROP TABLE {name}")
         connection.exec_driver_sql("UPDATE schema SET version = 2")
         for number, file in enumerate((pairs, chats, tmp_path / "gone.jsonl")):
@@ -176,7 +176,8 @@ def test_evaluations_from_before_rows_had_scores_are_kept(tmp_path: Path):
     at = f"'{now():%Y-%m-%d %H:%M:%S}'"
     old = Store(path)
     with old.transaction() as connection:
-        connection.exec_driver_sql("DROP TABLE exports")
+        for name in ("exports", "documents"):
+            connection.exec_driver_sql(f"DROP TABLE {name}")
         connection.exec_driver_sql("ALTER TABLE metrics DROP COLUMN cpu_utilisation")
         for column in ("step", "counts", "n_tokens", "cost_usd"):
             connection.exec_driver_sql(f"ALTER TABLE evaluations DROP COLUMN {column}")

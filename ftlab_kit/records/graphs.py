@@ -28,7 +28,7 @@ class Place(Record):
 
 @dataclass(frozen=True, slots=True)
 class Document(Record):
-    """A document of a graph. Its state is pending, processing, completed, partial_failure or failed.
+    """A document of a graph: pending, processing, completed, partial_failure or failed.
 
     `version` counts the contents that were loaded under its name; `dated_at` is the date that it
     bears, from which its facts hold. `notes` say what could not be read of it; `error` says why it
@@ -108,7 +108,7 @@ class Hit(Record):
 
 @dataclass(frozen=True, slots=True)
 class Contradiction(Record):
-    """One attribute of an entity with values that can't both be: `first` and `second`, and where."""
+    """One attribute of an entity with two values that can't both be, and where each is said."""
 
     entity: str
     attribute: str

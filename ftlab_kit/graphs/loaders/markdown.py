@@ -1,0 +1,67 @@
+"""Markdown, as it is; what stands before it between two `---` becomes labels."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from ftlab_kit.graphs.loaders import Line, Text, decoded, not_read
+
+PAIR = re.compile(r"([A-Za-z_][\w.-]*(?: [\w.-]+)*) ?:(?:\s+(\S.*)?)?")
+REST_OF_YAML = re.compile(r"\s.*|-\s.*|#.*|")
+FENCE = re.compile(r"\s{0,3}(`{3,}|~{3,})")
+PICTURE = re.compile(r"!\[[^\[\]]*\][(\[]|<img\b", re.IGNORECASE)
+
+
+def read(path: Path) -> Text:
+    """Return every line of a Markdown file."""
+    texts = texts_of(decoded(path))
+    end = _end_of_front_matter(texts)
+    lines = [*map(_label, texts[:end]), *texts[end:]]
+    numbered = tuple(Line(text, number) for number, text in enumerate(lines, 1))
+    return Text(numbered, not_read({"picture": pictures(texts)}))
+
+
+def texts_of(text: str) -> list[str]:
+    """Return the lines of a text; that it ends with a newline makes no line more."""
+    return text.removesuffix("\n").split("\n")
+
+
+def pictures(texts: list[str]) -> int:
+    """Return how many pictures lines of Markdown show."""
+    return sum(len(PICTURE.findall(text)) for text in outside_fences(texts))
+
+
+def outside_fences(texts: list[str]) -> Iterator[str]:
+    """Yield the lines that are no code."""
+    fence = ""
+    for text in texts:
+        found = FENCE.match(text)
+        if fence:
+            is_end = found is not None and found[1].startswith(fence)
+            fence = "" if is_end and text.strip() == (found or "")[1] else fence
+        elif found:
+            fence = found[1]
+        else:
+            yield text
+
+
+def _end_of_front_matter(texts: list[str]) -> int:
+    """Return how many lines of metadata come first; 0 where `---` is only a rule."""
+    if texts[0].rstrip() != "---":
+        return 0
+    for index, text in enumerate(texts[1:], 1):
+        if text.rstrip() in ("---", "..."):
+            return index + 1 if index > 1 else 0
+        if not (PAIR.fullmatch(text) or REST_OF_YAML.fullmatch(text)):
+            return 0
+    return 0
+
+
+def _label(text: str) -> str:
+    """Return a line of metadata as Markdown; a comment or a `---` would be a heading there."""
+    pair = PAIR.fullmatch(text)
+    if pair:
+        value = (pair[2] or "").rstrip()
+        is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+        return f"**{pair[1]}:** {value[1:-1] if is_quoted else value}".rstrip()
+    return "" if text.startswith(("#", "---", "...")) else text

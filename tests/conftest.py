@@ -20,6 +20,7 @@ from ftlab_kit.configs import Config
 from ftlab_kit.records import DatasetVersion, Job
 
 HUES = {"sky": "blue", "grass": "green", "snow": "white", "coal": "black", "rust": "red"}
+pytest_plugins = ["tests.graph_servers"]  # a real Neo4j
 TINY = Config(model="tiny", max_steps=4, learning_rate=1e-2, effective_batch=4, threads=1)
 
 

@@ -1,0 +1,49 @@
+"""Embedders: what turns a text into a vector. A file each, loaded on use.
+
+`all-minilm-l6-v2` is the default, from its wheel where no hub can be reached; `hash` needs nothing
+and knows no meaning: words and their parts, for tests and as a floor. `openai:MODEL@URL` is any
+endpoint that speaks OpenAI's protocol.
+"""
+
+import importlib
+from collections.abc import Sequence
+from typing import Protocol
+
+from ftlab_kit.errors import InputError, nearest
+from ftlab_kit.workspace import Workspace
+
+DEFAULT = "all-minilm-l6-v2"
+EMBEDDERS = {
+    "hash": "ftlab_kit.graphs.embedders.hashed",
+    DEFAULT: "ftlab_kit.graphs.embedders.minilm",
+    "openai": "ftlab_kit.graphs.embedders.endpoint",
+}
+
+
+class Embedder(Protocol):
+    """What turns texts into vectors of one length; `name` is what it is asked for by."""
+
+    name: str
+    dimension: int
+
+    def vectors(self, texts: Sequence[str]) -> list[list[float]]:
+        """Return a unit vector for each text."""
+        ...
+
+
+def get(ws: Workspace, name: str) -> Embedder:
+    """Return an embedder by its name; its weights are loaded with the first text.
+
+    Raises:
+        InputError: There is no such embedder.
+        Unavailable: Its weights or its endpoint can't be had.
+    """
+    kind = name.split(":", 1)[0]
+    if kind not in EMBEDDERS:
+        raise InputError(
+            f"{name!r} is no embedder; there are {', '.join(EMBEDDERS)}.{nearest(name, EMBEDDERS)}"
+        )
+    made: Embedder = ws.hold(
+        f"embedder {name}", lambda: importlib.import_module(EMBEDDERS[kind]).Filling(ws, name)
+    )
+    return made

@@ -6,7 +6,10 @@ Under papermill no widget is displayed at all.
 
 from ftlab_kit.widgets.checkpoints import checkpoints
 from ftlab_kit.widgets.curves import curves
+from ftlab_kit.widgets.documents import documents
 from ftlab_kit.widgets.evaluations import answers, comparison, verdict
+from ftlab_kit.widgets.explorer import explorer
+from ftlab_kit.widgets.finder import finder
 from ftlab_kit.widgets.front import is_interactive
 from ftlab_kit.widgets.inspector import inspector, problems
 from ftlab_kit.widgets.jobs import jobs
@@ -21,6 +24,9 @@ __all__ = [
     "checkpoints",
     "comparison",
     "curves",
+    "documents",
+    "explorer",
+    "finder",
     "inspector",
     "is_interactive",
     "jobs",

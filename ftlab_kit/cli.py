@@ -19,6 +19,7 @@ import time
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
+from datetime import datetime
 from pathlib import Path
 from types import ModuleType, UnionType
 from typing import Annotated, Any
@@ -36,6 +37,7 @@ from ftlab_kit import (
     datasets,
     diagnostics,
     evaluators,
+    graphs,
     models,
     notebooks,
     trainers,
@@ -66,6 +68,7 @@ NOUNS: dict[str, ModuleType] = {
     "checkpoint": checkpoints,
     "evaluation": evaluators,
     "chat": chats,
+    "graph": graphs,
     "analytics": analytics,
     "diagnostics": diagnostics,
     "notebook": notebooks,
@@ -83,7 +86,7 @@ KINDS: dict[Any, type[Settings]] = {
     evaluators.run: EvaluationConfig,
     evaluators.suite: EvaluationConfig,
 }
-SIMPLE = (bool, int, float, str, Path)
+SIMPLE = (bool, int, float, str, Path, datetime)
 # from what typer parsed to what a verb takes
 Reader = Callable[[typer.Context, dict[str, Any]], Any]
 
@@ -242,7 +245,8 @@ def _flags(verb: Callable[..., Any]) -> tuple[list[inspect.Parameter], dict[str,
     flags = [inspect.Parameter("context", by_name, annotation=typer.Context)]
     readers: dict[str, Reader] = {}
     for name, item in inspect.signature(verb).parameters.items():
-        if name in ("ws", "progress") or _origin(hints[name]) is Callable:
+        is_open = item.default is not item.empty and _is_of_records(hints[name])
+        if name in ("ws", "progress") or _origin(hints[name]) is Callable or is_open:
             continue
         if _origin(hints[name]) is typing.Unpack:
             (wishes,) = typing.get_args(hints[name])
@@ -284,10 +288,10 @@ def _flag(item: inspect.Parameter, hint: Any, words: str) -> tuple[inspect.Param
         many = inspect.Parameter(item.name, item.KEYWORD_ONLY, annotation=texts)
         of = () if is_many else (hint,)
         return many, lambda _, given: _many(hint, given[item.name], *of)
-    if _origin(hint) is Sequence:
+    if _origin(hint) in (Sequence, tuple):
         default = ",".join(map(str, item.default))
         flag = _option(item.name, str, default, f"{words} With commas between.")
-        return flag, lambda _, given: _many(hint, _parts(given[item.name]))
+        return flag, lambda _, given: tuple(_many(hint, _parts(given[item.name])))
     choices = typing.get_args(hint) if isinstance(hint, UnionType) else (hint,)
     simple = [kind for kind in choices if kind in SIMPLE]
     is_number_too = len(simple) > 1 and int in simple or {DatasetVersion, Job, Model} & {*choices}
@@ -317,6 +321,13 @@ def _many(hint: Any, texts: list[str], inner: Any = None) -> list[Any]:
     inner = inner or typing.get_args(hint)[0]
     takes_numbers = int in (inner, *typing.get_args(inner))
     return [int(text) if takes_numbers and text.isdigit() else text for text in texts]
+
+
+def _is_of_records(hint: Any) -> bool:
+    """Return whether a parameter takes records in any number, which can't be typed."""
+    choices = typing.get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    inner = [kind for choice in choices for kind in typing.get_args(choice)]
+    return any(inspect.isclass(kind) and issubclass(kind, Record) for kind in inner)
 
 
 def _origin(hint: Any) -> Any:
@@ -350,11 +361,14 @@ def _wishes(kind: Any) -> Iterator[inspect.Parameter]:
     """Yield a flag for every key of a TypedDict whose types say what they are for."""
     for name, hint in typing.get_type_hints(kind, include_extras=True).items():
         of, words = typing.get_args(hint)
-        yield _option(name, of | None, None, words)
+        if typing.get_origin(of) is Callable:
+            continue
+        many = typing.get_origin(of) is tuple
+        yield _option(name, (list[str] if many else of) | None, None, words)
 
 
 def _given(names: Iterable[str], _: typer.Context, given: dict[str, Any]) -> dict[str, Any]:
-    return {name: given[name] for name in names if given.get(name) is not None}
+    return {name: given[name] for name in names if given.get(name) not in (None, [])}
 
 
 def _config(context: typer.Context, given: dict[str, Any]) -> Config:

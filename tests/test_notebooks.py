@@ -21,6 +21,7 @@ from ftlab_kit import (
     datasets,
     diagnostics,
     evaluators,
+    graphs,
     models,
     notebooks,
     trainers,
@@ -31,7 +32,7 @@ from ftlab_kit.trainers import voice
 
 NAMES = notebooks.list()
 ROOMS = {"analytics", "checkpoints", "configs", "datasets", "diagnostics", "evaluators", "models"}
-ROOMS |= {"chats", "notebooks", "trainers", "widgets"}
+ROOMS |= {"chats", "graphs", "notebooks", "trainers", "widgets"}
 # what makes a notebook small enough for a test
 SMALL: dict[str, dict[str, Any]] = {
     "00_quickstart": {"model": "tiny", "epochs": 0.1, "max_new_tokens": 4},
@@ -41,6 +42,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "04_steer_a_job": {"model": "tiny", "steps": 60, "max_new_tokens": 4},
     "05_evaluate": {"model": "tiny", "steps": 8, "judged_rows": 12, "max_new_tokens": 6},
     "06_analytics_and_cost": {"model": "tiny", "steps": 8},
+    "09_graph": {"embedder": "hash", "asked": 20},
     "12_troubleshoot": {"model": "tiny"},
     "20_customer_support": {"model": "tiny", "steps": 4, "max_new_tokens": 4},
     "21_internal_code": {"model": "tiny", "epochs": 0.1, "max_new_tokens": 4},
@@ -53,8 +55,10 @@ SMALL: dict[str, dict[str, Any]] = {
 PICTURES = {
     "01_datasets": "quality 9",
     "02_models_and_configs": "row 0 in 94 tokens of tiny",
+    "09_graph": "9 entities, 19 facts; SmolLM2 135M Instruct has the most",
     "12_troubleshoot": "loss: job 1 from",
 }
+FEWEST = {"09_graph": 2}  # pictures, where they are not three or more
 
 
 def cells(name: str) -> list[dict[str, Any]]:
@@ -201,7 +205,7 @@ def test_the_whole_report_survives_export(executed, name: str, tmp_path: Path):
     command = [sys.executable, "-m", "nbconvert", "--to", "html", "--output-dir", str(tmp_path)]
     subprocess.run([*command, str(executed[name][1])], check=True, capture_output=True)
     page = next(tmp_path.glob("*.html")).read_text()
-    assert page.count("data:image/svg+xml;base64,") >= 3
+    assert page.count("data:image/svg+xml;base64,") >= FEWEST.get(name, 3)
 
 
 def test_the_quick_start_leaves_job_adapter_and_two_evaluations(executed):
@@ -270,6 +274,19 @@ def test_three_jobs_are_set_side_by_side(executed):
     assert {item.name for item in found.differences} >= {"learning_rate", "adapter_rank"}
     text = copy.read_text()
     assert "held-out loss: job 1 from" in text and "expected two or more" in text
+
+
+def test_a_graph_holds_what_is_left_and_the_lab_learns_from_it(executed):
+    ws, copy = executed["09_graph"]
+    found = {document.name: document for document in graphs.documents(ws)}
+    assert {*found} == {"models.md", "rooms.md", "team.md", "lab"}
+    assert {document.state for document in found.values()} == {"completed"}
+    assert found["models.md"].version == 2 and graphs.contradictions(ws) == ()
+    whole, train, held_out = datasets.versions(ws, "pairs")
+    assert (whole.n_refused, whole.n_rows) == (0, train.n_rows + held_out.n_rows)
+    text = copy.read_text()
+    assert "Did you mean 'context_window'?" in text and "after: 0 places of guides.md" in text
+    assert "10 November: SmolLM2 135M Instruct; now: SmolLM2 360M Instruct" in text
 
 
 def test_five_broken_jobs_are_diagnosed_and_cured(executed):

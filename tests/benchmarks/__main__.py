@@ -9,6 +9,8 @@ python -m tests.benchmarks order         what is learnt from shuffled batches, a
 python -m tests.benchmarks startup       from trainers.start to the first optimizer step
 python -m tests.benchmarks rows          a million rows validated, beside `datasets`
 python -m tests.benchmarks likeness      near duplicates among a hundred thousand rows
+python -m tests.benchmarks graph         ten thousand facts, in a file and beside Graphiti on Neo4j
+python -m tests.benchmarks document      a document from file to searchable graph
 """
 
 import subprocess
@@ -21,8 +23,9 @@ from statistics import median
 import typer
 
 from ftlab_kit import Workspace, datasets, models
+from ftlab_kit import graphs as knowledge
 from ftlab_kit.configs import Config
-from tests.benchmarks import race, rows, watching
+from tests.benchmarks import graphs, race, rows, watching
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -52,6 +55,21 @@ def browser(updates: int = 2_000) -> None:
     """Redraw a live view in a real JupyterLab so often, and print what the browser keeps."""
     with tempfile.TemporaryDirectory() as folder:
         watching.browser_memory(Path(folder), updates)
+
+
+@app.command()
+def graph(facts: int = 10_000, neo4j: str = "") -> None:
+    """Store and search so many facts; beside Graphiti's own driver where a Neo4j is given.
+
+    That server must be an empty one without a password, as bolt://127.0.0.1:7687: it is wiped.
+    """
+    graphs.many(facts, neo4j or None)
+
+
+@app.command()
+def document(path: Path = knowledge.SAMPLES / "models.md", embedder: str = "hash") -> None:
+    """Load a document into a fresh graph, load it again, and search it."""
+    graphs.document(path, embedder)
 
 
 @app.command()

@@ -1,5 +1,6 @@
 """What the loaders make of documents as people have them, and what they refuse."""
 
+import base64
 import io
 import json
 import os
@@ -20,7 +21,6 @@ from docx.opc.constants import RELATIONSHIP_TYPE
 from docx.oxml import OxmlElement
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from pypdf import PdfWriter
 from pypdf.generic import DictionaryObject, NameObject, NumberObject, StreamObject
 
@@ -31,6 +31,11 @@ from ftlab_kit.graphs.loaders import Line, Text, blocks, markdown
 SEED = Path(__file__).parent.parent.parent / "shared" / "knowledge-base.md"
 TEMPLATE = f"{RELATIONSHIP_TYPE.HYPERLINK.removesuffix('hyperlink')}attachedTemplate"
 FONTS = {"": "Helvetica", "b": "Helvetica-Bold", "c": "Courier"}
+
+# a picture of one grey dot, as PNG
+DOT = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
+)
 
 
 def saved(path: Path, content: str | bytes) -> Path:
@@ -490,9 +495,7 @@ def test_word_headings_are_told_by_a_style_that_is_based_on_one(tmp_path: Path):
 
 def test_word_says_what_it_did_not_read(tmp_path: Path):
     def write(document: Any) -> None:
-        png = io.BytesIO()
-        Image.new("L", (2, 2)).save(png, "PNG")
-        document.add_picture(png)
+        document.add_picture(io.BytesIO(DOT))
         document.add_paragraph("text")
         document.sections[0].header.paragraphs[0].text = "head"
         relate = document.part.relate_to

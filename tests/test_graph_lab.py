@@ -1,0 +1,218 @@
+"""The graph and the lab: its search judged, its facts as rows, the lab's history in it, copies."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from ftlab_kit import Workspace, datasets, evaluators, graphs, trainers
+from ftlab_kit.cli import app
+from ftlab_kit.errors import Conflict, InputError
+from ftlab_kit.graphs import bridge, copying, opened
+from ftlab_kit.records import DatasetVersion, Job
+from tests.graph_servers import Server
+
+MODELS = graphs.SAMPLES / "models.md"
+SMOL = "SmolLM2 135M Instruct"
+
+
+@pytest.fixture
+def known(ws: Workspace) -> Workspace:
+    """A workspace whose graph holds the shipped models."""
+    graphs.load(ws, MODELS, embedder="hash")
+    return ws
+
+
+def content(ws: Workspace, address: str | None = None) -> dict[str, str]:
+    """All that a graph holds, vectors too, by uuid; labels in an order of their own."""
+    found = bridge.run(copying.read(opened.get(ws, address)))
+    items: list[Any] = [*found.nodes, *found.edges]
+    return {item.uuid: json.dumps(plain(item), sort_keys=True, default=str) for item in items}
+
+
+def plain(item: Any) -> dict[str, Any]:
+    values = item.model_dump()
+    return {**values, "labels": sorted(values.get("labels", []))}
+
+
+def test_a_question_is_answered_by_one_fact_and_its_lines(known: Workspace):
+    asked = graphs.questions(known, limit=30)
+    lines = MODELS.read_text().splitlines()
+    assert len(asked) == 30 == len({item.question for item in asked})
+    for item in asked:
+        words = item.answer.rstrip(".").split()[-1]
+        place = item.places[0]
+        assert any(words in line for line in lines[place.first_line - 1 : place.last_line])
+
+
+def test_questions_are_the_same_every_time(known: Workspace):
+    assert graphs.questions(known, limit=9) == graphs.questions(known)[:9]
+
+
+def test_a_recipe_is_judged_by_recall_rank_and_time(known: Workspace):
+    asked = graphs.questions(known, limit=20)
+    best, few = graphs.judge(known, asked, k=10)[0], graphs.judge(known, asked, k=1)[0]
+    assert (best.recipe, best.n_questions, best.k) == ("rrf", 20, 10)
+    assert 0.5 < best.recall <= 1 and best.recall_low < best.recall <= best.recall_high
+    assert few.mrr == few.recall and best.mrr <= best.recall
+
+
+def test_a_fact_that_search_does_not_find_counts_as_missed(known: Workspace):
+    from dataclasses import replace
+
+    asked = [replace(item, fact_id="none") for item in graphs.questions(known, limit=4)]
+    (found,) = graphs.judge(known, asked, recipes=("rrf",))
+    assert (found.recall, found.mrr) == (0, 0)
+
+
+def test_nothing_can_be_judged_without_a_question(ws: Workspace):
+    with pytest.raises(InputError, match="no question to judge by. Load a document"):
+        graphs.judge(ws, [])
+
+
+def test_facts_become_rows_to_train_on(known: Workspace, tmp_path: Path):
+    path = graphs.export(known, tmp_path / "out" / "pairs.jsonl")
+    version = datasets.add(known, path)
+    assert version.n_refused == 0 and version.n_rows == len(graphs.questions(known, limit=10**6))
+    row = json.loads(path.read_text().splitlines()[0])
+    assert [turn["role"] for turn in row["messages"]] == ["user", "assistant"]
+
+
+def test_an_empty_graph_has_nothing_to_train_on(ws: Workspace, tmp_path: Path):
+    with pytest.raises(InputError, match="answers no question yet"):
+        graphs.export(ws, tmp_path / "pairs.jsonl")
+
+
+def test_a_copy_into_another_file_loses_nothing(known: Workspace, tmp_path: Path):
+    address = f"file://{tmp_path / 'other.db'}"
+    (there,) = graphs.copy(known, address)
+    (here,) = graphs.documents(known)
+    assert content(known, address) == content(known)
+    assert (there.n_chunks, there.content_sha256) == (here.n_chunks, here.content_sha256)
+
+
+def test_a_copy_to_neo4j_and_back_loses_nothing(
+    known: Workspace, tmp_path: Path, neo4j_server: Server
+):
+    back = f"file://{tmp_path / 'back.db'}"
+    graphs.copy(known, neo4j_server.address)
+    graphs.copy(known, back, graph=neo4j_server.address)
+    assert content(known, back) == content(known)
+    assert graphs.search(known, SMOL, limit=1, graph=neo4j_server.address)
+
+
+def test_a_copy_goes_into_an_empty_graph_only(known: Workspace, tmp_path: Path):
+    address = f"file://{tmp_path / 'other.db'}"
+    graphs.copy(known, address)
+    with pytest.raises(Conflict, match="into an empty one only"):
+        graphs.copy(known, address)
+    with pytest.raises(Conflict, match="onto itself"):
+        graphs.copy(known, address, graph=address)
+
+
+@pytest.fixture
+def history(lab: Workspace, job: Job) -> Workspace:
+    """The shared lab, whose history is written into its graph."""
+    version = datasets.get(lab, job.held_out_version_id or 0)
+    for target in ("tiny", job):
+        evaluators.run(lab, target, version)
+    opened.get(lab, None, "hash")
+    graphs.lineage(lab)
+    return lab
+
+
+def test_the_lab_tells_which_jobs_saw_a_file(history: Workspace, job: Job):
+    saw = [fact for fact in graphs.facts(history, f"job {job.id}") if fact.relation == "SAW_FILE"]
+    (fact,) = saw
+    assert fact.target.endswith("hues.jsonl") and fact.places[0].document == "lab"
+    asked = graphs.search(history, "which jobs saw the file hues.jsonl?", kinds=("fact",))
+    assert any(hit.text.startswith("Job ") and "saw the file" in hit.text for hit in asked)
+
+
+def test_the_lab_tells_what_beat_what(history: Workspace, job: Job):
+    found = [item for item in evaluators.list(history) if item.job_id in (None, job.id)]
+    scores = {item.job_id: item.scores["perplexity"] or 0.0 for item in found if item.scores}
+    names = {None: "tiny", job.id: f"job {job.id}"}
+    first, second = sorted(names, key=lambda key: scores[key])
+    hits = graphs.search(history, "what beat what on perplexity?", kinds=("fact",), limit=100)
+    words = f"{names[first]} beat {names[second]} on perplexity: "
+    assert any(hit.text.startswith(words) for hit in hits)
+
+
+def test_what_the_store_knows_has_a_type(history: Workspace, made: Job):
+    graphs.lineage(history)
+    (found,) = graphs.find(history, "Job", {"state": "cancelled", "model": "tiny"}, limit=1)
+    assert found.attributes["step"] >= 1
+    for kind in ("DatasetVersion", "Config", "Event", "Checkpoint", "Evaluation"):
+        assert graphs.find(history, kind), kind
+    scored = graphs.find(history, "Evaluation", order="perplexity")
+    assert scored[0].attributes["perplexity"] <= scored[-1].attributes["perplexity"]
+
+
+def test_history_is_written_once(history: Workspace):
+    again = graphs.lineage(history)
+    assert (again.n_new_facts, again.n_ended_facts, again.n_removed_facts) == (0, 0, 0)
+
+
+def test_what_a_job_was_has_ended_when_it_is_more(history: Workspace, made: Job):
+    before = graphs.lineage(history)
+    history.store.update("jobs", {"id": made.id}, note="seen", step=made.step + 1)
+    after = graphs.lineage(history)
+    assert after.n_ended_facts >= 1 and after.documents[0].version > before.documents[0].version
+
+
+@pytest.fixture
+def made(lab: Workspace, job: Job) -> Job:
+    """A job of its own, so that what is changed of it is nobody else's."""
+    from tests.conftest import TINY
+
+    version: DatasetVersion = datasets.get(lab, job.dataset_version_id)
+    config = TINY.but(max_steps=50_000, save_every_steps=50_000)
+    started = trainers.wait(lab, trainers.start(lab, config, version), until_step=1, timeout_s=120)
+    trainers.cancel(lab, started)
+    return trainers.wait(lab, started, timeout_s=120)
+
+
+@pytest.fixture
+def judge_folder(tmp_path: Path) -> Path:
+    """A cross-encoder of two layers with random weights, and a tokenizer of letters."""
+    from transformers import BertConfig, BertForSequenceClassification, BertTokenizerFast
+
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters]
+    vocabulary += [f"##{letter}" for letter in letters]
+    (tmp_path / "vocab.txt").write_text("\n".join(vocabulary))
+    BertTokenizerFast(vocab_file=str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = BertConfig(vocab_size=len(vocabulary), intermediate_size=16, num_labels=1, **sizes)
+    BertForSequenceClassification(config).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_a_cross_encoder_orders_what_was_found(known: Workspace, judge_folder: Path):
+    given = {"recipe": "cross_encoder", "reranker": str(judge_folder)}
+    found = graphs.search(known, "context window of SmolLM2", limit=5, **given)
+    assert len(found) == 5 and all(0 <= hit.score <= 1 for hit in found)
+    with pytest.raises(InputError, match="no cross-encoder at /nowhere"):
+        graphs.search(known, "context", recipe="cross_encoder", reranker="/nowhere")
+    with pytest.raises(InputError, match="needs one"):
+        graphs.search(known, "context", recipe="cross_encoder")
+
+
+def ftlab(ws: Workspace, *words: str) -> str:
+    done = CliRunner().invoke(app, ["-w", str(ws.root), "graph", *words])
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def test_a_shell_asks_the_same(known: Workspace):
+    found = json.loads(ftlab(known, "search", "which model is the default?", "--json"))
+    assert found and found[0]["places"][0]["document"] == "models.md"
+    asked = ("-p", "chat=true", "-p", "context_window=>8000", "--order", "parameters")
+    chosen = json.loads(ftlab(known, "find", "Model", *asked, "--limit", "2", "--json"))
+    assert len(chosen) == 2 and all(item["attributes"]["chat"] for item in chosen)
+    assert "models.md" in ftlab(known, "documents")
+    assert "models.md" in ftlab(known, "delete", "models.md")
+    assert "none" in ftlab(known, "documents")

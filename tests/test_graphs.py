@@ -1006,3 +1006,16 @@ def test_what_was_deleted_has_never_been_on_a_server(
     for document in on_server.documents():
         on_server.delete(document)
     assert after == played(on_server, pool, survivors(plan), by_name=True)
+
+
+def test_a_damaged_file_is_told_in_words(tmp_path: Path):
+    ws = Workspace(tmp_path / "lab")
+    (tmp_path / "models.md").write_text(MODELS)
+    graphs.load(ws, tmp_path / "models.md", embedder="hash")
+    ws.close()
+    whole = ws.graph.read_bytes()
+    ws.graph.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
+    again = Workspace(tmp_path / "lab")
+    with pytest.raises(InputError, match="damaged|is no graph of this kit"):
+        graphs.search(again, "which model is fast?")
+    again.close()

@@ -1,6 +1,5 @@
 """Asking a graph: hybrid search by Graphiti's recipes, typed questions, and what stands around."""
 
-import json
 import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -336,22 +335,18 @@ async def _find(
 def _as_of(
     found: Sequence[EntityNode], facts: Sequence[EntityEdge], at: datetime | None
 ) -> list[EntityNode]:
-    """Return the entities that facts speak of at a time, with the attributes of that time."""
+    """Return the entities that facts speak of at a time, as they were then."""
     if at is None:
         return [node for node in found if "ended_at" not in node.attributes]
+    held: dict[str, list[EntityEdge]] = {}
+    for fact in facts:
+        for end in {fact.source_node_uuid, fact.target_node_uuid} if citing.holds(fact, at) else ():
+            held.setdefault(end, []).append(fact)
     made = []
     for node in found:
-        mine = [
-            fact for fact in facts if node.uuid in (fact.source_node_uuid, fact.target_node_uuid)
-        ]
-        mine = [fact for fact in mine if citing.holds(fact, at)]
-        mine.sort(key=lambda fact: (fact.valid_at or keeping.FAR, fact.uuid))
-        attributes: dict[str, Any] = {}
-        for fact in mine:
-            if fact.source_node_uuid == node.uuid:
-                attributes |= json.loads(fact.attributes.get(keeping.SETS, "{}"))
-        if mine:
-            made.append(node.model_copy(update={"attributes": attributes}))
+        if mine := held.get(node.uuid):
+            attributes, summary = keeping.told(node.uuid, mine, {})
+            made.append(node.model_copy(update={"attributes": attributes, "summary": summary}))
     return made
 
 

@@ -495,28 +495,35 @@ def _worked_out(
     """Return an entity with the attributes, summary and times that its facts and mentions give."""
     ours = node.uuid in {thing_id(graph, Thing(label, node.name)) for label in node.labels}
     living = [fact for fact in facts if fact.invalid_at is None]
-    living.sort(key=lambda fact: (fact.valid_at or FAR, fact.uuid))
-    attributes: dict[str, Any] = {} if ours else dict(node.attributes)
-    for fact in living:
-        if fact.source_node_uuid == node.uuid:
-            attributes |= json.loads(fact.attributes.get(SETS, "{}"))
+    attributes, summary = told(node.uuid, living, {} if ours else node.attributes)
     if not living and facts:
-        attributes["ended_at"] = max(fact.invalid_at for fact in facts if fact.invalid_at)
-        attributes["ended_at"] = attributes["ended_at"].isoformat()
-    summary = str(attributes.get("description") or _summary(living))
+        ended_at = max(fact.invalid_at for fact in facts if fact.invalid_at)
+        attributes["ended_at"] = ended_at.isoformat()
     created_at = min(link.created_at for link in links) if ours else node.created_at
     return node.model_copy(
         update={
             "attributes": dict(sorted(attributes.items())),
-            "summary": summary[:SUMMARY_CHARACTERS],
+            "summary": summary,
             "created_at": created_at,
             "labels": sorted(node.labels),
         }
     )
 
 
-def _summary(facts: Sequence[EntityEdge]) -> str:
-    """Return the first sentences of an entity's facts, in an order that is theirs alone."""
+def told(
+    key: str, facts: Sequence[EntityEdge], other: Mapping[str, Any]
+) -> tuple[dict[str, Any], str]:
+    """Return the attributes that some facts give an entity beside others, and its summary."""
+    attributes = dict(other)
+    for fact in sorted(facts, key=lambda fact: (fact.valid_at or FAR, fact.uuid)):
+        if fact.source_node_uuid == key:
+            attributes |= json.loads(fact.attributes.get(SETS, "{}"))
+    summary = str(attributes.get("description") or _sentences(facts))
+    return attributes, summary[:SUMMARY_CHARACTERS]
+
+
+def _sentences(facts: Sequence[EntityEdge]) -> str:
+    """Return the first sentences of facts, in an order that is theirs alone."""
     text = ""
     for sentence in sorted({fact.fact for fact in facts}):
         if len(text) + len(sentence) < SUMMARY_CHARACTERS:

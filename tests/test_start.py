@@ -1,8 +1,10 @@
 """The form that starts a job: fields from the settings, what it will take, and the live view."""
 
+from pathlib import Path
+
 import pytest
 
-from ftlab_kit import Workspace, analytics, configs, datasets, trainers, widgets
+from ftlab_kit import Workspace, analytics, configs, datasets, models, trainers, widgets
 from ftlab_kit.configs import Config
 from ftlab_kit.errors import InputError
 from ftlab_kit.records import Job
@@ -121,12 +123,12 @@ def test_the_tokens_of_an_estimate_are_those_that_the_job_learnt_from(lab: Works
     assert found.n_tokens == trainers.metrics(lab, job)[-1].n_tokens
 
 
-def test_without_a_job_like_it_the_machines_own_speed_is_taken(lab: Workspace):
-    config = TINY.but(threads=2, adapter="none")
-    # known once the other tests' jobs have left the processor
-    until(lambda: "GFLOP/s" in analytics.estimate(lab, config, "hues").basis, 120)
-    assert (analytics.estimate(lab, config, "hues").seconds or 0) > 0
-    other = analytics.estimate(lab, TINY.but(adapter="none", method="grpo"), "hues")
+def test_without_a_job_like_it_the_machines_own_speed_is_taken(ws: Workspace, tmp_path: Path):
+    models.pull(ws, "tiny")
+    version = datasets.add(ws, chats_file(tmp_path / "hues.jsonl"))
+    found = analytics.estimate(ws, TINY.but(threads=2, adapter="none"), version)
+    assert "GFLOP/s" in found.basis and (found.seconds or 0) > 0
+    other = analytics.estimate(ws, TINY.but(adapter="none", method="grpo"), version)
     assert (other.seconds, other.tokens_per_s) == (None, None)
 
 

@@ -62,7 +62,7 @@ from graphiti_core.utils.datetime_utils import convert_datetimes_to_strings
 from redis.exceptions import AuthenticationError, RedisError, ResponseError, WatchError
 
 from ftlab_kit.errors import InputError, Unavailable
-from ftlab_kit.graphs.drivers.neo4j import ENDS, LABELS, VECTORS
+from ftlab_kit.graphs.drivers.neo4j.written import ENDS, LABELS, VECTORS
 from ftlab_kit.graphs.drivers.protocol import Around, Change, note
 
 WAIT_S = 60

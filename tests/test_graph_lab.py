@@ -132,13 +132,16 @@ def test_the_lab_tells_which_jobs_saw_a_file(history: Workspace, job: Job):
 
 
 def test_the_lab_tells_what_beat_what(history: Workspace, job: Job):
-    found = [item for item in evaluators.list(history) if item.job_id in (None, job.id)]
-    scores = {item.job_id: item.scores["perplexity"] or 0.0 for item in found if item.scores}
-    names = {None: "tiny", job.id: f"job {job.id}"}
-    first, second = sorted(names, key=lambda key: scores[key])
-    hits = graphs.search(history, "what beat what on perplexity?", kinds=("fact",), limit=100)
-    words = f"{names[first]} beat {names[second]} on perplexity: "
-    assert any(hit.text.startswith(words) for hit in hits)
+    version = datasets.get(history, job.held_out_version_id or 0)
+    known = {f"job {job.id}": evaluators.run(history, job, version)}
+    known["tiny"] = evaluators.run(history, "tiny", version)
+    graphs.lineage(history)
+    best, least = sorted(known, key=lambda name: known[name].scores["perplexity"] or 0.0)
+    ids = f"(evaluations {known[best].id} and {known[least].id})"
+    said = [fact.fact for fact in graphs.facts(history, least) if fact.relation == "BEAT"]
+    assert any(
+        text.startswith(f"{best} beat {least} on perplexity: ") and ids in text for text in said
+    )
 
 
 def test_what_the_store_knows_has_a_type(history: Workspace, made: Job):

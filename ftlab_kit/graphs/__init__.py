@@ -128,7 +128,10 @@ def search(
     graph: str | None = None,
     **wishes: Unpack[Wishes],
 ) -> Rows[Hit]:
-    """Return what answers a query best, by words, meaning and links; each hit cites its lines.
+    """Return what answers a query best, by words and meaning; each hit cites its lines.
+
+    Links count by two recipes: node_distance puts first what is near an entity, cross_encoder also
+    follows the facts that lead on from what was found.
 
     Args:
         query: A question or some words; what looks like a query language is taken as words.

@@ -46,7 +46,7 @@ class Document(Record):
     n_tokens: int
     cost_usd: float | None
     dated_at: datetime | None
-    loaded_at: datetime | None
+    loaded_at: datetime | None = field(metadata=LONG)
     notes: tuple[str, ...]
     error: str | None
     path: str = field(metadata=LONG)
@@ -92,8 +92,8 @@ class Hit(Record):
     """What a search found: a fact, an entity or a passage, with where it stands and its scores.
 
     `score` is the one that hits are ordered by, `scores` are its components as they were computed:
-    full_text is BM25, vector the cosine, graph the steps from what the other two found. One that a
-    component did not find is missing there.
+    full_text is BM25, vector the cosine, graph the steps from what the other two found (by the
+    recipe cross_encoder). One that a component did not find is missing there.
     """
 
     text: str

@@ -461,7 +461,7 @@ def test_nothing_of_a_deleted_document_is_left(kb: Lab) -> None:
     kb.put("guide.md", GUIDE)
     assert "zebra" in raw(kb) and "quagga" in raw(kb)
     kb.delete(kb.documents()[1])
-    held = raw(kb).lower()
+    held = re.sub(r"\d\d:\d\d:\d\d[.\d]*", "", raw(kb).lower())  # a time may read 9.0
     for word in ("zebra", "quagga", "striped", "batch", "9.0", "guide"):
         assert word not in held, word
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from ftlab_kit.workspace import Workspace
 
 __all__ = ["Workspace", "__version__"]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def __getattr__(name: str) -> Any:

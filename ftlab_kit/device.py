@@ -79,23 +79,26 @@ def gpus() -> list[str]:
         return []
 
 
+def has_bf16() -> bool:
+    """Return whether the device computes bf16 in silicon: AVX512-bf16, AMX or an Ampere GPU."""
+    on_gpu = kind() == "cuda"
+    import torch
+
+    if on_gpu:
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
 def precision(wanted: str) -> str:
     """Return 'fp32', 'bf16' or 'fp16': what is wanted, or the best for 'auto'.
 
     Raises:
         InputError: This processor can't do what is wanted.
     """
-    share_cores()
-    import torch
-
     on_gpu = kind() == "cuda"
-    if on_gpu:
-        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        has_bf16 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     if wanted == "auto":
-        return ("bf16" if has_bf16 else "fp16") if on_gpu else "fp32"
-    if wanted == "bf16" and not has_bf16:
+        return ("bf16" if has_bf16() else "fp16") if on_gpu else "fp32"
+    if wanted == "bf16" and not has_bf16():
         raise InputError(
             "This processor has no bf16 arithmetic (AVX512-bf16, AMX or an Ampere GPU); "
             "expected precision 'fp32' here. Set precision='auto' to take what it does best."

@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from ftlab_kit import Workspace, analytics, checkpoints, datasets, device, models, trainers
@@ -216,7 +215,8 @@ def test_efficiency_is_the_flop_of_its_tokens_by_the_machines(lab: Workspace, jo
 
 @without_gpu
 def test_the_greatest_peak_of_the_machine_is_kept(lab: Workspace, job: Job):
-    key = {"name": f"GFLOP/s, fp32, 1 threads, {device.processor()}"}
+    precision = processes.precision(TINY)
+    key = {"name": f"GFLOP/s, {precision}, 1 threads, {device.processor()}"}
     lab.store.upsert("settings", key, value=1.0)
     assert (analytics.job(lab, job).peak_gflop_per_s or 0) > 1
     lab.store.upsert("settings", key, value=1e9)
@@ -262,7 +262,7 @@ def test_a_busy_machine_is_not_measured(ws: Workspace, made: Maker):
 @without_gpu
 def test_the_peak_is_measured_when_a_job_that_has_ended_is_gone(lab: Workspace, job: Job):
     leaving = subprocess.Popen(["sleep", "1"])
-    seen = {"pid": leaving.pid, "pid_started_at": psutil.Process(leaving.pid).create_time()}
+    seen = {"pid": leaving.pid, "pid_started_at": processes._started(leaving.pid)}
     before = control.row(lab, job)
     lab.store.update("jobs", {"id": job.id}, **seen)
     try:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -234,6 +235,33 @@ def test_a_precision_that_this_processor_lacks_is_refused(lab: Workspace):
         pytest.skip("a GPU can do fp16")
     with pytest.raises(InputError, match="precision='fp16' wants a GPU"):
         trainers.start(lab, TINY.but(precision="fp16"), "hues")
+
+
+@pytest.mark.parametrize(
+    ("changes", "has_bf16", "wanted"),
+    [
+        ({}, True, "bf16"),
+        ({}, False, "fp32"),
+        ({"precision": "fp32"}, True, "fp32"),
+        ({"adapter": "none"}, True, "fp32"),
+        ({"method": "dpo"}, True, "fp32"),
+    ],
+)
+def test_auto_is_bf16_where_a_processor_learns_as_well_in_it(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], has_bf16: bool, wanted: str
+):
+    monkeypatch.setattr(device, "kind", lambda: "cpu")
+    monkeypatch.setattr(device, "has_bf16", lambda: has_bf16)
+    assert processes.precision(TINY.but(**changes)) == wanted
+
+
+def test_bf16_that_a_processor_would_compute_in_software_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(device, "kind", lambda: "cpu")
+    monkeypatch.setattr(device, "has_bf16", lambda: False)
+    with pytest.raises(InputError, match="no bf16 arithmetic"):
+        processes.precision(TINY.but(precision="bf16"))
 
 
 def test_a_job_that_does_not_fit_in_memory_is_refused(lab: Workspace):

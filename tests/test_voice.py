@@ -314,7 +314,9 @@ def test_random_numbers_and_training_are_as_before_whatever_comes():
 
 
 def test_so_many_rows_are_measured_and_the_loss_is_theirs(lab: Workspace):
-    config = STEPS.but(max_steps=1, eval_rows=2, learning_rate=1e-12, adapter_dropout=0.0)
+    config = STEPS.but(
+        max_steps=1, eval_rows=2, learning_rate=1e-12, adapter_dropout=0.0, precision="fp32"
+    )
     job = run(lab, queue(lab, config)).job
     folder = models.get(lab, "tiny").path or Path()
     side = datasets.get(lab, job.held_out_version_id or 0)

@@ -46,9 +46,14 @@ def _unknown(config: Config, facts: Mapping[str, Any]) -> str | None:
         return f"the work of a token is known for sft, not for {config.method}"
     if config.streaming:
         return "its rows were streamed: what share of the tokens is trained was not counted"
-    if device.precision(config.precision) not in work.DTYPES:
+    if _precision(config, facts) not in work.DTYPES:
         return f"the peak in {config.precision} is not measured"
     return None
+
+
+def _precision(config: Config, facts: Mapping[str, Any]) -> str:
+    """Return what a job computed in; an older kit did not write it down."""
+    return str(facts.get("precision") or processes.precision(config))
 
 
 def flop_of_a_token(ws: Workspace, config: Config, version: DatasetVersion) -> float | None:
@@ -71,7 +76,7 @@ def peak_gflop_per_s(ws: Workspace, config: Config, facts: Mapping[str, Any]) ->
     While a job runs here, or one that has ended does not leave, nothing is measured; None if
     nothing was before.
     """
-    precision = device.precision(config.precision)
+    precision = _precision(config, facts)
     threads = int(facts["threads"]) * int(facts["processes"])
     key = {"name": f"GFLOP/s, {precision}, {threads} threads, {facts['processor']}"}
     kept = ws.store.get("settings", **key)

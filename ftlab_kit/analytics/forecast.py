@@ -59,7 +59,7 @@ def memory(ws: Workspace, config: Config, longest: int | None) -> Memory:
     Args:
         longest: Tokens of the longest row; as long as rows may be if None.
     """
-    dtype = weights.dtype(device.precision(config.precision), adapter=config.adapter)
+    dtype = weights.dtype(processes.precision(config), adapter=config.adapter)
     asked = config if longest is None else config.but(max_length=max(8, longest))
     return models.memory(ws, asked, bytes_per_weight=4 if dtype == "float32" else 2)
 

@@ -82,7 +82,7 @@ class Config(Settings):
     temperature: Real = setting(1.0, "How freely grpo samples answers", gt=0, le=10)
 
     precision: Literal["auto", "fp32", "bf16", "fp16"] = setting(
-        "auto", "auto takes what this processor does best"
+        "auto", "auto takes what this device does best; on a processor that is bf16 where it can"
     )
     deterministic: bool = setting(
         True, "On a GPU, take only kernels that give the same bits each time"

@@ -7,13 +7,14 @@ from typing import Any
 import torch
 from peft import LoraConfig
 
-from ftlab_kit import datasets, device
+from ftlab_kit import datasets
 from ftlab_kit.checkpoints import sealed
 from ftlab_kit.configs import Config
 from ftlab_kit.datasets import encodings
 from ftlab_kit.errors import Conflict
 from ftlab_kit.models import weights
 from ftlab_kit.records import DatasetVersion, Model
+from ftlab_kit.trainers import processes
 from ftlab_kit.trainers import rows as row_forms
 from ftlab_kit.trainers.descent import PARENT
 from ftlab_kit.workspace import Workspace
@@ -35,7 +36,7 @@ def arguments(config: Config, folder: Path, tokenizer: Any) -> Any:
     """
     method = importlib.import_module(METHODS[config.method])
     loaded = config.share if method.TRAINER.can_split else config.rows_at_once
-    precision = device.precision(config.precision)
+    precision = processes.precision(config)
     return method.ARGUMENTS(
         output_dir=str(folder),
         per_device_train_batch_size=loaded,
@@ -113,7 +114,7 @@ def model(ws: Workspace, row: dict[str, Any], folder: Path) -> Any:
     What a parent learnt in an adapter is taken over by `warm_start` into the new adapter.
     """
     config = Config(**row["config"])
-    precision = device.precision(config.precision)
+    precision = processes.precision(config)
     dtype = weights.dtype(precision, adapter=config.adapter)
     parent = _parent(ws, row)
     if parent is None:

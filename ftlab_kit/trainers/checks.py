@@ -9,6 +9,7 @@ from ftlab_kit.datasets.encodings import Encodings
 from ftlab_kit.errors import DataError, InputError
 from ftlab_kit.models import weights
 from ftlab_kit.records import Check, DatasetVersion, Rows
+from ftlab_kit.trainers import processes
 from ftlab_kit.workspace import Workspace
 
 BLIND = 0.05  # share of rows without any trained token that is still borne
@@ -83,7 +84,7 @@ def _of_ends(rows: Encodings) -> Check:
 
 def _of_machine(ws: Workspace, config: Config) -> list[Check]:
     try:
-        found = device.precision(config.precision)
+        found = processes.precision(config)
         precision = Check("precision", True, f"{found} on {device.kind()}", "")
     except InputError as error:
         found = "fp32"

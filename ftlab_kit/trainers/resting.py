@@ -2,9 +2,11 @@
 
 from ftlab_kit import device, models
 from ftlab_kit.checkpoints import sealed
+from ftlab_kit.configs import Config
 from ftlab_kit.errors import NotFound
 from ftlab_kit.models import generation, weights
 from ftlab_kit.records import Job
+from ftlab_kit.trainers import processes
 from ftlab_kit.workspace import Workspace
 
 
@@ -21,7 +23,7 @@ def answers(ws: Workspace, job: Job, prompts: list[str], max_new_tokens: int) ->
         )
     folder = models.pull(ws, job.model).path
     assert folder is not None
-    dtype = weights.dtype(device.precision(str(job.config["precision"])), adapter="lora")
+    dtype = weights.dtype(processes.precision(Config(**job.config)), adapter="lora")
     model = weights.trained(folder, found.path, dtype=dtype).to(device.kind())
     tokenizer = weights.tokenizer(folder)
     return generation.replies(model, tokenizer, prompts, max_new_tokens=max_new_tokens)

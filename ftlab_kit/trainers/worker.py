@@ -160,6 +160,7 @@ def _begin(ws: Workspace, row: dict[str, Any]) -> tuple[Path | None, Live | None
         shutil.rmtree(ws.job_folder(job_id) / "writing", ignore_errors=True)
         metrics.cut(ws, job_id, after_step=step)
         facts = {**(row["facts"] or {}), **drift.facts(ws, row)}
+        facts["precision"] = processes.precision(Config(**row["config"]))
         ws.store.update("jobs", {"id": job_id}, facts=facts, step=step)
     return (found.path, Live.load(found.path)) if found else (None, None)
 

@@ -190,14 +190,19 @@ class Shortage(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, flow: Any, model: Any, **_: Any) -> None:
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model
 
-        def forward(module: Any, given: Any, output: Any) -> Any:
-            hidden = output[0] if isinstance(output, tuple) else output
+        def forward(module: Any, given: Any, known: Any, output: Any) -> Any:
+            hidden, mask = (
+                output[0] if isinstance(output, tuple) else output,
+                known["attention_mask"],
+            )
+            is_joined = mask is not None and mask.dtype == torch.long
+            n_rows = mask.size(-1) - 1 if is_joined else len(hidden)
             is_due = self.step <= state.global_step + 1 <= self.last
-            if is_due and hidden.requires_grad and len(hidden) > self.rows:
+            if is_due and hidden.requires_grad and n_rows > self.rows:
                 hidden.register_hook(self.run_out)
             return output
 
-        inner.model.layers[0].register_forward_hook(forward)
+        inner.model.layers[0].register_forward_hook(forward, with_kwargs=True)
 
     @staticmethod
     def run_out(gradient: Any) -> None:
@@ -214,7 +219,7 @@ def forget_fits(ws: Workspace) -> None:
 
 def test_a_step_without_memory_is_done_in_smaller_pieces(lab: Workspace):
     forget_fits(lab)
-    config = STEPS.but(adapter_dropout=0.0, effective_batch=8)
+    config = STEPS.but(adapter_dropout=0.0, effective_batch=8, precision="fp32")
     quiet = run(lab, queue(lab, config))
     seen = short(lab, config, Shortage(2, step=4))
     losses = [[row.loss for row in trainers.metrics(lab, item.job)] for item in (quiet, seen)]

@@ -41,9 +41,10 @@ def test_it_equals_the_full_logits_whatever_the_batching(model: Any):
 
 def test_chunks_change_neither_loss_nor_gradient(model: Any, monkeypatch: pytest.MonkeyPatch):
     batch = [Encoded(row.input_ids * 20, row.labels * 20, 0, True) for row in rows()]
-    ids = likelihood.pad([row.input_ids for row in batch], 0)
-    mask = likelihood.pad([[1] * len(row.input_ids) for row in batch], 0)
-    labels = likelihood.pad([row.labels for row in batch], IGNORED)
+    ids, labels, _ = likelihood.pad(
+        [row.input_ids for row in batch], [row.labels for row in batch], 0
+    ).values()
+    mask = likelihood.filled([[1] * len(row.input_ids) for row in batch], 0)
     weight = model.model.layers[0].mlp.up_proj.weight
 
     def measure() -> tuple[float, torch.Tensor]:
@@ -77,6 +78,17 @@ def test_batches_take_every_row_once_within_the_budget():
     assert sorted(index for batch in made for index in batch) == [0, 1, 2, 3, 4, 5]
     for batch in made:
         assert len(batch) == 1 or len(batch) * max(lengths[index] for index in batch) <= 60
+
+
+def test_beginnings_stand_once_in_the_groups_that_leave_the_fewest_tokens():
+    same, more = [*range(100, 110)], [*range(200, 240)]
+    ids = [[*same, 1, 2, 3], [*same, *more, 4, 5], [*same, *more, 6, 7], [*same, 8, 9]]
+    made = likelihood.pad(ids, [[*[IGNORED] * (len(row) - 1), row[-1]] for row in ids], 0)
+    joined = likelihood.join(**made)
+    assert joined["rows"].unique_consecutive().tolist() == [3, 0, 1, 2]
+    # ten tokens of three rows in one group would be fewer than ten of two, and fifty of two
+    assert [int((joined["rows"] == number).sum()) for number in range(4)] == [3, 52, 2, 12]
+    assert joined["input_ids"][0, :15].tolist() == [*same, 8, 9, 1, 2, 3]
 
 
 def test_encode_and_nll_count_the_same_tokens(lab: Workspace, model: Any):

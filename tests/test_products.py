@@ -1,17 +1,21 @@
 """The fast layers: the same numbers and gradients as torch's, transformers' and PEFT's own."""
 
 import copy
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.tuners import lora
 from torch import nn
 from torch.nn import functional
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from ftlab_kit import Workspace
-from ftlab_kit.models import adapted, attention, blocks, products, weights
+from ftlab_kit.models import adapted, attention, blocks, likelihood, products, weights
+from ftlab_kit.models.tokens import IGNORED
 
 pytestmark = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN"
@@ -21,8 +25,6 @@ IDS = torch.arange(3, 43).reshape(2, 20)
 
 def fresh(lab: Workspace, *, dropout: float = 0.0, adapter: bool = True) -> Any:
     """The tiny model as transformers and PEFT make it, with adapters that do something."""
-    from transformers import AutoModelForCausalLM
-
     folder = lab.root / "models" / "tiny"
     with weights.quiet():
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
@@ -138,13 +140,45 @@ def test_bf16_under_autocast_learns_nearly_the_same(lab: Workspace):
         assert torch.cosine_similarity(grad.flatten(), small_grads[name].flatten(), 0) > 0.98
 
 
-@pytest.mark.parametrize("length", [2, 20, 400])
-def test_attention_in_short_rows_is_torchs(length: int):
-    shapes = [(2, heads, length, 8) for heads in (6, 2, 2)]
+def test_bf16_keeps_what_an_adapter_adds_however_little(lab: Workspace):
+    """Added to what is rounded already, as PEFT adds it, most of it would be lost."""
+    layer = layer_with_an_adapter(lab)
+    x = torch.randn(4096, layer.in_features)
+    a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    with torch.no_grad():
+        b *= layer.base_layer(x).std() / (x @ a.t() @ b.t()).std() / 2000
+        added = (x @ a.t() @ b.t()) * layer.scaling["default"]
+        layer.base_layer.bfloat16()
+        without = layer.base_layer(x.bfloat16()).float()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            outputs = [layer(x), lora.Linear.forward(layer, x)]
+    # how much of it is in the output, on the average
+    ours, pefts = (
+        float(((found.float() - without) * added).sum() / added.pow(2).sum()) for found in outputs
+    )
+    assert ours == pytest.approx(1.0, abs=0.1)
+    assert pefts < 0.8
+
+
+def layer_with_an_adapter(lab: Workspace) -> Any:
+    model = products.speed_up(fresh(lab)).eval()
+    return next(item for item in model.modules() if isinstance(item, adapted.FastAdapted))
+
+
+@pytest.mark.parametrize("lengths", [[2], [20], [400], [7, 1, 30, 2]])
+def test_attention_in_short_rows_is_torchs(lengths: list[int]):
+    length, is_joined = sum(lengths), len(lengths) > 1
+    shapes = [(1 if is_joined else 2, heads, length, 8) for heads in (6, 2, 2)]
     given = [torch.randn(shape, dtype=torch.float32, requires_grad=True) for shape in shapes]
-    found = attention.ShortRows.apply(*given, 0.3)
+    ends = [*accumulate(lengths)]
+    spans = [attention.Span(end - own, end) for own, end in zip(lengths, ends, strict=True)]
+    found = attention.ShortRows.apply(*given, 0.3, spans)
     repeated = [given[0], *(item.repeat_interleave(3, dim=1) for item in given[1:])]
-    wanted = functional.scaled_dot_product_attention(*repeated, is_causal=True, scale=0.3)
+    rows = zip(*(item.split(lengths, 2) for item in repeated), strict=True)
+    wanted = torch.cat(
+        [functional.scaled_dot_product_attention(*row, is_causal=True, scale=0.3) for row in rows],
+        2,
+    ).transpose(1, 2)
     assert torch.allclose(found, wanted, atol=1e-5)
     seen = torch.randn_like(wanted)
     grads = [torch.autograd.grad((item * seen).sum(), given) for item in (found, wanted)]
@@ -161,6 +195,102 @@ def test_no_token_sees_what_comes_after_it(lab: Workspace):
         before, after = fast(IDS).logits, fast(other).logits
     assert torch.allclose(before[:, :12], after[:, :12], atol=1e-5)
     assert not torch.allclose(before[:, 12:], after[:, 12:], atol=1e-2)
+
+
+FAMILIES = {
+    "llama": {},
+    "qwen2": {},
+    "qwen3": {"head_dim": 8},
+    "mistral": {"sliding_window": 6},
+    "gemma3_text": {
+        "head_dim": 8, "sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"],
+    },
+    "olmo2": {},
+    "phi3": {"pad_token_id": 0},
+    "gpt_neox": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("longest", [attention.LONGEST[torch.float32], 8])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_joined_rows_are_computed_as_each_alone(
+    monkeypatch: pytest.MonkeyPatch, family: str, longest: int
+):
+    """Rows of up to eight tokens in one pass, longer ones by torch's own attention."""
+    monkeypatch.setitem(attention.LONGEST, torch.float32, longest)
+    model = small(family, **FAMILIES[family])
+    assert attention.joins(model)
+    lengths = [9, 3, 1, 14]
+    ids = torch.randint(1, 60, (sum(lengths),))
+    places = torch.cat([torch.arange(length) for length in lengths])[None]
+    with torch.no_grad():
+        alone = [model(row[None], use_cache=False).logits for row in ids.split(lengths)]
+        joined = model(
+            ids[None],
+            position_ids=places,
+            attention_mask=attention.borders(places),
+            use_cache=False,
+        ).logits
+    assert torch.allclose(joined, torch.cat(alone, 1), atol=1e-4)
+
+
+@pytest.mark.parametrize("longest", [attention.LONGEST[torch.float32], 8])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_common_beginning_is_learnt_from_as_in_each_row(
+    monkeypatch: pytest.MonkeyPatch, family: str, longest: int
+):
+    monkeypatch.setitem(attention.LONGEST, torch.float32, longest)
+    model = small(family, **FAMILIES[family])
+    same = [*range(10, 19)]
+    ids = [[*same, *own] for own in ([20, 21, 22, 23], [30, 31], [*range(40, 55)])]
+    ids.insert(1, [5, 6, 7])  # which has another beginning
+    labels = [[*[IGNORED] * 10, *row[10:]] for row in ids]
+    labels[1] = [IGNORED, 6, 7]
+    made = likelihood.pad(ids, labels, 0)
+    joined = likelihood.join(**made)
+    rows = joined.pop("rows")
+    assert joined["input_ids"].tolist() == [[*ids[1], *ids[0], *ids[2][9:], *ids[3][9:]]]
+    assert rows.tolist() == [[1] * 3 + [0] * 13 + [2] * 2 + [3] * 15]
+
+    def learn(**known: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        model.zero_grad()
+        total, _ = likelihood.answer_loss(model, **known)
+        total.backward()
+        return total.detach(), [weight.grad.clone() for weight in model.parameters()]
+
+    del made["n_real"]
+    (wanted, slopes), (found, others) = learn(**made), learn(**joined)
+    assert torch.allclose(found, wanted, rtol=1e-5)
+    for one, other in zip(slopes, others, strict=True):
+        assert torch.allclose(one, other, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("family", "more"),
+    [
+        ("lfm2", {"layer_types": ["conv", "full_attention"]}),
+        ("mamba", {}),
+        ("qwen3_next", {"layer_types": ["linear_attention", "full_attention"]}),
+    ],
+)
+def test_rows_are_not_joined_where_more_than_attention_looks_back(
+    family: str, more: dict[str, Any]
+):
+    assert not attention.joins(small(family, **more))
+
+
+def small(family: str, **more: Any) -> Any:
+    """A model of a family with random weights and two layers."""
+    config = AutoConfig.for_model(
+        family,
+        **{
+            "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64,
+            **more,
+        },
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return products.speed_up(AutoModelForCausalLM.from_config(config).eval())
 
 
 class ShiftedRMSNorm(nn.Module):

@@ -38,35 +38,73 @@ def test_a_row_that_is_encoded_when_needed_is_the_same(lab: Workspace, folder: P
 
 
 @pytest.mark.parametrize(
-    ("micro_batch", "shapes"),
-    [(None, [(4, 40), (4, 200)]), (8, [(8, 200)]), (2, [(2, 40), (2, 40), (2, 200), (2, 200)])],
+    ("micro_batch", "is_joined", "shapes"),
+    [
+        (None, True, [(1, 960)]),
+        (2, True, [(1, 80), (1, 80), (1, 400), (1, 400)]),
+        (None, False, [(4, 40), (4, 200)]),
+        (8, False, [(8, 200)]),
+        (2, False, [(2, 40), (2, 40), (2, 200), (2, 200)]),
+    ],
 )
-def test_a_processor_takes_a_batch_in_pieces_unless_it_is_told(
-    micro_batch: int | None, shapes: list[tuple[int, int]]
+def test_a_step_is_taken_in_pieces_without_padding_where_the_model_can(
+    folder: Path,
+    micro_batch: int | None,
+    is_joined: bool,
+    shapes: list[tuple[int, int]],
 ):
-    config = Config(micro_batch=micro_batch)
-    trainer = SimpleNamespace(live=SimpleNamespace(config=config))
-    trainer.count_rows = lambda inputs: len(inputs["input_ids"])
-    lengths = torch.tensor([40] * 4 + [200] * 4)
-    batch = {"input_ids": torch.ones(8, 200), "n_real": lengths}
-    parts = sft.AnswerTrainer.pieces(trainer, batch, micro_batch or 8)
+    model = weights.load(folder)
+    if not is_joined:
+        model.set_attn_implementation("sdpa")
+    trainer = SimpleNamespace(live=SimpleNamespace(config=Config(micro_batch=micro_batch)))
+    trainer.count_rows, trainer.model = lambda inputs: len(inputs["n_real"]), model
+    ids = [[*range(length)] for length in [40] * 4 + [200] * 4]
+    parts = [*sft.AnswerTrainer.pieces(trainer, likelihood.pad(ids, ids, 0), micro_batch or 8)]
     assert [tuple(part["input_ids"].shape) for part in parts] == shapes
+    assert [row for part in parts for row in part["n_real"].tolist()] == [40] * 4 + [200] * 4
+    assert sum(int((part["labels"][:, 1:] != IGNORED).sum()) for part in parts) == 960 - 8
 
 
 @pytest.mark.parametrize(
-    ("lengths", "most", "ends"),
+    ("changes", "shape"),
     [
-        ([100] * 8, 8, [8]),  # one piece costs less than two
-        ([100] * 16, 8, [8, 16]),
-        ([300] * 5, 8, [3, 5]),  # a thousand tokens at a time
-        ([2000, 2000], 8, [1, 2]),  # a row is never cut
-        ([50, 50, 50, 250], 8, [3, 4]),
-        ([100] * 4, 1, [1, 2, 3, 4]),
-        ([7], 8, [1]),
+        ({}, (1, 16 + 3 * 4)),
+        ({"adapter_dropout": 0.1}, (1, 4 * 16)),
+        ({"neftune_alpha": 5.0}, (4, 16)),
     ],
 )
-def test_rows_are_cut_where_it_costs_least(lengths: list[int], most: int, ends: list[int]):
-    assert sft.cut(lengths, most) == ends
+def test_rows_that_draw_their_own_noise_have_nothing_in_common(
+    folder: Path, changes: dict[str, Any], shape: tuple[int, int]
+):
+    trainer = SimpleNamespace(
+        live=SimpleNamespace(config=Config(**changes)),
+        count_rows=lambda inputs: len(inputs["n_real"]),
+        model=weights.load(folder),
+    )
+    ids = [[*range(12), number, 5, 6, 7] for number in range(20, 24)]
+    batch = likelihood.pad(ids, [[*[IGNORED] * 13, *row[13:]] for row in ids], 0)
+    (part,) = sft.AnswerTrainer.pieces(trainer, batch, 8)
+    assert tuple(part["input_ids"].shape) == shape
+    assert int((part["labels"][:, 1:] != IGNORED).sum()) == 4 * 3
+
+
+@pytest.mark.parametrize(
+    ("lengths", "most", "padded", "joined"),
+    [
+        ([100] * 8, 8, [8], [8]),  # one piece costs less than two
+        ([100] * 16, 8, [8, 16], [8, 16]),
+        ([600] * 5, 8, [3, 5], [3, 5]),  # some tokens at a time
+        ([4000, 4000], 8, [1, 2], [1, 2]),  # a row is never cut
+        ([50, 50, 50, 250], 8, [3, 4], [4]),
+        ([100] * 4, 1, [1, 2, 3, 4], [1, 2, 3, 4]),
+        ([7], 8, [1], [1]),
+    ],
+)
+def test_rows_are_cut_where_it_costs_least(
+    lengths: list[int], most: int, padded: list[int], joined: list[int]
+):
+    assert sft.cut(lengths, most, is_padded=True) == padded
+    assert sft.cut(lengths, most, is_padded=False) == joined
 
 
 def test_packs_hold_every_row_once_and_no_more_than_their_length(lab: Workspace, folder: Path):
@@ -94,7 +132,7 @@ def test_rows_of_a_pack_do_not_see_each_other(lab: Workspace, folder: Path):
 
 
 def together(model: Any, packs: rows.Rows) -> float:
-    """The loss of packs as the trainer computes it, filled up with a short row beside them."""
+    """The loss of packs with a short row beside them, joined as a trainer has it, and padded."""
     batch = sft._collate(0)(
         [
             {
@@ -105,9 +143,10 @@ def together(model: Any, packs: rows.Rows) -> float:
             {"input_ids": [5, 6, 7], "labels": [IGNORED] * 3, "position_ids": [0, 1, 2]},
         ]
     )
-    batch.pop("n_real")
+    joined = likelihood.join(**batch)
+    for name, known in (("n_real", batch), ("rows", joined)):
+        del known[name]
     with torch.no_grad():
-        total, _ = likelihood.answer_loss(
-            model, batch["input_ids"], batch["labels"], position_ids=batch["position_ids"]
-        )
-    return float(total)
+        padded, one = (likelihood.answer_loss(model, **known)[0] for known in (batch, joined))
+    assert torch.allclose(padded, one, rtol=1e-5)
+    return float(one)

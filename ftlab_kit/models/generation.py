@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
+from ftlab_kit.models import weights
 from ftlab_kit.models.asking import Manner, asking
 from ftlab_kit.models.tokens import end_tokens, prompt
 
@@ -182,7 +183,7 @@ def _steps(
 
 def _cache_name(model: Any) -> str:
     """Return what transformers calls the cache in a model's forward: it has renamed it once."""
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = weights.base(model)
     names = inspect.signature(type(inner).forward).parameters
     return "cache" if "cache" in names else "past_key_values"
 

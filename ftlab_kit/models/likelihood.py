@@ -2,24 +2,30 @@
 
 Training, the held-out loss and perplexity share this: the backbone runs over all tokens, the
 language-model head, a fifth of a small model's work, only at positions whose next token is
-trained, and a chunk of them at a time, so that the logits never stand whole in memory.
+trained, and a chunk of them at a time, so that the logits never stand whole in memory. Where the
+model tells joined rows apart, rows of unequal length are computed as one, without padding.
 
 B: rows of a batch, T: tokens, H: hidden size, P: trained positions, V: vocabulary.
 """
 
 import functools
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from os.path import commonprefix
 from typing import Any
 
 import torch
 from torch.nn import functional
 from transformers.modeling_outputs import CausalLMOutput
 
+from ftlab_kit.models import attention, weights
 from ftlab_kit.models.asking import asking
 from ftlab_kit.models.tokens import IGNORED, Encoded
 
+ALIKE = 8  # tokens that rows have in common before it pays to compute these once
 CHUNK = 2**26  # logits at a time, 256 MiB in fp32
 CHUNK_CPU = 2**24  # a processor is as fast with fewer, and its memory is the machine's
 
@@ -45,28 +51,117 @@ def answer_loss(
     Returns:
         The sum, `()`, and the sums by row without gradient, `(B,)`.
     """
-    model = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = weights.base(model)
     known = {"attention_mask": attention_mask, "position_ids": position_ids}
-    hidden, targets, rows = _trained(model, input_ids, labels, **known)
-    total, losses = _Head(model).losses(hidden, targets)  # (), (P,)
-    return total, _by_row(losses, rows, labels)
+    hidden, targets, mask = _trained(inner, input_ids, labels, **known)
+    total, losses = _Head(inner).losses(hidden, targets)  # (), (P,)
+    return total, _by_row(losses, _numbers(input_ids)[:, 1:][mask], len(labels))
 
 
 def _trained(
-    model: Any, input_ids: torch.Tensor, labels: torch.Tensor, **known: torch.Tensor | None
+    model: Any,
+    input_ids: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    attention_mask: torch.Tensor | None = None,
+    position_ids: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Return the states `(P, H)` before trained tokens, these tokens `(P,)`, their rows `(P,)`."""
-    output = model.base_model(input_ids=input_ids, use_cache=False, return_dict=True, **known)
-    targets = labels[:, 1:]
-    mask = targets != IGNORED
-    rows = torch.arange(labels.size(0), device=labels.device)[:, None].expand_as(mask)[mask]
-    return output.last_hidden_state[:, :-1][mask], targets[mask], rows
+    """Return the states `(P, H)` before trained tokens, these tokens `(P,)`, and where they are.
+
+    The last is `(B, T - 1)`, true where the next token is a trained one.
+    """
+    if position_ids is not None and attention_mask is None and len(input_ids) == 1:
+        attention_mask = attention.borders(position_ids) if attention.joins(model) else None
+    output = model.base_model(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        position_ids=position_ids,
+        use_cache=False,
+        return_dict=True,
+    )
+    mask = labels[:, 1:] != IGNORED
+    return output.last_hidden_state[:, :-1][mask], labels[:, 1:][mask], mask
 
 
-def _by_row(values: torch.Tensor, rows: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+def _numbers(rows: torch.Tensor) -> torch.Tensor:
+    """Return for each token of rows `(B, T)` the number of its row."""
+    return torch.arange(len(rows), device=rows.device)[:, None].expand_as(rows)
+
+
+def _by_row(values: torch.Tensor, rows: torch.Tensor, n_rows: int) -> torch.Tensor:
     """Return the sums `(B,)` of what was found at the positions of each row."""
-    sums = torch.zeros(labels.size(0), device=labels.device, dtype=torch.float32)
+    sums = torch.zeros(n_rows, device=values.device, dtype=torch.float32)
     return sums.index_add_(0, rows, values.float())
+
+
+def join(
+    input_ids: torch.Tensor,
+    labels: torch.Tensor,
+    n_real: torch.Tensor,
+    position_ids: torch.Tensor | None = None,
+    *,
+    shares: bool = True,
+) -> dict[str, torch.Tensor]:
+    """Return padded rows as one without padding, and where each of them begins.
+
+    How some rows begin alike, up to what is trained, stands there once; the loss and its gradient
+    are the same. No row predicts the first token of the next.
+
+    Args:
+        n_real: `(B,)`, the real tokens of every row.
+        position_ids: `(B, T)`; where these count from 0 again, a row in a row begins.
+        shares: Whether a common beginning may stand there once.
+
+    Returns:
+        `input_ids`, `labels`, `position_ids`, and `rows`, the number of each token's row: `(1, T)`.
+    """
+    places = torch.arange(input_ids.size(1), device=input_ids.device).expand_as(input_ids)
+    begins = torch.zeros_like(n_real)
+    order = torch.arange(len(n_real), device=n_real.device)
+    if shares and position_ids is None:
+        order, begins = map(begins.new_tensor, _alike(input_ids, labels, n_real))
+    is_own = (places < n_real[:, None]) & (places >= begins[:, None])
+    found = {
+        "input_ids": input_ids,
+        "labels": labels.masked_fill(places == begins[:, None], IGNORED),
+        "position_ids": places if position_ids is None else position_ids,
+        "rows": _numbers(input_ids),
+    }
+    return {name: value[order][is_own[order]][None] for name, value in found.items()}
+
+
+def _alike(
+    input_ids: torch.Tensor, labels: torch.Tensor, n_real: torch.Tensor
+) -> tuple[list[int], list[int]]:
+    """Return rows in another order, and of each how many tokens need not stand there again.
+
+    Rows that begin alike follow one another, in groups that leave the fewest tokens. Of a common
+    beginning no token is trained, nor the next one, and a token of each row comes after it.
+    """
+    places = torch.arange(labels.size(1), device=labels.device)
+    is_over = (labels != IGNORED) | (places >= n_real[:, None])
+    most = (is_over.int().argmax(1) - 1).clamp(min=0).tolist()
+    rows = [row[:end] for row, end in zip(input_ids.tolist(), most, strict=True)]
+    order = sorted(range(len(rows)), key=rows.__getitem__)
+    pairs = pairwise(rows[number] for number in order)
+    alike = [0, *(len(commonprefix(pair)) for pair in pairs)]  # as the row before it
+    saved, groups = [0], [0]  # at the most by the first so many rows, and where the last group is
+    for end in range(1, len(order) + 1):
+        best, common = (saved[-1], end - 1), sys.maxsize
+        for start in range(end - 2, -1, -1):
+            common = min(common, alike[start + 1])
+            if common < ALIKE:
+                break
+            best = max(best, (saved[start] + common * (end - 1 - start), start))
+        saved.append(best[0])
+        groups.append(best[1])
+    begins, end = [0] * len(order), len(order)
+    while end:
+        start = groups[end]
+        for number in order[start + 1 : end]:
+            begins[number] = min(alike[start + 1 : end])
+        end = start
+    return order, begins
 
 
 def answer_when_labelled(model: Any) -> None:
@@ -75,7 +170,7 @@ def answer_when_labelled(model: Any) -> None:
     So that the loss is the model's own forward, which is what data-parallel wrappers and autocast
     hook into. A call without labels stays as it is.
     """
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    inner = weights.base(model)
     plain = inner.forward
 
     @functools.wraps(plain)
@@ -194,7 +289,37 @@ def batches(lengths: Sequence[int], *, budget_tokens: int = 2048) -> Iterator[li
         yield batch
 
 
-def pad(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+def _in_order(rows: Sequence[Encoded], *, budget_tokens: int = 2048) -> Iterator[list[int]]:
+    """Yield row numbers in batches of at most so many tokens, rows that begin alike together."""
+    batch: list[int] = []
+    tokens = 0
+    for row in sorted(range(len(rows)), key=lambda index: rows[index].input_ids):
+        length = len(rows[row].input_ids)
+        if batch and tokens + length > budget_tokens:
+            yield batch
+            batch, tokens = [], 0
+        batch.append(row)
+        tokens += length
+    if batch:
+        yield batch
+
+
+def pad(
+    input_ids: Sequence[Sequence[int]], labels: Sequence[Sequence[int]], pad_token_id: int
+) -> dict[str, torch.Tensor]:
+    """Return rows of unequal length as `input_ids` and `labels` `(B, T)`, and `n_real` `(B,)`.
+
+    They are filled on the right and need no mask: what fills up comes after all that is real, and
+    no token looks ahead.
+    """
+    return {
+        "input_ids": filled(input_ids, pad_token_id),
+        "labels": filled(labels, IGNORED),
+        "n_real": torch.tensor([len(row) for row in input_ids]),
+    }
+
+
+def filled(rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
     """Return rows of unequal length as one tensor `(B, T)`, filled on the right."""
     longest = max(len(row) for row in rows)
     return torch.tensor([[*row, *[value] * (longest - len(row))] for row in rows])
@@ -244,17 +369,26 @@ def _each(
     *,
     with_hits: bool,
 ) -> list[Likelihood]:
-    result, done = [Likelihood(0.0, 0)] * len(rows), 0
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
+    result, done, inner = [Likelihood(0.0, 0)] * len(rows), 0, weights.base(model)
+    lengths = [len(row.input_ids) for row in rows]
     with asking(model), torch.inference_mode():
-        for batch in batches([len(row.input_ids) for row in rows]):
-            ids = pad([rows[index].input_ids for index in batch], pad_token_id).to(model.device)
-            labels = pad([rows[index].labels for index in batch], IGNORED).to(model.device)
-            # no mask: what fills up on the right comes after all that is real
-            hidden, targets, places = _trained(inner, ids, labels)
-            hits = torch.zeros(len(targets), device=ids.device, dtype=torch.bool)
+        for batch in _in_order(rows) if attention.joins(inner) else batches(lengths):
+            taken = [rows[index] for index in batch]
+            made = pad(
+                [row.input_ids for row in taken], [row.labels for row in taken], pad_token_id
+            )
+            known = {name: value.to(model.device) for name, value in made.items()}
+            if attention.joins(inner):
+                known = join(**known)
+                numbers = known.pop("rows")
+            else:
+                del known["n_real"]
+                numbers = _numbers(known["input_ids"])
+            hidden, targets, mask = _trained(inner, **known)
+            hits = torch.zeros(len(targets), device=mask.device, dtype=torch.bool)
             _, losses = _Head(inner).losses(hidden, targets, hits=hits if with_hits else None)
-            sums = [_by_row(item, places, labels).tolist() for item in (losses, hits)]
+            owners = numbers[:, 1:][mask]
+            sums = [_by_row(item, owners, len(batch)).tolist() for item in (losses, hits)]
             for index, value, n_right in zip(batch, *sums, strict=True):
                 result[index] = Likelihood(value, int(n_right))
             done += len(batch)

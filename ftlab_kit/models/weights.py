@@ -99,3 +99,8 @@ def trained(base: Path, checkpoint: Path, *, dtype: str = "float32") -> Any:
     if (checkpoint / "adapter_config.json").exists():
         return load(base, dtype=dtype, adapter=checkpoint)
     return load(checkpoint, dtype=dtype)
+
+
+def base(model: Any) -> Any:
+    """Return the model of transformers under an adapter of PEFT's, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model

@@ -1,7 +1,8 @@
 """The FLOP that training a token needs, and the FLOP that a processor can do: the bound of speed.
 
 What is counted are the products that training can't do without. Attention, norms and what is done
-twice to save memory are left out, so a share of the bound is a share of useful work.
+twice to save memory are left out, and what rows share is counted for each of them: a share of the
+bound is a share of useful work.
 """
 
 import time

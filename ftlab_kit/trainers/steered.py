@@ -173,8 +173,10 @@ class Steered:
             with torch.random.fork_rng():
                 inputs = self._prepare_inputs(self.data_collator(rows))  # type: ignore[attr-defined]
                 _take_lines(inputs)
-                with self.compute_loss_context_manager():  # type: ignore[attr-defined]
-                    self.compute_loss(self.model, inputs).backward()
+                for part in self.pieces(inputs, len(numbers)):
+                    with self.compute_loss_context_manager():  # type: ignore[attr-defined]
+                        loss = self.compute_loss(self.model, part)
+                    loss.backward()
             return True
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):

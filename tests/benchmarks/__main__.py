@@ -3,7 +3,7 @@
 python -m tests.benchmarks quickstart    the first command, phase by phase
 python -m tests.benchmarks view          what the live view takes from the training
 python -m tests.benchmarks browser       what two thousand of its updates leave in the browser
-python -m tests.benchmarks train         fine-tuning beside TRL, by turns in one run
+python -m tests.benchmarks train         fine-tuning beside TRL and LLaMA-Factory, by turns
 python -m tests.benchmarks perplexity    perplexity beside lm-eval's, where that is installed
 python -m tests.benchmarks order         what is learnt from shuffled batches, and from like lengths
 python -m tests.benchmarks startup       from trainers.start to the first optimizer step
@@ -79,9 +79,10 @@ def train(
     steps: int = 6,
     rounds: int = 3,
 ) -> None:
-    """Fine-tune under the kit and under TRL: the same rows, adapter, batch, and a process each.
+    """Fine-tune under the kit and its rivals: the same rows, adapter, batch, and a process each.
 
-    TRL is tuned by hand for the processor, and taken once as it comes.
+    These are TRL, and LLaMA-Factory where FTLAB_RIVAL_PYTHON names the Python of an environment
+    that has it; tuned by hand for the processor, and taken once as they come.
     """
     with tempfile.TemporaryDirectory() as folder:
         ws = Workspace(Path(folder) / "lab")

@@ -8,8 +8,11 @@ the losses, and the most memory there was.
 """
 
 import json
+import os
 import resource
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from itertools import count, islice
@@ -182,6 +185,46 @@ def trl(ws: Workspace, model: str, steps: int, seed: int, **settings: Any) -> di
     return {"seconds": clock.steps(), "losses": clock.losses, "tokens": tokens}
 
 
+RIVAL_PYTHON = "FTLAB_RIVAL_PYTHON"  # the Python of an environment that has LLaMA-Factory
+
+
+def llama_factory(
+    ws: Workspace, model: str, steps: int, seed: int, **settings: Any
+) -> dict[str, Any]:
+    """Run the job under LLaMA-Factory, on the rows of the kit's steps.
+
+    Args:
+        settings: LLaMA-Factory's, where they are not its defaults.
+    """
+    wanted, folder = config(model, steps, seed), models.get(ws, model).path or Path()
+    every = [*datasets.rows(ws, 1)]
+    chats = [every[number]["messages"] for number in _order(ws, folder, steps, seed)]
+    known = {
+        "lora_rank": wanted.adapter_rank,
+        "lora_alpha": wanted.adapter_alpha,
+        "learning_rate": wanted.learning_rate,
+        "per_device_train_batch_size": ROWS,
+        "cutoff_len": LENGTH,
+        "use_cpu": not torch.cuda.is_available(),
+    }
+    with tempfile.TemporaryDirectory() as rows:
+        made = [{"messages": [*_system(messages), *messages]} for messages in chats]
+        (Path(rows) / "rows.json").write_text(json.dumps(made))
+        command = [os.environ[RIVAL_PYTHON], str(Path(__file__).with_name("rival.py"))]
+        command += [str(folder), rows, str(steps), str(seed), json.dumps(known | settings)]
+        env = dict(os.environ) | {"OMP_NUM_THREADS": str(device.threads())}
+        done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def _system(messages: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Return the system prompt of SmolLM2's own template; LLaMA-Factory's differs by a dot."""
+    words = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+    return [] if messages[0]["role"] == "system" else [{"role": "system", "content": words}]
+
+
 def _plain(folder: Path) -> Any:
     """Return a model as transformers loads it, without the kit's layers."""
     from transformers import AutoModelForCausalLM
@@ -192,18 +235,31 @@ def _plain(folder: Path) -> Any:
 def _taken(ws: Workspace, folder: Path, steps: int, seed: int) -> list[Any]:
     """Return the rows of all steps in the order in which the kit takes them."""
     rows = encodings.read(ws, datasets.get(ws, 1), folder, LENGTH)
+    return [rows[number] for number in _order(ws, folder, steps, seed)]
+
+
+def _order(ws: Workspace, folder: Path, steps: int, seed: int) -> list[int]:
+    """Return the numbers of the rows of all steps."""
+    rows = encodings.read(ws, datasets.get(ws, 1), folder, LENGTH)
     stream = RowStream(rows.lengths.tolist(), ROWS, seed)
-    return [rows[number] for number in islice(stream, ROWS * (steps + 2))]
+    return [*islice(stream, ROWS * (steps + 2))]
 
 
 LEGS: dict[str, Callable[..., dict[str, Any]]] = {
     "shuffled": lambda *race: learn(*race, how=RowStream),
     "like length": lambda *race: learn(*race, how=LikeLength),
     "kit": kit,
-    "kit bf16": lambda *race: kit(*race, precision="bf16"),
+    "kit fp32": lambda *race: kit(*race, precision="fp32"),
     "trl": lambda *race: trl(*race, **TUNED),
     "trl bf16": lambda *race: trl(*race, **{**TUNED, "bf16": True}),
     "trl defaults": trl,
+    "llama-factory": lambda *race: llama_factory(
+        *race, disable_gradient_checkpointing=True, optim="adamw_torch_fused"
+    ),
+    "llama-factory bf16": lambda *race: llama_factory(
+        *race, disable_gradient_checkpointing=True, optim="adamw_torch_fused", bf16=True
+    ),
+    "llama-factory defaults": llama_factory,
 }
 
 
@@ -216,10 +272,11 @@ def main(name: str, folder: str, model: str, steps: int, seed: int) -> None:
     tokens = [len(row.input_ids) for row in taken]
     trained = [row.n_trained for row in taken]
     timed = slice(ROWS, ROWS * (steps + 1))
-    found |= {
-        "tokens": found.get("tokens", sum(tokens[timed])),
+    found = {
+        "tokens": sum(tokens[timed]),
         "trained": sum(trained[timed]) / sum(tokens[timed]),
         "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
+        **found,
     }
     print("\n" + json.dumps(found))
 

@@ -17,24 +17,27 @@ from rich.table import Table
 from ftlab_kit import Workspace, datasets, device, trainers
 from ftlab_kit.configs import Config
 from ftlab_kit.datasets import encodings
-from ftlab_kit.errors import InputError
 from ftlab_kit.models import likelihood, weights, work
 from ftlab_kit.records import DatasetVersion
 from ftlab_kit.trainers import processes
-
-TUNED = ("trl", "trl bf16")
+from tests.benchmarks import legs
 
 
 def train(ws: Workspace, folder: Path, model: str, *, steps: int, rounds: int) -> None:
-    """Run every leg of the training race by turns, and print medians, ratios and bounds."""
-    names = ["kit", "trl"]
-    if _has_bf16():
-        names += ["kit bf16", "trl bf16"]
+    """Run every leg of the training race by turns, and print medians, ratios and bounds.
+
+    LLaMA-Factory takes part where the environment names the Python that has it.
+    """
+    rivals = ["trl", *(["llama-factory"] if os.environ.get(legs.RIVAL_PYTHON) else [])]
+    names = ["kit", *rivals]
+    if device.has_bf16():
+        names += ["kit fp32", *(f"{name} bf16" for name in rivals)]
+    slow = [f"{name} defaults" for name in rivals]
     runs: dict[str, list[dict[str, Any]]] = {}
     peaks: dict[str, list[float]] = {"fp32": [], "bf16": []}
     for number in range(rounds):
-        for name in [*names, *(["trl defaults"] if number == 0 else [])]:
-            few = 2 if name == "trl defaults" else steps
+        for name in [*names, *(slow if number == 0 else [])]:
+            few = 2 if name in slow else steps
             for kind, found in peaks.items():
                 found.append(work.peak_gflop_per_s(kind, device.threads()))
             runs.setdefault(name, []).append(_leg(ws, name, model, few, number))
@@ -49,7 +52,7 @@ def _leg(ws: Workspace, name: str, model: str, steps: int, seed: int) -> dict[st
     # a worker is started with this by the kit; a rival is left as it is
     env = dict(os.environ) | (
         {}
-        if name.startswith("trl")
+        if not name.startswith("kit")
         else {"GLIBC_TUNABLES": processes.ALLOCATION, "GOMP_SPINCOUNT": device.SPIN}
     )
     done = subprocess.run(
@@ -69,19 +72,19 @@ def _show(
 ) -> None:
     """Print a line for each leg: speed, how much faster the kit is, memory, share of the bound."""
     speeds = {name: median(_speed(run) for run in found) for name, found in runs.items()}
-    best = max((name for name in speeds if name in TUNED), key=speeds.__getitem__)
-    table = Table("leg", "tokens/s", "kit is", "kit bf16 is", "peak GiB", "of the bound", "loss")
+    table = Table(
+        "leg", "tokens/s", "kit is", "kit fp32 is", "peak GiB", "fp32 bound", "bf16 bound", "loss"
+    )
     for name, found in runs.items():
         first = found[0]
-        flop = needed.flop(first["trained"])
-        peak = peaks["bf16" if "bf16" in name or "defaults" in name else "fp32"]
+        done = speeds[name] * needed.flop(first["trained"]) / 1e9
         table.add_row(
-            name + (" (best tuned)" if name == best else ""),
+            name,
             f"{speeds[name]:.0f}",
             _ratio(runs, "kit", name),
-            _ratio(runs, "kit bf16", name),
+            _ratio(runs, "kit fp32", name),
             f"{median(run['peak_gib'] for run in found):.2f}",
-            f"{speeds[name] * flop / 1e9 / peak:.0%}",
+            *(f"{done / peak:.0%}" for peak in peaks.values()),
             " ".join(
                 f"{loss:.4f}" for loss in first["losses"][:: max(1, len(first["losses"]) - 1)]
             ),
@@ -91,9 +94,15 @@ def _show(
         print(
             f"matrix product of 2048 by 2048, {kind}: {peak:.0f} GFLOP/s, the faster of torch's two"
         )
+    for name in ("kit", "kit fp32"):
+        if name in runs:
+            print(
+                f"losses of {name} and of trl in fp32: {_apart(runs[name], runs['trl']):.1e} apart"
+            )
     own = [run["own_s"] / median(run["seconds"]) for run in runs["kit"]]
     print(f"what steering, metrics and guard take: {median(own):.2%} of the kit's step (limit 2%)")
     print("tokens are real ones, without padding; loss: of the first and the last step")
+    print("LLaMA-Factory trains the line break after an answer too, so that its losses are others")
 
 
 def _ratio(runs: dict[str, list[dict[str, Any]]], one: str, other: str) -> str:
@@ -104,11 +113,14 @@ def _ratio(runs: dict[str, list[dict[str, Any]]], one: str, other: str) -> str:
     return f"{median(_speed(left) / _speed(right) for left, right in pairs):.2f} x"
 
 
-def _has_bf16() -> bool:
-    try:
-        return device.precision("bf16") == "bf16"
-    except InputError:
-        return False
+def _apart(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> float:
+    """Return by how much the losses of any step of two legs differ at the most, of their size."""
+    pairs = [
+        (left, right)
+        for mine, theirs in zip(one, other, strict=True)
+        for left, right in zip(mine["losses"], theirs["losses"], strict=True)
+    ]
+    return max(abs(left / right - 1) for left, right in pairs)
 
 
 def order(ws: Workspace, model: str, *, steps: int, rounds: int) -> None:

@@ -211,16 +211,16 @@ FAMILIES = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("lengths", [[9, 3, 1, 14], [14]])
 @pytest.mark.parametrize("longest", [attention.LONGEST[torch.float32], 8])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_joined_rows_are_computed_as_each_alone(
-    monkeypatch: pytest.MonkeyPatch, family: str, longest: int
+    monkeypatch: pytest.MonkeyPatch, family: str, longest: int, lengths: list[int]
 ):
     """Rows of up to eight tokens in one pass, longer ones by torch's own attention."""
     monkeypatch.setitem(attention.LONGEST, torch.float32, longest)
     model = small(family, **FAMILIES[family])
     assert attention.joins(model)
-    lengths = [9, 3, 1, 14]
     ids = torch.randint(1, 60, (sum(lengths),))
     places = torch.cat([torch.arange(length) for length in lengths])[None]
     with torch.no_grad():

@@ -116,14 +116,15 @@ def attend(
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """Return what a layer's heads attend to, `(B, T, Q, D)`; transformers' form of the call."""
+    is_joined = attention_mask is not None and attention_mask.dtype == torch.long
     spans = [Span(0, query.size(2))]
-    if attention_mask is not None and attention_mask.dtype == torch.long:
+    if attention_mask is not None and is_joined:
         spans, attention_mask = _spans(attention_mask), None
     longest = max(span.seen for span in spans)
     if attention_mask is None and _is_short(module, query, key, value, longest, kwargs):
         scale = kwargs.get("scaling") or query.size(-1) ** -0.5
         return ShortRows.apply(query, key, value, scale, spans), None
-    if len(spans) == 1:
+    if not is_joined:
         found: tuple[torch.Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, **kwargs
         )

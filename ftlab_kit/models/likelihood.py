@@ -3,7 +3,8 @@
 Training, the held-out loss and perplexity share this: the backbone runs over all tokens, the
 language-model head, a fifth of a small model's work, only at positions whose next token is
 trained, and a chunk of them at a time, so that the logits never stand whole in memory. Where the
-model tells joined rows apart, rows of unequal length are computed as one, without padding.
+model tells joined rows apart, rows of unequal length are computed as one, without padding, and what
+some of them begin with alike is computed once.
 
 B: rows of a batch, T: tokens, H: hidden size, P: trained positions, V: vocabulary.
 """

@@ -3,8 +3,8 @@
 The passes over the rows, each shuffled anew, follow one another in an endless stream, which is cut
 into the batches of the optimizer steps. Each pass sees each row once, and which rows share a batch
 is chance alone: batches of like length would have less padding, but learn less from as many steps
-(`python -m tests.benchmarks order`). Within a batch rows are sorted by length, so that it can go
-through in pieces with little padding.
+(`python -m tests.benchmarks order`). Within a batch rows are sorted by length, so that a model that
+can't take them joined takes them in pieces with little padding.
 
 The order follows from the seed alone and can be entered at any batch, so that a job is resumed
 where it was without going over what it has seen.

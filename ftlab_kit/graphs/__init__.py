@@ -3,8 +3,7 @@
 A graph is Graphiti's: entities, facts with two times, episodes and sagas, readable by Graphiti
 under the owner's group. It is built from what documents' form says, without a language model;
 `enrich` adds what one finds. Every verb takes `graph`: None is the workspace's own file, else a
-server, as in neo4j://USER@HOST with its password in NEO4J_PASSWORD, or falkor://USER@HOST/GRAPH
-with its password in FALKORDB_PASSWORD.
+server, as in neo4j://USER@HOST with its password in NEO4J_PASSWORD.
 
 `embedder` is named by the first load and kept with the graph: all-minilm-l6-v2 unless another is.
 """
@@ -281,7 +280,7 @@ def copy(ws: Workspace, to: str, *, graph: str | None = None) -> Rows[Document]:
     """Copy a graph, whole, into an empty one elsewhere, and return the documents there.
 
     Args:
-        to: neo4j://USER@HOST:PORT, falkor://USER@HOST:PORT/GRAPH, or file:///PATH.
+        to: neo4j://USER@HOST:PORT or file:///PATH.
 
     Raises:
         Conflict: The other graph is not empty.

@@ -3,7 +3,6 @@
 What Graphiti would do unasked is turned off before it is imported: telemetry, and reading `.env`.
 """
 
-import importlib.util
 import os
 import re
 import urllib.parse
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 
 PASSWORD = "NEO4J_PASSWORD"
 SERVERS = ("neo4j", "neo4j+s", "neo4j+ssc", "bolt", "bolt+s", "bolt+ssc")
-FALKOR_PASSWORD = "FALKORDB_PASSWORD"
-FALKOR = "ftlab"  # the FalkorDB graph of an address that names none
 
 
 class Graph:
@@ -169,38 +166,19 @@ def _driver(ws: Workspace, address: str | None) -> Any:
         return sqlite.Driver(Path(parts.path))
     if parts.password:
         raise InputError(
-            f"The address holds a password, which would be kept with every document. Put it into "
-            f"{FALKOR_PASSWORD if parts.scheme.startswith('falkor') else PASSWORD}."
+            "The address holds a password, which would be kept with every document. Put it into "
+            f"{PASSWORD}."
         )
-    if parts.hostname and parts.scheme == "falkor":
-        how = {"host": parts.hostname, "port": parts.port or 6379, "username": parts.username}
-        return _falkordb(address, parts.path.strip("/"), how)
-    if parts.path and parts.scheme == "falkor+unix":
-        return _falkordb(address, parts.fragment, {"unix_socket_path": parts.path})
     if parts.scheme not in SERVERS or not parts.hostname:
         raise InputError(
             f"{address!r} is no address of a graph. Give none for the workspace's own, or "
-            "neo4j://USER@HOST:PORT, bolt://USER@HOST:PORT, falkor://USER@HOST:PORT/GRAPH, "
-            "falkor+unix:///SOCKET#GRAPH or file:///PATH."
+            "neo4j://USER@HOST:PORT, bolt://USER@HOST:PORT or file:///PATH."
         )
     from ftlab_kit.graphs.drivers import neo4j
 
     uri = f"{parts.scheme}://{parts.hostname}:{parts.port or 7687}"
     secret = os.environ.get(PASSWORD, "")
     return neo4j.Driver(uri, parts.username or "neo4j", secret, parts.path.strip("/") or "neo4j")
-
-
-def _falkordb(address: str, graph: str, how: dict[str, Any]) -> Any:
-    """Return a driver for FalkorDB, which needs a package of its own."""
-    if not importlib.util.find_spec("falkordb"):
-        raise Unavailable(
-            "falkordb is not installed; expected it for an address of that kind. "
-            "Install it with: pip install 'ftlab-kit[falkordb]'."
-        )
-    from ftlab_kit.graphs.drivers import falkordb
-
-    password = os.environ.get(FALKOR_PASSWORD) or None
-    return falkordb.Driver(address, graph or FALKOR, password=password, **how)
 
 
 def _graphiti(driver: Any, embedder: Embedder) -> "Graphiti":

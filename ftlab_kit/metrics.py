@@ -57,7 +57,7 @@ def curves(
     ends = (within[0] or 0, newest.step if within[1] is None and newest else within[1] or 0)
     # stretches begin at multiples of their width, so there may be one more than fit
     width = 1 << max(0, -(-(ends[1] - ends[0] + 1) // (at_most - 1)) - 1).bit_length()
-    found = ws.store.stretches("metrics", "step", names, width=width, within=within, job_id=job_id)
+    found = ws.store.downsample("metrics", "step", names, width=width, within=within, job_id=job_id)
     made = []
     for name in names:
         stretches = [Stretch(**item) for item in found[name]]

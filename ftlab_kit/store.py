@@ -370,7 +370,7 @@ class Store:
             DiskFull: Nothing of the transaction is kept.
             Unavailable: Another process has held the lock for as long as one waits for it.
         """
-        if (held := self._held()) is not None:
+        if (held := self._current()) is not None:
             yield held
             return
         wait_s = getattr(self._local, "wait_s", WAIT_S)
@@ -383,7 +383,7 @@ class Store:
                 self._local.connection = None
 
     @contextmanager
-    def patience(self, wait_s: float) -> Iterator[None]:
+    def lock_timeout(self, wait_s: float) -> Iterator[None]:
         """Wait in this thread no longer than this for the lock of a writer."""
         self._local.wait_s = wait_s
         try:
@@ -391,7 +391,7 @@ class Store:
         finally:
             self._local.wait_s = WAIT_S
 
-    def _held(self) -> sa.Connection | None:
+    def _current(self) -> sa.Connection | None:
         """Return the connection of this thread's transaction, if it is in one."""
         return getattr(self._local, "connection", None)
 
@@ -467,12 +467,12 @@ class Store:
         if after is not None:
             statement = statement.where(column > after)
         statement = statement.order_by(column.desc() if descending else column).limit(limit)
-        if (held := self._held()) is not None:
+        if (held := self._current()) is not None:
             return [dict(row) for row in held.execute(statement).mappings()]
         with self._reader.begin() as connection:
             return [dict(row) for row in connection.execute(statement).mappings()]
 
-    def stretches(
+    def downsample(
         self,
         table: str,
         x: str,

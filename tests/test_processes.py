@@ -205,7 +205,7 @@ def test_a_worker_that_is_suspended_with_the_store_locked_is_cancelled_in_time(l
     holder = subprocess.Popen([*command, str(job_id)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
     with pytest.raises(Unavailable, match="holds the lock on .*trainers.cancel"):
-        with lab.store.patience(0.1):
+        with lab.store.lock_timeout(0.1):
             trainers.adjust(lab, job_id, learning_rate=1e-3)
     began = time.monotonic()
     assert trainers.cancel(lab, job_id).state == "cancelled"

@@ -259,7 +259,7 @@ def cancel(ws: Workspace, job: Job | int) -> Job:
     """
     job_id = status(ws, job).id
     try:
-        with ws.store.patience(ASK_S / 2):
+        with ws.store.lock_timeout(ASK_S / 2):
             _ask_to_end(ws, job_id)
             # before its processes end, or the supervisor would call it a failure
             control.move(ws, job_id, "cancelled")

@@ -42,9 +42,9 @@ from ftlab_kit import (
     notebooks,
     trainers,
 )
-from ftlab_kit.chats.targets import Speaker
+from ftlab_kit.chats.targets import ChatModel
 from ftlab_kit.configs import Config, EvaluationConfig
-from ftlab_kit.configs.stated import Settings, described
+from ftlab_kit.configs.settings import Settings, described
 from ftlab_kit.errors import ConfigError, KitError
 from ftlab_kit.models.memory import Demand
 from ftlab_kit.records import (
@@ -180,7 +180,7 @@ def _can_be_typed(verb: Callable[..., Any]) -> bool:
     What a verb leaves open is closed at once in a shell, and so of no use there.
     """
     hints = typing.get_type_hints(verb)
-    if hints.get("return") is Speaker:
+    if hints.get("return") is ChatModel:
         return False
     wanted = [
         hints[name]

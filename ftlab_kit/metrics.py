@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 from ftlab_kit.errors import InputError, nearest
-from ftlab_kit.records import Curve, Metric, Rows, Stretch
+from ftlab_kit.records import Bucket, Curve, Metric, Rows
 from ftlab_kit.workspace import Workspace, now
 
 
@@ -60,13 +60,13 @@ def curves(
     found = ws.store.downsample("metrics", "step", names, width=width, within=within, job_id=job_id)
     made = []
     for name in names:
-        stretches = [Stretch(**item) for item in found[name]]
+        stretches = [Bucket(**item) for item in found[name]]
         sides = [_at(ws, job_id, name, step) for step in _ends(stretches)]
         made.append(Curve(name, width, Rows(stretches), *(sides or (None, None))))
     return Rows(made)
 
 
-def _ends(stretches: Sequence[Stretch]) -> list[int]:
+def _ends(stretches: Sequence[Bucket]) -> list[int]:
     return [stretches[0].first, stretches[-1].last] if stretches else []
 
 

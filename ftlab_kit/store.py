@@ -72,7 +72,7 @@ sa.Table(
     sa.Column("content_sha256", sa.String, nullable=False),
     sa.Column("path", sa.String, nullable=False),
     _of("parent_id", "dataset_versions", nullable=True),
-    sa.Column("made", sa.JSON, nullable=False, server_default="{}"),
+    sa.Column("derivation", sa.JSON, nullable=False, server_default="{}"),
     _time("created_at"),
     _time("added_at"),
 )
@@ -108,6 +108,7 @@ sa.Table(
     "jobs",
     TABLES,
     _id(),
+    sa.Column("kind", sa.String, nullable=False, server_default="train"),
     sa.Column("state", sa.String, nullable=False, index=True),
     sa.Column("model", sa.String, nullable=False),
     sa.Column("step", sa.Integer, nullable=False, default=0),
@@ -170,8 +171,8 @@ sa.Table(
     sa.Column("state", sa.String, nullable=False),
     sa.Column("step", sa.Integer),
     sa.Column("at_step", sa.Integer),
-    sa.Column("who", sa.String),
-    sa.Column("asked", sa.JSON),
+    sa.Column("author", sa.String),
+    sa.Column("arguments", sa.JSON),
     sa.Column("result", sa.JSON),
     sa.Column("note", sa.Text),
     _time("created_at"),
@@ -216,7 +217,7 @@ sa.Table(
     _id(),
     _of("job_id", "jobs"),
     sa.Column("step", sa.Integer, nullable=False),
-    sa.Column("form", sa.String, nullable=False),
+    sa.Column("format", sa.String, nullable=False),
     sa.Column("precision", sa.String, nullable=False),
     sa.Column("model", sa.String),
     sa.Column("path", sa.String, nullable=False),
@@ -226,7 +227,7 @@ sa.Table(
 )
 
 sa.Table(
-    "fits",
+    "batch_sizes",
     TABLES,
     sa.Column("model", sa.String, primary_key=True),
     sa.Column("length_tokens", sa.Integer, primary_key=True),
@@ -241,7 +242,7 @@ sa.Table(
     sa.Column("graph", sa.String, nullable=False),
     sa.Column("name", sa.String, nullable=False),
     sa.Column("path", sa.String, nullable=False),
-    sa.Column("form", sa.String, nullable=False),
+    sa.Column("format", sa.String, nullable=False),
     sa.Column("state", sa.String, nullable=False),
     sa.Column("version", sa.Integer, nullable=False, default=0),
     sa.Column("content_sha256", sa.String),
@@ -283,7 +284,7 @@ def m002_steering(connection: sa.Connection) -> None:
     for table, columns in new.items():
         for column in columns.split(","):
             connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {column.strip()}")
-    for name in ("fits", "settings"):
+    for name in ("batch_sizes", "settings"):
         TABLES.tables[name].create(connection)
 
 
@@ -329,6 +330,39 @@ def m006_documents(connection: sa.Connection) -> None:
     TABLES.tables["documents"].create(connection)
 
 
+def m007_names(connection: sa.Connection) -> None:
+    """The field's words for columns, a table and keys inside JSON; jobs of more than one kind."""
+    new_names = {
+        "dataset_versions": {"made": "derivation"},
+        "events": {"who": "author", "asked": "arguments"},
+        "exports": {"form": "format"},
+        "documents": {"form": "format"},
+    }
+    for table, columns in new_names.items():
+        present = _columns(connection, table)
+        for old, new in columns.items():
+            # a table that an earlier migration has just made has today's names already
+            if old in present:
+                connection.exec_driver_sql(f"ALTER TABLE {table} RENAME COLUMN {old} TO {new}")
+    if _columns(connection, "fits"):
+        connection.exec_driver_sql("ALTER TABLE fits RENAME TO batch_sizes")
+    if "kind" not in _columns(connection, "jobs"):
+        connection.exec_driver_sql(
+            "ALTER TABLE jobs ADD COLUMN kind VARCHAR NOT NULL DEFAULT 'train'"
+        )
+    for table, column in (("evaluations", "samples"), ("events", "result")):
+        # inside a JSON string the quotes are escaped, so that no person's text is touched
+        connection.exec_driver_sql(
+            f"UPDATE {table} SET {column} = "
+            f"replace({column}, '\"is_whole\":', '\"is_complete\":') WHERE {column} IS NOT NULL"
+        )
+
+
+def _columns(connection: sa.Connection, table: str) -> set[str]:
+    """Return the names of a table's columns; none where there is no such table."""
+    return {row[1] for row in connection.exec_driver_sql(f"PRAGMA table_info({table})")}
+
+
 MIGRATIONS: list[Callable[[sa.Connection], None]] = [
     m001_first,
     m002_steering,
@@ -336,6 +370,7 @@ MIGRATIONS: list[Callable[[sa.Connection], None]] = [
     m004_evaluations,
     m005_processor,
     m006_documents,
+    m007_names,
 ]
 
 

@@ -79,8 +79,8 @@ def model(root: Path) -> None:
     serve(folder, REPO)
 
     from ftlab_kit import Workspace, models
-    from ftlab_kit.models import tiny
     from ftlab_kit.models.catalogue import CATALOGUE
+    from ftlab_kit.models.sources import tiny
 
     tiny.fetch(CATALOGUE["tiny"], folder)
     made = models.pull(Workspace(root), "smollm2-135m-instruct")
@@ -102,7 +102,7 @@ def rows(root: Path) -> None:
     for name in (ROWS, f"{ROWS}:test", f"{ROWS}:other", "owner/none"):
         try:
             made = datasets.add(ws, name, columns=columns)
-            print(json.dumps([made.dataset, made.n_rows, made.made["source"]]))
+            print(json.dumps([made.dataset, made.n_rows, made.derivation["source"]]))
         except KitError as error:
             print(json.dumps([type(error).__name__, str(error)]))
 

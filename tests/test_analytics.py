@@ -9,11 +9,11 @@ import pytest
 
 from ftlab_kit import Workspace, analytics, checkpoints, datasets, device, models, trainers
 from ftlab_kit.configs import Config
-from ftlab_kit.datasets import encodings
+from ftlab_kit.datasets import tokenized
 from ftlab_kit.errors import InputError, NotFound
-from ftlab_kit.models import work
-from ftlab_kit.records import Course, Job, Spread
-from ftlab_kit.trainers import control, processes
+from ftlab_kit.jobs import processes, states
+from ftlab_kit.lm import flops
+from ftlab_kit.records import Job, LossSummary, RateSummary
 from ftlab_kit.widgets.jobs import jobs as side_by_side
 from tests.conftest import TINY, chats_file
 
@@ -39,7 +39,7 @@ def made(ws: Workspace, tmp_path: Path) -> Maker:
         )
         for step, loss in enumerate(losses, 1):
             metric(ws, job_id, step, at(1 + step), loss=loss, eval_loss=loss + 1)
-        return control.read(ws, job_id)
+        return states.read(ws, job_id)
 
     return make
 
@@ -75,7 +75,7 @@ def test_throughput_is_tokens_by_time_in_steps(lab: Workspace, job: Job):
     found, speeds = analytics.job(lab, job), [row.tokens_per_s or 0 for row in rows]
     assert found.n_tokens == rows[-1].n_tokens
     mean = (found.n_tokens or 0) / (found.trained_s or 1)
-    assert found.tokens_per_s == Spread(mean, statistics.median(speeds), max(speeds))
+    assert found.tokens_per_s == RateSummary(mean, statistics.median(speeds), max(speeds))
     assert found.samples_per_s.mean == pytest.approx(16 / (found.trained_s or 1))
 
 
@@ -83,7 +83,7 @@ def test_losses_are_those_of_their_steps(lab: Workspace, job: Job):
     found, rows = analytics.job(lab, job), trainers.metrics(lab, job)
     losses = [row.loss or 0 for row in rows]
     least = losses.index(min(losses)) + 1
-    assert found.loss == Course(losses[0], 1, min(losses), least, losses[-1], 4)
+    assert found.loss == LossSummary(losses[0], 1, min(losses), least, losses[-1], 4)
     assert found.eval_loss.first == rows[1].eval_loss
     assert (found.eval_loss.first_step, found.eval_loss.last_step) == (2, 4)
 
@@ -102,7 +102,7 @@ def test_what_is_not_known_is_none(ws: Workspace, made: Maker):
     found = analytics.job(ws, made(started_at=None, state="cancelled"), usd_per_hour=1, watts=1)
     for name in ("duration_s", "running_s", "trained_s", "n_tokens", "peak_memory_gib"):
         assert getattr(found, name) is None
-    assert (found.loss, found.tokens_per_s) == (Course(), Spread())
+    assert (found.loss, found.tokens_per_s) == (LossSummary(), RateSummary())
     assert (found.cost_usd, found.energy_kwh, found.efficiency) == (None, None, None)
     assert found.efficiency_note == "no speed was measured"
     assert found.as_dict()["loss"]["first"] is None and "–" in (found._repr_html_() or "")
@@ -162,7 +162,7 @@ def test_steps_between_two_metrics_went_at_the_speed_of_the_next(ws: Workspace, 
     metric(ws, job.id, 5, at(4), samples_per_s=4.0, tokens_per_s=40.0, n_tokens=200)
     found = analytics.job(ws, job)
     assert found.trained_s == 1 * 4 / 2 + 4 * 4 / 4
-    assert found.tokens_per_s == Spread(200 / 6, 30, 40)
+    assert found.tokens_per_s == RateSummary(200 / 6, 30, 40)
 
 
 def test_restarts_and_batches_left_out_are_counted(ws: Workspace, made: Maker):
@@ -179,7 +179,7 @@ def test_utilisation_is_that_of_the_metrics_that_have_one(ws: Workspace, made: M
     for step, share in enumerate((0.5, None, 0.9), 1):
         metric(ws, job.id, step, at(step), gpu_utilisation=share, gpu_memory_gib=share)
     found = analytics.job(ws, job)
-    assert (found.gpu_utilisation, found.peak_gpu_memory_gib) == (Spread(0.7, 0.7, 0.9), 0.9)
+    assert (found.gpu_utilisation, found.peak_gpu_memory_gib) == (RateSummary(0.7, 0.7, 0.9), 0.9)
 
 
 def test_energy_and_money_are_those_of_the_time_it_ran(ws: Workspace, made: Maker):
@@ -206,7 +206,7 @@ def test_efficiency_is_the_flop_of_its_tokens_by_the_machines(lab: Workspace, jo
     found = analytics.job(lab, job)
     folder, version = models.get(lab, "tiny").path, datasets.get(lab, job.dataset_version_id)
     assert folder is not None
-    rows, needed = encodings.read(lab, version, folder), work.needed(folder, rank=16)
+    rows, needed = tokenized.read(lab, version, folder), flops.needed(folder, rank=16)
     assert needed is not None
     flop = needed.token + needed.trained * float(rows.n_trained.sum() / rows.lengths.sum())
     assert found.gflop_per_s == pytest.approx((found.tokens_per_s.mean or 0) * flop / 1e9)
@@ -253,7 +253,7 @@ def test_a_busy_machine_is_not_measured(ws: Workspace, made: Maker):
     models.pull(ws, "tiny")
     job = made(facts=HERE)
     metric(ws, job.id, 1, at(2), samples_per_s=2.0, tokens_per_s=20.0, n_tokens=40)
-    made(state="running", finished_at=None, **processes.me())
+    made(state="running", finished_at=None, **processes.process_columns())
     found = analytics.job(ws, job)
     assert found.peak_gflop_per_s is None and found.gflop_per_s is not None
     assert "is busy with a job" in (found.efficiency_note or "")
@@ -263,7 +263,7 @@ def test_a_busy_machine_is_not_measured(ws: Workspace, made: Maker):
 def test_the_peak_is_measured_when_a_job_that_has_ended_is_gone(lab: Workspace, job: Job):
     leaving = subprocess.Popen(["sleep", "1"])
     seen = {"pid": leaving.pid, "pid_started_at": processes._started(leaving.pid)}
-    before = control.row(lab, job)
+    before = states.row(lab, job)
     lab.store.update("jobs", {"id": job.id}, **seen)
     try:
         assert analytics.job(lab, job).efficiency is not None
@@ -283,10 +283,10 @@ def test_the_work_of_a_token_is_that_of_its_layers(lab: Workspace):
     shapes = [(h, q), (h, kv), (h, kv), (q, h), (h, f), (h, f), (f, h)]
     base, around = (sum(map(of, shapes)) * c.num_hidden_layers for of in (_area, sum))
     head = h * c.vocab_size
-    assert work.needed(folder, rank=4) == work.Work(4.0 * base + 6.0 * 4 * around, 4.0 * head)
-    assert work.needed(folder, rank=None) == work.Work(6.0 * base, 6.0 * head)
-    one = work.needed(folder, rank=4, targets="q_proj")
-    assert one == work.Work(4.0 * base + 6.0 * 4 * (h + q) * c.num_hidden_layers, 4.0 * head)
+    assert flops.needed(folder, rank=4) == flops.Work(4.0 * base + 6.0 * 4 * around, 4.0 * head)
+    assert flops.needed(folder, rank=None) == flops.Work(6.0 * base, 6.0 * head)
+    one = flops.needed(folder, rank=4, targets="q_proj")
+    assert one == flops.Work(4.0 * base + 6.0 * 4 * (h + q) * c.num_hidden_layers, 4.0 * head)
 
 
 def _area(shape: tuple[int, int]) -> int:
@@ -297,14 +297,14 @@ def test_the_work_of_other_layers_is_not_known(tmp_path: Path):
     from transformers import GPT2Config
 
     GPT2Config(n_layer=2, n_embd=64, n_head=2, vocab_size=100).save_pretrained(tmp_path)
-    assert work.needed(tmp_path, rank=4) is None
+    assert flops.needed(tmp_path, rank=4) is None
 
 
 def test_measuring_the_peak_leaves_threads_and_chance_alone():
     import torch
 
     before = torch.get_num_threads(), torch.get_rng_state()
-    assert work.peak_gflop_per_s("fp32", 1) > 0
+    assert flops.peak_gflop_per_s("fp32", 1) > 0
     assert torch.get_num_threads() == before[0]
     assert torch.equal(torch.get_rng_state(), before[1])
 
@@ -331,8 +331,8 @@ def test_failures_are_told_by_their_words(ws: Workspace, made: Maker):
     for error in ("Loss is nan at step 3. Lower it.", "Loss is nan at step 12. Lower it.", "Gone."):
         made(state="failed", error=error)
     first, second = analytics.summary(ws).failures
-    assert (first.words, first.n_jobs, first.job_ids) == ("Loss is nan at step 12", 2, (1, 2))
-    assert (second.words, second.n_jobs) == ("Gone", 1)
+    assert (first.message, first.n_jobs, first.job_ids) == ("Loss is nan at step 12", 2, (1, 2))
+    assert (second.message, second.n_jobs) == ("Gone", 1)
 
 
 def test_the_best_job_is_that_of_each_held_out_version(ws: Workspace, made: Maker):
@@ -361,12 +361,12 @@ def test_the_lower_loss_wins(lab: Workspace, job: Job, other: Job):
     losses = [trainers.metrics(lab, item)[-1].loss for item in (job, other)]
     assert measures["last_loss"].values == tuple(losses)
     assert measures["last_loss"].winner == measures["best_eval_loss"].winner == job.id
-    assert f"job {job.id} is best by last_loss, best_eval_loss" in found.words
+    assert f"job {job.id} is best by last_loss, best_eval_loss" in found.message
 
 
 def test_rows_and_adjustments_are_differences_too(ws: Workspace, made: Maker):
     first, second = made(), made(dataset_version_id=1)
-    event(ws, second, "adjust", at(5), step=7, asked={"learning_rate": 1e-4})
+    event(ws, second, "adjust", at(5), step=7, arguments={"learning_rate": 1e-4})
     found = {item.name: item.values for item in analytics.compare(ws, first, second).differences}
     assert found == {
         "dataset": ("hues train, version 2", "hues all, version 1"),

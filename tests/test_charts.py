@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ftlab_kit.records import Curve, Rows, Stretch
-from ftlab_kit.widgets import bars, charts, traces
-from ftlab_kit.widgets.charts import Mark, Series
-from ftlab_kit.widgets.traces import Trace
+from ftlab_kit.pictures import bars, charts, traces
+from ftlab_kit.pictures.charts import Mark, Series
+from ftlab_kit.pictures.traces import Trace
+from ftlab_kit.records import Bucket, Curve, Rows
 
 LOSS = [Series("training", [(1, 3.56), (200, 2.0), (400, 0.91)]), Series("held out", [(200, 2.1)])]
 
@@ -106,7 +106,7 @@ def test_a_histogram_counts_every_value_once():
         is_last = index == len(found.counts) - 1
         inside = [v for v in (3, 4, 4, 9, 21, 30) if low <= v < low + found.step + is_last]
         assert len(inside) == count
-    assert found.words().startswith("length: 6 from ") and found.words().endswith("; cut at 20")
+    assert found.message().startswith("length: 6 from ") and found.message().endswith("; cut at 20")
     xml = ElementTree.fromstring(found.picture())
     assert len(xml.findall(".//{*}g/{*}path/{*}title")) == len(found.counts)
     assert "cut at 20" in found.figure() and "<table>" in found.figure()
@@ -174,7 +174,7 @@ def test_smoothing_starts_at_the_first_value_and_ends_between():
 
 
 def test_what_the_store_has_thinned_goes_on_step_by_step():
-    stretches = Rows([Stretch(0, 63, 64, 0.0, 9.0, 1.0), Stretch(64, 127, 64, 1.0, 2.0, 1.5)])
+    stretches = Rows([Bucket(0, 63, 64, 0.0, 9.0, 1.0), Bucket(64, 127, 64, 1.0, 2.0, 1.5)])
     trace = Trace(Curve("loss", 64, stretches, 5.0, 1.5))
     trace.add(128, 7.0)
     assert trace.points()[0] == (0.0, 5.0) and trace.points()[-1] == (128, 7.0)

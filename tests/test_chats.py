@@ -7,7 +7,7 @@ import pytest
 
 from ftlab_kit import Workspace, chats
 from ftlab_kit.chats import prices
-from ftlab_kit.chats.line import Said
+from ftlab_kit.chats.connection import Completion
 from ftlab_kit.errors import InputError, NotFound, Unavailable
 from tests.chat_server import ChatServer, serving
 
@@ -43,7 +43,7 @@ def test_a_name_tells_whether_a_model_is_hosted():
 
 def test_a_hosted_model_answers(ws: Workspace, model: str):
     said = chats.reply(ws, model, ASK)
-    assert (said.role, said.content, said.is_whole) == (
+    assert (said.role, said.content, said.is_complete) == (
         "assistant",
         "You said: What is snow?",
         True,
@@ -54,7 +54,7 @@ def test_a_hosted_model_answers(ws: Workspace, model: str):
 
 def test_an_answer_that_is_cut_says_so(ws: Workspace, model: str):
     said = chats.reply(ws, model, ASK, max_new_tokens=2)
-    assert (said.content, said.is_whole) == ("You said:", False)
+    assert (said.content, said.is_complete) == ("You said:", False)
 
 
 def test_what_is_sent_is_what_was_asked_for(ws: Workspace, server: ChatServer):
@@ -71,7 +71,7 @@ def test_system_turns_stand_apart_with_anthropic(ws: Workspace, server: ChatServ
 
 
 def test_an_address_of_anthropics_protocol_may_end_in_v1(ws: Workspace, server: ChatServer):
-    assert chats.reply(ws, f"anthropic:m@{server.url}", ASK).is_whole
+    assert chats.reply(ws, f"anthropic:m@{server.url}", ASK).is_complete
     assert server.asked[0]["path"] == "/v1/messages"
 
 
@@ -149,7 +149,7 @@ def test_a_line_that_breaks_costs_one_chat_alone(ws: Workspace, server: ChatServ
     server.faults = [(0, "")] * 4
     with pytest.raises(Unavailable, match="can't be reached .*disconnected"):
         chats.reply(ws, f"openai:m@{server.url}", ASK)
-    assert chats.reply(ws, f"openai:m@{server.url}", ASK).is_whole
+    assert chats.reply(ws, f"openai:m@{server.url}", ASK).is_complete
 
 
 @pytest.mark.parametrize(
@@ -309,12 +309,15 @@ def test_a_chat_that_can_not_be_sent_is_named_before_any_is(ws: Workspace, serve
     ],
 )
 def test_a_price_is_the_vendors_or_none(name: str, url: str, cost_usd: float | None):
-    said = Said("", True, 20_000, 10_000)
+    said = Completion("", True, 20_000, 10_000)
     assert prices.cost_usd(name, url, said) == (cost_usd and pytest.approx(cost_usd))
 
 
 def test_a_cost_of_unknown_tokens_is_unknown():
-    assert prices.cost_usd("gpt-4o", "https://api.openai.com/v1", Said("", True, None, 3)) is None
+    assert (
+        prices.cost_usd("gpt-4o", "https://api.openai.com/v1", Completion("", True, None, 3))
+        is None
+    )
 
 
 def test_a_server_of_ones_own_costs_nothing_that_is_known(ws: Workspace, server: ChatServer):

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from ftlab_kit import Workspace, checkpoints, datasets
-from ftlab_kit.checkpoints import sealed
+from ftlab_kit.checkpoints import integrity
 from ftlab_kit.errors import NotFound
 from ftlab_kit.workspace import now
 from tests.conftest import chats_file
@@ -28,14 +28,14 @@ def seal(ws: Workspace, job: int, step: int, eval_loss: float | None = None):
     partial.mkdir()
     (partial / "weights.safetensors").write_bytes(bytes([step]) * 1000)
     losses = {"loss": 1.0, "eval_loss": eval_loss}
-    return sealed.seal(ws, job, step, partial, losses=losses, facts={"threads": 2})
+    return integrity.commit(ws, job, step, partial, losses=losses, facts={"threads": 2})
 
 
 def test_a_sealed_checkpoint_verifies(ws: Workspace, owner: int):
     made = seal(ws, owner, 3)
     assert made.path.name == "step-000003"
     assert made.size_bytes == 1000
-    assert sealed.verify(made) is None
+    assert integrity.verify(made) is None
 
 
 @pytest.mark.parametrize("bit", [0, 4321, 7999])
@@ -45,7 +45,7 @@ def test_one_flipped_bit_is_found(ws: Workspace, owner: int, bit: int):
     content = bytearray(path.read_bytes())
     content[bit // 8] ^= 1 << bit % 8
     path.write_bytes(content)
-    assert "has other bytes" in (sealed.verify(made) or "")
+    assert "has other bytes" in (integrity.verify(made) or "")
 
 
 @pytest.mark.parametrize(
@@ -55,20 +55,20 @@ def test_one_flipped_bit_is_found(ws: Workspace, owner: int, bit: int):
 def test_a_missing_file_is_found(ws: Workspace, owner: int, name: str, words: str):
     made = seal(ws, owner, 3)
     (made.path / name).unlink()
-    assert words in (sealed.verify(made) or "")
+    assert words in (integrity.verify(made) or "")
 
 
 def test_a_cut_manifest_is_found(ws: Workspace, owner: int):
     made = seal(ws, owner, 3)
     (made.path / "MANIFEST.json").write_text("{")
-    assert "other bytes than were written" in (sealed.verify(made) or "")
+    assert "other bytes than were written" in (integrity.verify(made) or "")
 
 
 def test_pruning_keeps_the_newest_and_the_best(ws: Workspace, owner: int):
     for step, loss in ((1, 0.9), (2, 0.1), (3, 0.8), (4, 0.7)):
         seal(ws, owner, step, loss)
-    sealed.prune(ws, owner, keep=1)
-    kept = sealed.list(ws, owner)
+    integrity.prune(ws, owner, keep=1)
+    kept = integrity.list(ws, owner)
     assert [item.step for item in kept] == [2, 4]
     assert checkpoints.best(ws, owner).step == 2
     assert all(item.path.exists() for item in kept)
@@ -78,9 +78,9 @@ def test_pruning_keeps_the_newest_and_the_best(ws: Workspace, owner: int):
 def test_sealing_a_step_again_replaces_it(ws: Workspace, owner: int):
     seal(ws, owner, 3, 0.5)
     assert seal(ws, owner, 3, 0.4).eval_loss == 0.4
-    assert len(sealed.list(ws, owner)) == 1
+    assert len(integrity.list(ws, owner)) == 1
 
 
 def test_no_checkpoint_is_said_in_words(ws: Workspace, owner: int):
     with pytest.raises(NotFound, match="has no checkpoint yet"):
-        sealed.get(ws, owner)
+        integrity.get(ws, owner)

@@ -23,8 +23,8 @@ from hypothesis.stateful import (
 
 from ftlab_kit import Workspace
 from ftlab_kit.errors import Conflict
+from ftlab_kit.jobs import processes, states, supervisor
 from ftlab_kit.records import Event, Job
-from ftlab_kit.trainers import control, processes, supervisor
 from ftlab_kit.workspace import now
 
 STEPS = 6
@@ -65,14 +65,14 @@ class Worker:
     def begin(self) -> bool:
         """Take the job and what was asked of it meanwhile; return whether it was there to take."""
         mine = {"started_at": now(), "worker_pid": self.pid, "error": None}
-        if not control.move(self.ws, self.job_id, "running", **mine):
+        if not states.move(self.ws, self.job_id, "running", **mine):
             return False
         self.step, self.applied = self.checkpoint.step, set(self.checkpoint.applied)
-        done = control.events(self.ws, self.job_id, state="applied", command=[*MADE_AGAIN])
+        done = states.events(self.ws, self.job_id, state="applied", command=[*MADE_AGAIN])
         self.again = [event for event in done if event.id not in self.applied]
-        for event in control.events(self.ws, self.job_id, state="pending"):
+        for event in states.events(self.ws, self.job_id, state="pending"):
             if event.at_step is not None and event.at_step < self.step:
-                control.settle(self.ws, event, "refused", self.step, note="its step is past")
+                states.settle(self.ws, event, "refused", self.step, note="its step is past")
         self._take(only=("adjust",))
         return True
 
@@ -91,7 +91,7 @@ class Worker:
     def _take(self, only: tuple[str, ...] = ()) -> None:
         pending = [
             event
-            for event in control.events(self.ws, self.job_id, state="pending")
+            for event in states.events(self.ws, self.job_id, state="pending")
             if event.at_step is None or event.at_step <= self.step
         ]
         again = [event for event in self.again if event.step == self.step]
@@ -107,8 +107,8 @@ class Worker:
                 self.held.append(event)
 
     def _settle(self, event: Event) -> None:
-        is_bad = (event.asked or {}).get("is_bad", False)
-        control.settle(self.ws, event, "refused" if is_bad else "applied", self.step)
+        is_bad = (event.arguments or {}).get("is_bad", False)
+        states.settle(self.ws, event, "refused" if is_bad else "applied", self.step)
         if not is_bad:
             self.applied.add(event.id)
 
@@ -125,7 +125,7 @@ class Worker:
     def end(self, state: str) -> bool:
         """Record the end of the run; return whether it was this worker's to record."""
         mine = {"worker_pid": self.pid}
-        return control.move(self.ws, self.job_id, state, only_from="running", held_by=mine)
+        return states.move(self.ws, self.job_id, state, only_from="running", held_by=mine)
 
 
 class Mailbox(RuleBasedStateMachine):
@@ -161,7 +161,7 @@ class Mailbox(RuleBasedStateMachine):
     def first_job(self, turns: int) -> None:
         self.a_job(turns)
 
-    @precondition(lambda self: self.state in control.FINAL)
+    @precondition(lambda self: self.state in states.FINAL)
     @rule(turns=TURNS)
     def another_job(self, turns: int) -> None:
         self.a_job(turns)
@@ -180,7 +180,7 @@ class Mailbox(RuleBasedStateMachine):
 
     # the lab sides
 
-    @precondition(lambda self: self.state not in control.FINAL)
+    @precondition(lambda self: self.state not in states.FINAL)
     @rule(
         target=sent,
         side=SIDES,
@@ -189,13 +189,13 @@ class Mailbox(RuleBasedStateMachine):
         is_bad=st.booleans(),
     )
     def ask(self, side: int, choice: st.DataObject, at_step: int | None, is_bad: bool):
-        allowed = [name for name, states in control.COMMANDS.items() if self.state in states]
+        allowed = [name for name, states in states.COMMANDS.items() if self.state in states]
         command = choice.draw(st.sampled_from(allowed))
         if command == "resume":
             self.resume(side)
             return multiple()
         ws = self.lab[side]
-        event = control.send(ws, self.job_id, command, {"is_bad": is_bad}, at_step=at_step)
+        event = states.send(ws, self.job_id, command, {"is_bad": is_bad}, at_step=at_step)
         assert (event.state, event.command) == ("pending", command)
         self.seen[event.id] = event
         return event
@@ -215,16 +215,15 @@ class Mailbox(RuleBasedStateMachine):
             if command == "resume":
                 processes.requeue(ws, job_id)
             else:
-                control.send(ws, job_id, command)
+                states.send(ws, job_id, command)
 
-    @rule(order=ORDERS, wanted=st.sampled_from(control.STATES))
+    @rule(order=ORDERS, wanted=st.sampled_from(states.STATES))
     def two_sides_see_the_same_and_move(self, order: tuple[int, int], wanted: str) -> None:
-        is_allowed = wanted in control.NEXT.get(self.state, ())
+        is_allowed = wanted in states.NEXT.get(self.state, ())
         if is_allowed and wanted not in ("cancelled", "failed"):
             return  # no lab side does that
         moved = [
-            control.move(self.lab[side], self.job_id, wanted, only_from=self.state)
-            for side in order
+            states.move(self.lab[side], self.job_id, wanted, only_from=self.state) for side in order
         ]
         assert moved == [is_allowed, False]
 
@@ -232,10 +231,10 @@ class Mailbox(RuleBasedStateMachine):
     @rule(side=SIDES)
     def cancel_only_what_has_no_worker(self, side: int) -> None:
         resting = ("queued", "paused")
-        moved = control.move(self.lab[side], self.job_id, "cancelled", only_from=resting)
+        moved = states.move(self.lab[side], self.job_id, "cancelled", only_from=resting)
         assert moved is (self.state == "paused")
 
-    @precondition(lambda self: self.state in control.COMMANDS["resume"])
+    @precondition(lambda self: self.state in states.COMMANDS["resume"])
     @rule(order=ORDERS)
     def two_sides_resume(self, order: tuple[int, int]) -> None:
         self.resume(order[0])
@@ -246,11 +245,11 @@ class Mailbox(RuleBasedStateMachine):
     @rule(event=sent, side=SIDES, outcome=st.sampled_from(["applied", "refused"]))
     def settle_what_is_settled(self, event: Event, side: int, outcome: str) -> None:
         if self.seen[event.id].state != "pending":
-            control.settle(self.lab[side], event, outcome, STEPS, note="too late")
+            states.settle(self.lab[side], event, outcome, STEPS, note="too late")
 
     # the worker and its supervisor
 
-    @precondition(lambda self: self.worker or self.state in control.WORKING)
+    @precondition(lambda self: self.worker or self.state in states.WORKING)
     @rule(order=ORDERS, turns=TURNS)
     def work(self, order: tuple[int, int], turns: int) -> None:
         self.the_work_goes_on(order, turns)
@@ -319,7 +318,7 @@ class Mailbox(RuleBasedStateMachine):
 
     @invariant()
     def look(self) -> None:
-        jobs = {row["id"]: control.record(row) for row in self.lab[0].store.rows("jobs")}
+        jobs = {row["id"]: states.record(row) for row in self.lab[0].store.rows("jobs")}
         events = self.events()
         self.every_change_of_state_is_in_the_table(jobs[self.job_id])
         self.what_is_final_stays_as_it_is(jobs)
@@ -329,24 +328,24 @@ class Mailbox(RuleBasedStateMachine):
 
     def every_change_of_state_is_in_the_table(self, job: Job) -> None:
         if job.state != self.state:
-            assert job.state in control.NEXT.get(self.state, ())
+            assert job.state in states.NEXT.get(self.state, ())
             self.history.append(job.state)
             self.what_the_new_state_does_not_allow_is_refused()
-        assert (job.finished_at is not None) is (job.state in control.OVER)
+        assert (job.finished_at is not None) is (job.state in states.OVER)
         assert (job.worker_pid is not None) is (job.state == "running")
 
     def what_the_new_state_does_not_allow_is_refused(self) -> None:
         before = self.events()
-        for command, states in control.COMMANDS.items():
-            if self.state not in states:
+        for command, allowed in states.COMMANDS.items():
+            if self.state not in allowed:
                 self.is_refused(len(self.history) % 2, command, self.state)
         assert self.events() == before
 
     def what_is_final_stays_as_it_is(self, jobs: dict[int, Job]) -> None:
         assert {job_id: jobs[job_id] for job_id in self.final} == self.final
-        if self.state in control.FINAL and self.job_id not in self.final:
-            assert not any(control.move(self.ws, self.job_id, state) for state in control.STATES)
-        self.final = {job.id: job for job in jobs.values() if job.state in control.FINAL}
+        if self.state in states.FINAL and self.job_id not in self.final:
+            assert not any(states.move(self.ws, self.job_id, state) for state in states.STATES)
+        self.final = {job.id: job for job in jobs.values() if job.state in states.FINAL}
 
     def no_command_is_lost_or_settled_twice(self, events: dict[int, Event]) -> None:
         for before in self.seen.values():
@@ -359,8 +358,8 @@ class Mailbox(RuleBasedStateMachine):
 
     def a_command_waits_only_where_it_can_be_taken(self, event: Event, state: str) -> None:
         if event.state == "pending":
-            assert state not in control.FINAL
-            assert state in control.WORKING or state in control.COMMANDS[event.command]
+            assert state not in states.FINAL
+            assert state in states.WORKING or state in states.COMMANDS[event.command]
 
 
 def test_two_lab_sides_and_a_worker_keep_the_table_and_lose_no_command():

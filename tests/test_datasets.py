@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ftlab_kit import Workspace, datasets, trainers
-from ftlab_kit.datasets import chats
+from ftlab_kit.datasets import schema
 from ftlab_kit.errors import Conflict, DataError, InputError, NotFound
 from tests.conftest import TINY, chats_file
 
@@ -51,22 +51,22 @@ def test_a_bad_line_is_named_with_field_and_finding(
     report = datasets.validate(write(tmp_path / "rows.jsonl", GOOD, line))
     (problem,) = report.problems
     assert (problem.line, problem.field) == (2, field)
-    assert words in problem.found
-    assert problem.cure
+    assert words in problem.got
+    assert problem.fix
 
 
 def test_a_row_of_another_form_is_told_from_the_others(tmp_path: Path):
     other = '{"instruction": "Hi", "output": "Ho"}'
     (problem,) = datasets.validate(write(tmp_path / "rows.jsonl", GOOD, other, GOOD)).problems
-    assert (problem.line, problem.found) == (2, "missing (keys: 'instruction', 'output')")
-    assert problem.cure == "It looks like alpaca, most rows like chat: part them into two files."
+    assert (problem.line, problem.got) == (2, "missing (keys: 'instruction', 'output')")
+    assert problem.fix == "It looks like alpaca, most rows like chat: part them into two files."
     assert problem.text == other
 
 
 def test_every_planted_fault_is_found_by_its_line():
     report = datasets.validate(datasets.TWELVE_FAULTS)
     assert (report.n_rows, report.n_refused, report.form) == (63, 12, "chat")
-    assert {problem.line: (problem.field, problem.found) for problem in report.problems} == {
+    assert {problem.line: (problem.field, problem.got) for problem in report.problems} == {
         5: ("line", "no JSON (Input data was truncated)"),
         9: ("messages[0].role", "'customer'"),
         14: ("messages[0].role", "'user' in the last turn"),
@@ -209,15 +209,15 @@ def test_a_row_keeps_its_side_when_rows_are_added(ws: Workspace, tmp_path: Path)
     path = chats_file(tmp_path / "hues.jsonl", copies=10)
     _, before = datasets.split(ws, datasets.add(ws, path), held_out=0.3)
     _, after = datasets.split(ws, datasets.add(ws, chats_file(path, copies=20)), held_out=0.3)
-    known = {chats.answers(row) for row in datasets.rows(ws, before)}
-    assert known < {chats.answers(row) for row in datasets.rows(ws, after)}
+    known = {schema.answers(row) for row in datasets.rows(ws, before)}
+    assert known < {schema.answers(row) for row in datasets.rows(ws, after)}
 
 
 def test_equal_answers_never_stand_on_both_sides(ws: Workspace, tmp_path: Path):
     lines = [turns(("user", f"q{n}"), ("assistant", f"a{n % 7}")) for n in range(100)]
     version = datasets.add(ws, write(tmp_path / "rows.jsonl", *lines))
     sides = datasets.split(ws, version, held_out=0.4)
-    first, second = ({chats.answers(row) for row in datasets.rows(ws, side)} for side in sides)
+    first, second = ({schema.answers(row) for row in datasets.rows(ws, side)} for side in sides)
     assert not first & second
 
 

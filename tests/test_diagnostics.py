@@ -11,9 +11,9 @@ import pytest
 
 from ftlab_kit import Workspace, datasets, device, diagnostics, metrics, trainers
 from ftlab_kit.configs import Config
-from ftlab_kit.diagnostics import rows as looks
+from ftlab_kit.diagnostics import row_findings as looks
 from ftlab_kit.errors import Conflict, InputError, NotFound
-from ftlab_kit.models.tokens import Encoded
+from ftlab_kit.lm.tokens import Encoded
 from ftlab_kit.records import DatasetVersion, Finding, Job
 from ftlab_kit.workspace import now
 from tests.conftest import HUES, chats_file
@@ -261,14 +261,14 @@ def test_rows_longer_than_the_model_reads_want_parting(lab: Workspace):
     version = add_rows(lab, "endless", [pair("Hi", "Good day. " * 3000)])
     finding = only(lab, insert(lab, version, Config(model="tiny", max_length=60)))
     assert (finding.changes, finding.side) == (None, "data")
-    assert finding.cure.startswith("Part these rows: the model reads ")
+    assert finding.fix.startswith("Part these rows: the model reads ")
 
 
 def test_a_question_longer_than_the_model_reads_masks_its_row_for_good(lab: Workspace):
     version = add_rows(lab, "masked", [pair("Hi", "Hello."), pair("Why? " * 9000, "So.")])
     masked, _ = diagnostics.check(lab, insert(lab, version, Config(model="tiny")))
     assert (masked.problem, masked.changes) == ("all-masked rows", None)
-    assert masked.cure == f"Leave them out: datasets.filter(ws, {version.id}, without=[1])."
+    assert masked.fix == f"Leave them out: datasets.filter(ws, {version.id}, without=[1])."
 
 
 def test_a_question_that_fills_the_length_masks_its_row(lab: Workspace):
@@ -281,7 +281,7 @@ def test_a_question_that_fills_the_length_masks_its_row(lab: Workspace):
 
 
 @pytest.mark.parametrize(
-    ("answer", "is_whole", "found"),
+    ("answer", "is_complete", "found"),
     [
         ("and so on " * 20, False, ["never-ending answers"]),
         ("and so on " * 20, True, []),
@@ -290,10 +290,15 @@ def test_a_question_that_fills_the_length_masks_its_row(lab: Workspace):
     ],
 )
 def test_answers_that_never_end_are_found(
-    ws: Workspace, answer: str, is_whole: bool | None, found: list[str]
+    ws: Workspace, answer: str, is_complete: bool | None, found: list[str]
 ):
     job_id = plant(ws)
-    sample = {"prompt": "Why?", "reference": "Because.", "answer": answer, "is_whole": is_whole}
+    sample = {
+        "prompt": "Why?",
+        "reference": "Because.",
+        "answer": answer,
+        "is_complete": is_complete,
+    }
     ws.store.insert(
         "evaluations", target="job", job_id=job_id, n_rows=5, scores={}, details={}, counts={},
         samples=[sample] * 5, seconds=1.0, created_at=now(),
@@ -361,7 +366,7 @@ def test_cores_that_no_thread_uses_are_found(ws: Workspace):
 def test_memory_that_ran_out_is_found_with_what_fitted(ws: Workspace):
     job_id = plant(ws)
     values = {"state": "applied", "step": 3, "note": "memory ran out: no room"}
-    values |= {"asked": {"rows": 4}, "created_at": now()}
+    values |= {"arguments": {"rows": 4}, "created_at": now()}
     ws.store.insert("events", job_id=job_id, command="micro_batch", **values)
     finding = only(ws, job_id)
     assert (finding.problem, finding.importance) == ("out of memory", 3)
@@ -412,7 +417,7 @@ def test_a_running_job_is_adjusted(lab: Workspace):
     finding = only(lab, job)
     assert diagnostics.cure(lab, job, finding).id == job.id
     (event,) = trainers.events(lab, job)
-    assert (event.command, event.asked) == ("adjust", finding.changes)
+    assert (event.command, event.arguments) == ("adjust", finding.changes)
     with pytest.raises(Conflict, match="has learning_rate=0.0005 already"):
         diagnostics.cure(lab, job, finding)
     trainers.cancel(lab, job)
@@ -449,7 +454,7 @@ def test_ten_rows_that_are_learnt_point_to_the_data(lab: Workspace):
     found = diagnostics.overfit_ten(lab, LEARNS.but(learning_rate=3e-2), version, steps=40)
     assert (found.is_learnt, found.side, found.n_rows) == (True, "data", 10)
     assert found.loss_last is not None and found.loss_last < found.loss_known
-    assert "learnt by heart. Model and settings can learn" in found.words
+    assert "learnt by heart. Model and settings can learn" in found.message
 
 
 def test_ten_rows_that_contradict_each_other_are_told(lab: Workspace):
@@ -474,7 +479,7 @@ def test_ten_rows_that_teach_nothing_are_not_trained_on(lab: Workspace):
     version = add_rows(lab, "mute", [pair("Why? " * 80, f"So {n}.") for n in range(10)])
     found = diagnostics.overfit_ten(lab, LEARNS, version)
     assert (found.is_learnt, found.job_id, found.side) == (None, None, "data")
-    assert "10 of 10 rows have no trained token" in found.words
+    assert "10 of 10 rows have no trained token" in found.message
 
 
 @pytest.mark.parametrize(

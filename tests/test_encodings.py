@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from ftlab_kit import Workspace, datasets, models
-from ftlab_kit.datasets import encodings
+from ftlab_kit.datasets import tokenized
 from ftlab_kit.errors import DataError
-from ftlab_kit.models import tokens, weights
-from ftlab_kit.models.tokens import Encoded
+from ftlab_kit.lm import loading, tokens
+from ftlab_kit.lm.tokens import Encoded
 from tests.conftest import add_pairs, chats_file
 
 
@@ -24,7 +24,7 @@ def made(ws: Workspace) -> list[Path]:
 
 
 def afresh(ws: Workspace, model: Path, max_length: int | None = None) -> list[Encoded]:
-    tokenizer = weights.tokenizer(model)
+    tokenizer = loading.tokenizer(model)
     rows = datasets.rows(ws, "hues")
     return [tokens.encode(tokenizer, row["messages"], max_length) for row in rows]
 
@@ -32,7 +32,7 @@ def afresh(ws: Workspace, model: Path, max_length: int | None = None) -> list[En
 @pytest.mark.parametrize("max_length", [None, 200, 32, 20, 8])
 def test_what_is_kept_is_what_is_encoded(ws: Workspace, model: Path, max_length: int | None):
     wanted = afresh(ws, model, max_length)
-    found = encodings.read(ws, datasets.get(ws, "hues"), model, max_length)
+    found = tokenized.read(ws, datasets.get(ws, "hues"), model, max_length)
     assert [*found] == wanted and found[-1] == wanted[-1] and found[2:5] == wanted[2:5]
     assert found.lengths.tolist() == [len(row.input_ids) for row in wanted]
     assert found.n_trained.tolist() == [row.n_trained for row in wanted]
@@ -42,36 +42,36 @@ def test_what_is_kept_is_what_is_encoded(ws: Workspace, model: Path, max_length:
 
 def test_a_second_reader_tokenises_nothing(ws: Workspace, model: Path):
     version = datasets.get(ws, "hues")
-    encodings.read(ws, version, model)
+    tokenized.read(ws, version, model)
     (folder,) = made(ws)
-    (folder / encodings.IDS).touch()
-    before = (folder / encodings.IDS).stat()
+    (folder / tokenized.IDS).touch()
+    before = (folder / tokenized.IDS).stat()
     for max_length in (None, 16, 1024):
-        encodings.read(ws, version, model, max_length)
+        tokenized.read(ws, version, model, max_length)
     assert made(ws) == [folder]
-    assert (folder / encodings.IDS).stat() == before
+    assert (folder / tokenized.IDS).stat() == before
 
 
 def test_another_template_is_another_encoding(ws: Workspace, model: Path):
     version = datasets.get(ws, "hues")
-    plain = encodings.read(ws, version, model)[0]
+    plain = tokenized.read(ws, version, model)[0]
     template = model / "chat_template.jinja"
     template.write_text("Hello. " + template.read_text())
-    other = encodings.read(ws, version, model)[0]
+    other = tokenized.read(ws, version, model)[0]
     assert len(made(ws)) == 2
     assert other.input_ids != plain.input_ids
 
 
 def test_rows_that_were_changed_on_the_disk_are_read_anew(ws: Workspace, model: Path):
     version = datasets.get(ws, "hues")
-    before = encodings.read(ws, version, model)[0]
+    before = tokenized.read(ws, version, model)[0]
     version.path.write_bytes(version.path.read_bytes().replace(b"sky", b"sea"))
-    assert encodings.read(ws, version, model)[0] != before
+    assert tokenized.read(ws, version, model)[0] != before
 
 
 def test_a_preference_has_both_sides(ws: Workspace, model: Path):
     pairs = add_pairs(ws)
-    found = encodings.read(ws, pairs, model)
+    found = tokenized.read(ws, pairs, model)
     assert len(found) == 2 * pairs.n_rows
     assert found[0] == afresh(ws, model)[0] != found[1]
 
@@ -79,19 +79,19 @@ def test_a_preference_has_both_sides(ws: Workspace, model: Path):
 def test_rows_that_a_template_refuses_leave_nothing_behind(ws: Workspace, model: Path):
     (model / "chat_template.jinja").write_text("{{ raise_exception('no') }}")
     with pytest.raises(DataError, match="chat template refuses a row"):
-        encodings.read(ws, datasets.get(ws, "hues"), model)
+        tokenized.read(ws, datasets.get(ws, "hues"), model)
     assert made(ws) == []
 
 
 def test_one_that_was_cut_off_is_made_again(ws: Workspace, model: Path):
     version = datasets.get(ws, "hues")
-    encodings.read(ws, version, model)
+    tokenized.read(ws, version, model)
     (folder,) = made(ws)
-    shutil.move(folder / encodings.FACTS, ws.root)
-    assert [*encodings.read(ws, version, model)] == afresh(ws, model)
+    shutil.move(folder / tokenized.FACTS, ws.root)
+    assert [*tokenized.read(ws, version, model)] == afresh(ws, model)
 
 
 def test_they_go_with_their_dataset(ws: Workspace, model: Path):
-    encodings.read(ws, datasets.get(ws, "hues"), model)
+    tokenized.read(ws, datasets.get(ws, "hues"), model)
     datasets.delete(ws, "hues")
     assert made(ws) == []

@@ -23,7 +23,7 @@ from graphiti_core.nodes import EntityNode
 
 from ftlab_kit import Workspace, graphs
 from ftlab_kit.errors import BudgetSpent, Conflict, InputError, NotFound, Unavailable
-from ftlab_kit.graphs import bridge, keeping, opened
+from ftlab_kit.graphs import event_loop, open_graph, updates
 from ftlab_kit.records import Document, Enrichment
 from tests.chat_server import Chat, ChatServer, Turns, serving
 from tests.graph_servers import Server
@@ -184,10 +184,10 @@ class Study(Lab):
         return done
 
     def chunks(self, name: str = "models.md") -> dict[str, Any]:
-        return bridge.run(keeping.episodes_of(self.graph, name))
+        return event_loop.run(updates.episodes_of(self.graph, name))
 
     def everything(self, kind: type[Any]) -> dict[str, Any]:
-        found = bridge.run(kind.get_by_group_ids(self.graph.driver, [self.graph.group]))
+        found = event_loop.run(kind.get_by_group_ids(self.graph.driver, [self.graph.group]))
         return {item.uuid: item for item in found}
 
     def edge(self, words: str) -> Any:
@@ -257,7 +257,7 @@ def test_a_fact_that_the_model_says_too_keeps_its_evidence_and_value(study: Stud
     study.read()
     after = study.edge("Red supports vision")
     assert after.model_dump() == before.model_dump()
-    assert after.attributes[keeping.EVIDENCE] and after.attributes[keeping.SETS]
+    assert after.attributes[updates.EVIDENCE] and after.attributes[updates.SETS]
     assert study.find("Model", {"vision": True})[0].name == "Red"
 
 
@@ -658,7 +658,7 @@ def test_on_neo4j_it_is_the_same(ws: Workspace, reader: Reader, neo4j_server: Se
     before = snapshot(study)
     study.put("models.md", TEXT)
     study.read()
-    assert study.edge("Red supports vision").attributes[keeping.EVIDENCE]
+    assert study.edge("Red supports vision").attributes[updates.EVIDENCE]
     assert study.search("Who audits Acme?", kinds=("fact",))[0].text == "Ada Stern audits Acme."
     study.delete("models.md")
     assert snapshot(study) == before
@@ -802,7 +802,7 @@ def test_a_graph_asks_the_endpoint_that_made_it_again(ws: Workspace, endpoint: A
     endpoint["asked"].clear()
     again = Workspace(ws.root)
     assert graphs.search(again, "vision") and endpoint["asked"]
-    assert opened.get(again).embedder.name == endpoint["name"]
+    assert open_graph.get(again).embedder.name == endpoint["name"]
     again.close()
 
 

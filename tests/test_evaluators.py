@@ -6,8 +6,8 @@ import torch
 
 from ftlab_kit import Workspace, checkpoints, datasets, evaluators, models
 from ftlab_kit.errors import ConfigError, Conflict, InputError, NotFound
-from ftlab_kit.models import generation, tokens, weights
-from ftlab_kit.models.asking import Manner
+from ftlab_kit.lm import generation, loading, tokens
+from ftlab_kit.lm.generation_settings import GenerationSettings
 from ftlab_kit.records import Evaluation, Job
 
 
@@ -24,7 +24,7 @@ def tuned(lab: Workspace, job: Job) -> Evaluation:
 def test_perplexity_is_that_of_transformers_own_loss(lab: Workspace, base: Evaluation):
     path = models.get(lab, "tiny").path
     assert path is not None
-    model, tokenizer = weights.load(path), weights.tokenizer(path)
+    model, tokenizer = loading.load(path), loading.tokenizer(path)
     total = count = 0.0
     for row in datasets.rows(lab, "hues"):
         encoded = tokens.encode(tokenizer, row["messages"])
@@ -101,11 +101,11 @@ def test_a_damaged_checkpoint_is_not_scored(lab: Workspace, job: Job):
 def test_answers_do_not_depend_on_their_batch(lab: Workspace):
     path = models.get(lab, "tiny").path
     assert path is not None
-    model, tokenizer = weights.load(path), weights.tokenizer(path)
+    model, tokenizer = loading.load(path), loading.tokenizer(path)
     prompts = [
         tokens.prompt(tokenizer, [{"role": "user", "content": "word " * n}]) for n in (1, 9, 3)
     ]
-    manner = Manner(max_new_tokens=6)
+    manner = GenerationSettings(max_new_tokens=6)
     together = generation.answers(model, tokenizer, prompts, manner)
     alone = [generation.answers(model, tokenizer, [p], manner)[0] for p in prompts]
     assert together == alone

@@ -15,11 +15,11 @@ from xml.etree import ElementTree
 import pytest
 
 from ftlab_kit import Workspace, graphs
-from ftlab_kit.records import Document, Entity, Fact, Hit, Neighbourhood, Place, Rows
-from ftlab_kit.widgets import links, network, springs
-from ftlab_kit.widgets.canvas import STATIC, Explorer
+from ftlab_kit.pictures import layout, links, network
+from ftlab_kit.records import Citation, Document, Entity, Fact, Hit, Neighbourhood, Rows
 from ftlab_kit.widgets.documents import DocumentsView, documents, table, words_of
 from ftlab_kit.widgets.explorer import EMPTY, explorer, facts, kinds_of, merged
+from ftlab_kit.widgets.explorer_widget import STATIC, Explorer
 from ftlab_kit.widgets.finder import FinderView, finder
 from ftlab_kit.widgets.finder import table as hits_table
 from tests import front_end
@@ -52,12 +52,12 @@ MODELS = """# Models
 
 
 def entity(name: str, kind: str = "Model", **attributes: str) -> Entity:
-    return Entity(name, kind, attributes, "", (Place("models.md", 3, 5),), f"id of {name}")
+    return Entity(name, kind, attributes, "", (Citation("models.md", 3, 5),), f"id of {name}")
 
 
 def fact(source: str, relation: str, target: str, *, ended: datetime | None = None) -> Fact:
     said = f"{source} {relation} {target}"
-    place = (Place("models.md", 12, 14),)
+    place = (Citation("models.md", 12, 14),)
     return Fact(said, relation, source, target, place, None, ended, None, None, None, said)
 
 
@@ -84,8 +84,8 @@ def many_nodes(number: int) -> Neighbourhood:
 
 def test_the_same_graph_looks_the_same_whatever_its_order():
     ids, pairs = ["a", "b", "c"], [("a", "b"), ("b", "c")]
-    first = springs.settled(ids, pairs, before={})
-    assert springs.settled(ids[::-1], pairs, before={}) == first
+    first = layout.settled(ids, pairs, before={})
+    assert layout.settled(ids[::-1], pairs, before={}) == first
 
 
 def test_a_link_is_about_one_long_and_no_two_nodes_meet():
@@ -104,8 +104,8 @@ def test_what_was_there_before_stays_where_it_is(three: Neighbourhood):
 
 
 def test_one_alone_and_none_at_all_have_a_place():
-    assert springs.settled([], [], before={}) == {}
-    assert springs.settled(["a"], [], before={}) == {"a": (0.0, 0.0)}
+    assert layout.settled([], [], before={}) == {}
+    assert layout.settled(["a"], [], before={}) == {"a": (0.0, 0.0)}
 
 
 # --- links and words ------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ def test_facts_between_the_same_two_are_one_link_that_says_them_all():
     facts = [fact("a", "KNOWS", "b"), fact("b", "LIKES", "a", ended=DAY)]
     (link,) = links.links(part([entity("a"), entity("b")], facts))
     assert (link.label, link.is_forth, link.is_back) == ("2 relations", True, True)
-    assert link.words == "a KNOWS b\nb LIKES a until 2025-12-03"
+    assert link.message == "a KNOWS b\nb LIKES a until 2025-12-03"
     assert not link.is_ended
 
 
@@ -240,7 +240,7 @@ def test_importing_them_loads_neither_graphiti_nor_anywidget(module: str):
 
 def document(state: str, **more: Any) -> Document:
     given: dict[str, Any] = {
-        "id": 1, "name": "models.md", "form": "markdown", "version": 2, "n_chunks": 1234,
+        "id": 1, "name": "models.md", "format": "markdown", "version": 2, "n_chunks": 1234,
         "n_entities": 3, "n_facts": 9, "n_tokens": 0, "cost_usd": None, "dated_at": DAY,
         "loaded_at": None, "notes": (), "error": None, "path": "", "content_sha256": None,
         "graph": "",
@@ -260,7 +260,7 @@ def test_documents_are_counted_by_state():
 
 
 def test_a_hit_is_cited_with_its_validity_and_its_scores_as_computed():
-    places = (Place("models.md", 12, 14), Place("guide.pdf", 3, 3, "page 2"))
+    places = (Citation("models.md", 12, 14), Citation("guide.pdf", 3, 3, "page 2"))
     scores = {"full_text": 4.25, "vector": 0.5}
     text = hits_table(
         [Hit("<b>o1</b> is by OpenAI", "fact", 0.0328, scores, places, None, DAY, "")]

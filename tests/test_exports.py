@@ -14,9 +14,9 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ftlab_kit import Workspace, checkpoints, datasets, evaluators, models, trainers
-from ftlab_kit.checkpoints import gguf_file, sealed
+from ftlab_kit.checkpoints import gguf_file, integrity
 from ftlab_kit.errors import Conflict, InputError, NotFound
-from ftlab_kit.models import weights
+from ftlab_kit.lm import loading
 from ftlab_kit.records import Job
 from tests.conftest import TINY
 
@@ -54,14 +54,16 @@ def test_the_checkpoint_of_a_step_is_merged(lab: Workspace, job: Job):
     assert perplexity(lab, "early") == pytest.approx(perplexity(lab, job, checkpoint=first))
 
 
-@pytest.mark.parametrize("form", ["safetensors-f16", "gguf-f32", "gguf-f16", "gguf-q8_0"])
-def test_an_export_says_what_the_checkpoint_says(lab: Workspace, job: Job, form: str):
+@pytest.mark.parametrize("format", ["safetensors-f16", "gguf-f32", "gguf-f16", "gguf-q8_0"])
+def test_an_export_says_what_the_checkpoint_says(lab: Workspace, job: Job, format: str):
     told: list[str] = []
-    made = checkpoints.export(lab, job, form=form, progress=told.append)
+    made = checkpoints.export(lab, job, format=format, progress=told.append)
     assert made.certificate.is_ok
     assert abs(made.certificate.change) <= made.certificate.most_change
     assert perplexity(lab, made) == pytest.approx(made_of(lab, job), rel=0.03)
-    kept = json.loads((made.path.parent / "certificate.json").read_text()) if "gguf" in form else {}
+    kept = (
+        json.loads((made.path.parent / "certificate.json").read_text()) if "gguf" in format else {}
+    )
     assert not kept or kept["perplexity_after"] == made.certificate.perplexity_after
     assert told[0] == "asked before" and told[-1] == "read back and asked again"
     assert not [*lab.exports.glob(".*")]
@@ -72,7 +74,7 @@ def made_of(lab: Workspace, job: Job) -> float:
 
 
 def test_llama_cpp_reads_the_file_and_answers_the_same(lab: Workspace, job: Job):
-    server = served(checkpoints.export(lab, job, form="gguf-f32").path)
+    server = served(checkpoints.export(lab, job, format="gguf-f32").path)
     settings = {"metrics": ["chrf"], "max_rows": 6, "max_new_tokens": 12}
     ours = evaluators.run(lab, job, "hues", **settings)
     # what is served is a deployment: it is scored by the same call
@@ -100,7 +102,7 @@ def test_llama_cpp_makes_the_same_tokens_of_a_text(lab: Workspace, gguf_of_tiny:
     assert path is not None
     asked = {"content": text, "add_special": False}
     found = httpx.post(f"{gguf_of_tiny}/tokenize", json=asked).json()["tokens"]
-    assert found == weights.tokenizer(path)(text, add_special_tokens=False)["input_ids"]
+    assert found == loading.tokenizer(path)(text, add_special_tokens=False)["input_ids"]
 
 
 @pytest.fixture(scope="module")
@@ -156,9 +158,9 @@ def test_what_does_not_say_the_same_is_not_kept(lab: Workspace, job: Job):
     loud = trainers.start(lab, TINY.but(model="loud", max_steps=1), "hues")
     loud = trainers.wait(lab, loud, timeout_s=120)
     with pytest.raises(Conflict, match="does not say what the checkpoint says: perplexity"):
-        checkpoints.export(lab, loud, form="safetensors-f16")
+        checkpoints.export(lab, loud, format="safetensors-f16")
     assert checkpoints.exports(lab, loud) == () and not [*lab.exports.glob(f"*job-{loud.id}-*")]
-    kept = checkpoints.export(lab, loud, form="safetensors-f16", anyway=True)
+    kept = checkpoints.export(lab, loud, format="safetensors-f16", anyway=True)
     assert not kept.certificate.is_ok and kept.path.exists() and path.exists()
     assert kept.certificate.perplexity_after is None
     assert "NaN" not in (kept.path / "certificate.json").read_text()
@@ -170,7 +172,7 @@ def test_what_is_no_number_is_not_merged(lab: Workspace, job: Job):
     learnt = load_file(partial / "adapter_model.safetensors")
     next(values for name, values in learnt.items() if "lora_B" in name).fill_(torch.nan)
     save_file(learnt, partial / "adapter_model.safetensors", metadata={"format": "pt"})
-    sealed.seal(lab, job.id, 99, partial, losses={"loss": 1.0, "eval_loss": None}, facts={})
+    integrity.commit(lab, job.id, 99, partial, losses={"loss": 1.0, "eval_loss": None}, facts={})
     try:
         with pytest.raises(Conflict, match="no number in places .* Take an earlier one"):
             checkpoints.merge(lab, job, "nothing", checkpoint=99)
@@ -221,11 +223,12 @@ def test_nothing_is_merged_into_4_bit_weights(lab: Workspace, job: Job):
 
 
 @pytest.mark.parametrize(
-    ("form", "words"), [("gguf-q4", "gguf-q8_0"), ("onnx", "expected one of"), ("gguf", "gguf-f16")]
+    ("format", "words"),
+    [("gguf-q4", "gguf-q8_0"), ("onnx", "expected one of"), ("gguf", "gguf-f16")],
 )
-def test_an_unknown_form_names_the_known_ones(lab: Workspace, job: Job, form: str, words: str):
+def test_an_unknown_form_names_the_known_ones(lab: Workspace, job: Job, format: str, words: str):
     with pytest.raises(InputError, match=words):
-        checkpoints.export(lab, job, form=form)
+        checkpoints.export(lab, job, format=format)
 
 
 def test_an_unknown_checkpoint_is_refused(lab: Workspace, job: Job):
@@ -249,5 +252,5 @@ def test_rows_of_q_and_k_change_places_as_llama_cpp_wants_them():
 
 def test_the_rows_of_the_certificate_are_held_out_ones(lab: Workspace, job: Job):
     held_out = datasets.get(lab, job.held_out_version_id or 0)
-    made = checkpoints.export(lab, job, form="safetensors-f32")
+    made = checkpoints.export(lab, job, format="safetensors-f32")
     assert made.certificate.n_rows == min(16, held_out.n_rows)

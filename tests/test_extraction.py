@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ftlab_kit.graphs import extraction, loaders
-from ftlab_kit.graphs.extraction import words
-from ftlab_kit.graphs.extraction.found import Claim, Extract, Thing
+from ftlab_kit.graphs.extraction import phrases
+from ftlab_kit.graphs.extraction.result import Claim, Extract, Mention
 from ftlab_kit.graphs.loaders import Line, Text
 
 MODELS = """# Models
@@ -70,7 +70,7 @@ def only(extract: Extract, relation: str) -> Claim:
 
 def test_a_heading_with_an_id_is_a_thing_of_that_type() -> None:
     claim = only(of_red(""), "MODEL_ID")
-    assert claim.source == claim.target == Thing("Model", "Red")
+    assert claim.source == claim.target == Mention("Model", "Red")
     assert claim.sets == {"model_id": "red"}
     assert (claim.first.number, claim.last.number) == (7, 7)
 
@@ -98,8 +98,8 @@ def test_a_list_below_a_label_is_things_of_the_label_s_noun() -> None:
     extract = of_red("\n**Key Strengths:**\n\n- Fast answers\n\n- Long context\n")
     strengths = [claim for claim in extract.claims if claim.relation == "HAS_STRENGTH"]
     assert [claim.target for claim in strengths] == [
-        Thing("Strength", "Fast answers"),
-        Thing("Strength", "Long context"),
+        Mention("Strength", "Fast answers"),
+        Mention("Strength", "Long context"),
     ]
     assert [claim.first.number for claim in strengths] == [11, 13]
     assert strengths[0].sentence == "Red has the key strength fast answers."
@@ -107,7 +107,7 @@ def test_a_list_below_a_label_is_things_of_the_label_s_noun() -> None:
 
 def test_use_cases_keep_both_words() -> None:
     claim = only(of_red("\n**Ideal Use Cases:**\n\n- Chats with people\n"), "HAS_USE_CASE")
-    assert claim.target == Thing("UseCase", "Chats with people")
+    assert claim.target == Mention("UseCase", "Chats with people")
 
 
 def test_prices_below_a_label_are_numbers_with_a_currency() -> None:
@@ -145,7 +145,7 @@ def test_a_label_that_several_share_links_them_to_a_thing() -> None:
     ],
 )
 def test_a_value_is_what_it_says(text: str, value: object, unit: str) -> None:
-    found = words.value(text)
+    found = phrases.value(text)
     assert (found.value, type(found.value), found.unit) == (value, type(value), unit)
 
 
@@ -188,7 +188,7 @@ def test_models_with_and_without_say_who_can() -> None:
         "**Models without Vision:**\n\n- Claude 3\n"
     )
     found = further(text)
-    assert {claim.target for claim in found} == {Thing("Capability", "Vision")}
+    assert {claim.target for claim in found} == {Mention("Capability", "Vision")}
     said = [(claim.source.name, claim.sets["vision"]) for claim in found]
     assert said == [("GPT-5", True), ("GPT-5 Pro", True), ("Claude 3", False)]
     assert found[2].sentence.startswith("Claude 3 does not support vision")
@@ -203,15 +203,18 @@ def test_a_comparison_gives_each_side_its_value() -> None:
 
 def test_a_list_below_a_topic_is_its_group() -> None:
     (claim,) = further("### Speed-Optimized Models\n\n- GPT-5\n")
-    assert (claim.relation, claim.target) == ("IN_GROUP", Thing("Topic", "Speed-Optimized Models"))
+    assert (claim.relation, claim.target) == (
+        "IN_GROUP",
+        Mention("Topic", "Speed-Optimized Models"),
+    )
     assert claim.sentence == "GPT-5 is one of the Speed-Optimized Models."
 
 
 def test_the_longest_name_comes_first_and_none_within_another() -> None:
-    names = words.Names(["GPT-5", "GPT-5 Pro", "Claude 3"])
+    names = phrases.Names(["GPT-5", "GPT-5 Pro", "Claude 3"])
     text = "GPT-5 Pro, gpt-5; GPT-50, GPT-5.1, GPT-5-mini, xGPT-5 and Claude 3."
     assert list(names.within(text)) == ["GPT-5 Pro", "GPT-5", "Claude 3"]
-    assert list(words.Names(["GPT-5"]).within("GPT-50 or GPT-5.1")) == []
+    assert list(phrases.Names(["GPT-5"]).within("GPT-50 or GPT-5.1")) == []
 
 
 # endpoints, tables, definitions, paragraphs
@@ -221,9 +224,9 @@ def test_an_endpoint_is_a_method_and_a_path() -> None:
     text = "# API\n\n## Jobs\n\n- **Create:** `POST /jobs`\n  Requires `name`, `size`\n"
     found = read(text).claims
     assert found[0].sets == {"method": "POST", "path": "/jobs"}
-    assert found[0].source == Thing("Endpoint", "POST /jobs")
+    assert found[0].source == Mention("Endpoint", "POST /jobs")
     required = [claim.target for claim in found if claim.relation == "REQUIRES"]
-    assert required == [Thing("Parameter", "name"), Thing("Parameter", "size")]
+    assert required == [Mention("Parameter", "name"), Mention("Parameter", "size")]
 
 
 def test_several_methods_of_a_path_are_several_endpoints() -> None:
@@ -241,14 +244,14 @@ def test_a_table_gives_a_thing_its_columns() -> None:
 
 def test_a_table_can_bring_its_things() -> None:
     found = read("# Animals\n\n| Animal | Legs |\n|---|---|\n| Zebra | 4 |\n").claims
-    assert found[0].source == Thing("Animal", "Zebra")
+    assert found[0].source == Mention("Animal", "Zebra")
     assert found[0].sentence == "The legs of Zebra are 4."
 
 
 def test_a_definition_is_a_thing_with_a_description() -> None:
     text = "# Doc\n\n## Problems\n\n- **Job is slow:** Use a larger batch.\n  1. Stop it first\n"
     claim = read(text).claims[0]
-    assert claim.source == Thing("Problem", "Job is slow")
+    assert claim.source == Mention("Problem", "Job is slow")
     assert claim.sentence == "Job is slow: Use a larger batch. Stop it first."
     assert (claim.first.number, claim.last.number) == (5, 6)
 
@@ -256,7 +259,7 @@ def test_a_definition_is_a_thing_with_a_description() -> None:
 def test_the_first_paragraph_says_what_a_heading_is() -> None:
     (claim,) = read("# Doc\n\n## Things\n\nA thing is what there is.\n\nAnd more of it.\n").claims
     assert claim.sets == {"description": "A thing is what there is."}
-    assert claim.source == Thing("Topic", "Things")
+    assert claim.source == Mention("Topic", "Things")
 
 
 def test_a_sentence_that_names_two_things_is_marked_as_inferred() -> None:
@@ -278,7 +281,7 @@ def test_what_stands_in_code_is_not_read(fence: str) -> None:
 
 def test_numbers_of_headings_are_no_part_of_names() -> None:
     found = read("# Setup\n\n## 1. Install the kit\n\nDo it now.\n").claims
-    assert found[0].source == Thing("Step", "Install the kit")
+    assert found[0].source == Mention("Step", "Install the kit")
 
 
 # chunks and dates
@@ -324,9 +327,9 @@ def test_names_of_attributes_leave_graphiti_s_own_alone() -> None:
 
 @given(st.text())
 def test_every_label_is_one_that_graphiti_takes(text: str) -> None:
-    made = words.label(text)
+    made = phrases.label(text)
     validate_node_labels([made])
-    assert made not in words.GRAPHITIS
+    assert made not in phrases.GRAPHITIS
 
 
 # whatever the text

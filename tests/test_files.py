@@ -61,7 +61,7 @@ def test_every_kind_of_file_holds_the_same_rows(ws: Workspace, tmp_path: Path, n
     wanted = datasets.add(ws, pandas.DataFrame(ROWS), name="frame")
     assert version.content_sha256 == wanted.content_sha256
     assert version.dataset == name.split(".")[0]
-    assert version.made["form"] == "completion"
+    assert version.derivation["form"] == "completion"
 
 
 def test_a_folder_is_all_its_files_and_says_what_it_leaves(ws: Workspace, tmp_path: Path):
@@ -73,7 +73,7 @@ def test_a_folder_is_all_its_files_and_says_what_it_leaves(ws: Workspace, tmp_pa
     report = datasets.validate(folder)
     assert (report.n_rows, report.n_refused, report.skipped) == (10, 1, ("README.md",))
     (problem,) = report.problems
-    assert (problem.file, problem.line, problem.found) == ("more/b.csv", 12, "1 cells")
+    assert (problem.file, problem.line, problem.got) == ("more/b.csv", 12, "1 cells")
     with pytest.raises(DataError, match=r"more/b\.csv:12: line is 1 cells"):
         datasets.add(ws, folder)
 
@@ -150,7 +150,7 @@ def test_what_json_does_not_have_is_refused(
     raw = line if isinstance(line, bytes) else line.encode()
     (problem,) = problems(tmp_path, CHAT.encode() + b"\n" + raw + b"\n" + CHAT.encode())
     assert (problem.line, problem.field) == (2, field)
-    assert found in problem.found
+    assert found in problem.got
 
 
 @pytest.mark.parametrize(
@@ -164,11 +164,11 @@ def test_what_breaks_an_array_is_named_with_its_line(tmp_path: Path):
     whole = f"[\n{CHAT},\n\n{CHAT},\n"
     (found,) = problems(tmp_path, whole + '{"messages": [}\n]', "rows.json")
     assert (found.line, found.field) == (5, "line")
-    assert found.found.endswith("; what comes after it was not read")
+    assert found.got.endswith("; what comes after it was not read")
     (found,) = problems(tmp_path, whole, "rows.json")
-    assert (found.line, found.found) == (5, "no end")
+    assert (found.line, found.got) == (5, "no end")
     (found,) = problems(tmp_path, f"{whole}{CHAT}]\n{CHAT}", "rows.json")
-    assert (found.line, found.found) == (6, "more after the array")
+    assert (found.line, found.got) == (6, "more after the array")
 
 
 def test_values_that_are_longer_than_what_is_read_at_once_are_whole(tmp_path: Path):
@@ -196,7 +196,7 @@ def test_a_bad_row_of_a_table_is_named_with_its_line(
 ):
     (problem,) = problems(tmp_path, text, "rows.csv")
     assert problem.line == line
-    assert found in problem.found
+    assert found in problem.got
 
 
 def test_what_is_no_row_of_a_table_is_set_aside_as_it_was(ws: Workspace, tmp_path: Path):

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ftlab_kit.datasets import chats, forms
+from ftlab_kit.datasets import forms, schema
 from ftlab_kit.errors import InputError
 
 Row = dict[str, Any]
@@ -111,12 +111,12 @@ TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {}}}
 def test_a_form_becomes_the_one_form(form: str, row: Row, wanted: Row):
     assert forms.detect([row]) == form
     assert forms.read(form, row) == wanted
-    assert next(chats.faults({**wanted, **_ended(wanted)}), None) is None
+    assert next(schema.faults({**wanted, **_ended(wanted)}), None) is None
 
 
 def _ended(row: Row) -> Row:
     """A chat that a table cut off after its question is no good row, whatever its form."""
-    is_cut = chats.kind(row) == "chat" and row["messages"][-1]["role"] == "user"
+    is_cut = schema.kind(row) == "chat" and row["messages"][-1]["role"] == "user"
     return {"messages": [*row["messages"], HO]} if is_cut else {}
 
 
@@ -144,7 +144,7 @@ def test_what_does_not_fit_its_form_is_named(form: str, row: Row, field: str, fo
     with pytest.raises(forms.Misfit) as caught:
         forms.read(form, row)
     assert caught.value.fault.field == field
-    assert found in caught.value.fault.found
+    assert found in caught.value.fault.got
 
 
 @pytest.mark.parametrize(
@@ -162,9 +162,9 @@ def test_what_does_not_fit_its_form_is_named(form: str, row: Row, field: str, fo
     ],
 )
 def test_what_a_good_row_must_not_have_is_named(row: Row, field: str, found: str):
-    fault = next(chats.faults(row))
+    fault = next(schema.faults(row))
     assert fault.field == field
-    assert found in fault.found
+    assert found in fault.got
 
 
 def test_the_form_is_that_of_most_rows_not_of_the_first():
@@ -179,4 +179,4 @@ def test_a_mapping_that_names_no_field_is_refused_with_the_nearest():
 
 
 def test_a_call_may_be_the_last_turn():
-    assert next(chats.faults({"messages": [HI, CALLS], "tools": TOOLS}), None) is None
+    assert next(schema.faults({"messages": [HI, CALLS], "tools": TOOLS}), None) is None

@@ -41,7 +41,7 @@ from graphiti_core.utils.maintenance.community_operations import (
 from graphiti_core.utils.maintenance.graph_data_operations import clear_data
 
 from ftlab_kit.errors import Conflict, InputError, Unavailable
-from ftlab_kit.graphs import bridge
+from ftlab_kit.graphs import event_loop
 from ftlab_kit.graphs.drivers.protocol import SEEN, Change
 from ftlab_kit.graphs.embedders import hashed
 from tests.conftest import fill
@@ -49,7 +49,7 @@ from tests.conftest import fill
 DRIVERS = ("sqlite", "neo4j")
 NOW = datetime(2025, 3, 1, 12, 30, 15, 123456, tzinfo=UTC)
 LATER = datetime(2025, 6, 1, tzinfo=UTC)
-HASH: Any = hashed.Filling(None, "hash")  # type: ignore[arg-type]
+HASH: Any = hashed.HashEmbedder(None, "hash")  # type: ignore[arg-type]
 
 
 class Vectors(EmbedderClient):
@@ -123,12 +123,12 @@ def opener(request: pytest.FixtureRequest) -> Iterator[Callable[[], Any]]:
     def opened() -> Any:
         made.append(make())
         if hasattr(made[-1], "begin"):
-            bridge.run(made[-1].begin(HASH.dimension))
+            event_loop.run(made[-1].begin(HASH.dimension))
         return made[-1]
 
     yield opened
     for driver in made:
-        bridge.run(driver.close())
+        event_loop.run(driver.close())
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def settle(driver: Any) -> None:
     """Wait until a search sees the last write of Graphiti's own."""
     if hasattr(driver, "has_index"):
         query = "CALL db.index.fulltext.awaitEventuallyConsistentIndexRefresh()"
-        bridge.run(driver.execute_query(query))
+        event_loop.run(driver.execute_query(query))
 
 
 # a small world
@@ -201,7 +201,7 @@ def filled(driver: Any, group: str = "g") -> World:
     work = add_nodes_and_edges_bulk(
         driver, made.episodes, made.mentions, made.nodes, made.facts, Vectors()
     )
-    bridge.run(work)
+    event_loop.run(work)
     settle(driver)
     return made
 
@@ -242,23 +242,23 @@ async def counted(driver: Any, group: str = "g") -> list[int]:
 
 def test_indices_can_be_built_again(driver: Any) -> None:
     asked = graphiti(driver)
-    bridge.run(asked.build_indices_and_constraints())
-    bridge.run(asked.build_indices_and_constraints())
+    event_loop.run(asked.build_indices_and_constraints())
+    event_loop.run(asked.build_indices_and_constraints())
     assert driver.provider in (GraphProvider.NEO4J, GraphProvider.FALKORDB)
 
 
 def test_what_graphiti_writes_in_bulk_is_read_back_equal(driver: Any) -> None:
     made = filled(driver)
-    assert same(bridge.run(EntityNode.get_by_group_ids(driver, ["g"])), made.nodes)
-    assert same(bridge.run(EntityEdge.get_by_group_ids(driver, ["g"])), made.facts)
-    assert same(bridge.run(EpisodicNode.get_by_group_ids(driver, ["g"])), made.episodes)
-    assert same(bridge.run(EpisodicEdge.get_by_group_ids(driver, ["g"])), made.mentions)
+    assert same(event_loop.run(EntityNode.get_by_group_ids(driver, ["g"])), made.nodes)
+    assert same(event_loop.run(EntityEdge.get_by_group_ids(driver, ["g"])), made.facts)
+    assert same(event_loop.run(EpisodicNode.get_by_group_ids(driver, ["g"])), made.episodes)
+    assert same(event_loop.run(EpisodicEdge.get_by_group_ids(driver, ["g"])), made.mentions)
 
 
 def test_vectors_are_read_back_equal(driver: Any) -> None:
     made = filled(driver)
-    names = bridge.run(get_embeddings_for_nodes(driver, made.nodes))
-    facts = bridge.run(get_embeddings_for_edges(driver, made.facts))
+    names = event_loop.run(get_embeddings_for_nodes(driver, made.nodes))
+    facts = event_loop.run(get_embeddings_for_edges(driver, made.facts))
     assert close_to(names, {item.uuid: item.name_embedding for item in made.nodes})
     assert close_to(facts, {item.uuid: item.fact_embedding for item in made.facts})
 
@@ -268,8 +268,8 @@ def test_all_times_and_attributes_of_a_fact_come_back(driver: Any) -> None:
     times = {"invalid_at": LATER, "expired_at": LATER, "reference_time": NOW}
     more = {"attributes": {"n": 3, "x": 1.25, "is_so": True, "words": ["a", "é"]}}
     made = fact(red, blue, "Red is faster.", **times, **more)
-    bridge.run(driver.write(Change([red, blue], [made], group="g")))
-    assert plain(bridge.run(EntityEdge.get_by_uuid(driver, made.uuid))) == plain(made)
+    event_loop.run(driver.write(Change([red, blue], [made], group="g")))
+    assert plain(event_loop.run(EntityEdge.get_by_uuid(driver, made.uuid))) == plain(made)
 
 
 def change(group: str = "g") -> tuple[World, SagaNode, list[Any], Change]:
@@ -284,46 +284,46 @@ def change(group: str = "g") -> tuple[World, SagaNode, list[Any], Change]:
 
 def test_a_change_is_read_back_equal_by_graphiti(driver: Any) -> None:
     made, saga, links, given = change()
-    bridge.run(driver.write(given))
-    assert same(bridge.run(EntityNode.get_by_group_ids(driver, ["g"])), made.nodes)
-    assert same(bridge.run(EntityEdge.get_by_group_ids(driver, ["g"])), made.facts)
-    assert same(bridge.run(EpisodicNode.get_by_group_ids(driver, ["g"])), made.episodes)
-    assert same(bridge.run(SagaNode.get_by_group_ids(driver, ["g"])), [saga])
-    assert same(bridge.run(HasEpisodeEdge.get_by_group_ids(driver, ["g"])), links[:2])
-    assert same(bridge.run(NextEpisodeEdge.get_by_group_ids(driver, ["g"])), links[2:])
+    event_loop.run(driver.write(given))
+    assert same(event_loop.run(EntityNode.get_by_group_ids(driver, ["g"])), made.nodes)
+    assert same(event_loop.run(EntityEdge.get_by_group_ids(driver, ["g"])), made.facts)
+    assert same(event_loop.run(EpisodicNode.get_by_group_ids(driver, ["g"])), made.episodes)
+    assert same(event_loop.run(SagaNode.get_by_group_ids(driver, ["g"])), [saga])
+    assert same(event_loop.run(HasEpisodeEdge.get_by_group_ids(driver, ["g"])), links[:2])
+    assert same(event_loop.run(NextEpisodeEdge.get_by_group_ids(driver, ["g"])), links[2:])
 
 
 def test_around_tells_the_facts_the_mentions_and_the_embedder(driver: Any) -> None:
     made, _, _, given = change()
-    bridge.run(driver.write(given))
-    found = bridge.run(driver.around("g", [made.nodes[0].uuid]))
+    event_loop.run(driver.write(given))
+    found = event_loop.run(driver.around("g", [made.nodes[0].uuid]))
     assert same(found.facts, [made.facts[0], made.facts[2]])
     assert same(found.mentions, [made.mentions[0], made.mentions[3]])
     assert dict(found.about) == {"embedder": "hash"}
-    assert not bridge.run(driver.around("other", [])).about
+    assert not event_loop.run(driver.around("other", [])).about
 
 
 def test_a_vector_that_is_not_given_stays_and_all_else_is_written_whole(driver: Any) -> None:
     made, _, _, given = change()
-    bridge.run(driver.write(given))
+    event_loop.run(driver.write(given))
     bare = made.nodes[1].model_copy(update={"name_embedding": None, "attributes": {"size": 2}})
-    bridge.run(driver.write(Change([bare], group="g")))
-    found = bridge.run(EntityNode.get_by_uuid(driver, bare.uuid))
+    event_loop.run(driver.write(Change([bare], group="g")))
+    found = event_loop.run(EntityNode.get_by_uuid(driver, bare.uuid))
     assert found.attributes == {"size": 2}
-    kept = bridge.run(get_embeddings_for_nodes(driver, [bare]))
+    kept = event_loop.run(get_embeddings_for_nodes(driver, [bare]))
     assert close_to(kept, {bare.uuid: made.nodes[1].name_embedding})
 
 
 def test_what_a_change_takes_away_is_gone(driver: Any) -> None:
     made, _, _, given = change()
-    bridge.run(driver.write(given))
+    event_loop.run(driver.write(given))
     gone = Change(gone_nodes=[made.nodes[3].uuid], gone_edges=[made.facts[2].uuid], group="g")
-    bridge.run(driver.write(gone))
-    assert bridge.run(counted(driver)) == [3, 2, 0, 1, 0, 4, 0, 2, 1]
+    event_loop.run(driver.write(gone))
+    assert event_loop.run(counted(driver)) == [3, 2, 0, 1, 0, 4, 0, 2, 1]
     with pytest.raises(NodeNotFoundError):
-        bridge.run(EntityNode.get_by_uuid(driver, made.nodes[3].uuid))
+        event_loop.run(EntityNode.get_by_uuid(driver, made.nodes[3].uuid))
     with pytest.raises(EdgeNotFoundError):
-        bridge.run(EntityEdge.get_by_uuid(driver, made.facts[2].uuid))
+        event_loop.run(EntityEdge.get_by_uuid(driver, made.facts[2].uuid))
 
 
 def test_a_change_that_fails_leaves_nothing(driver: Any) -> None:
@@ -333,9 +333,9 @@ def test_a_change_that_fails_leaves_nothing(driver: Any) -> None:
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        bridge.run(fails())
-    assert bridge.run(counted(driver)) == [0] * 9
-    assert not bridge.run(driver.around("g", [])).about
+        event_loop.run(fails())
+    assert event_loop.run(counted(driver)) == [0] * 9
+    assert not event_loop.run(driver.around("g", [])).about
 
 
 # finding
@@ -347,7 +347,7 @@ RERANKERS = ("RRF", "MMR", "CROSS_ENCODER", "NODE_DISTANCE", "EPISODE_MENTIONS")
 def asked(driver: Any, recipe: str, query: str = QUERY, **more: Any) -> Any:
     config = getattr(recipes, recipe).model_copy(deep=True, update={"limit": more.pop("limit", 5)})
     groups = more.pop("groups", ["g"])
-    return bridge.run(graphiti(driver).search_(query, config, groups, **more))
+    return event_loop.run(graphiti(driver).search_(query, config, groups, **more))
 
 
 def with_community(driver: Any) -> tuple[World, CommunityNode]:
@@ -355,9 +355,9 @@ def with_community(driver: Any) -> tuple[World, CommunityNode]:
     text = "Models with vision"
     given = {"summary": "Red and Blue, and what they see.", "name_embedding": vector(text)}
     community = CommunityNode(name=text, group_id="g", created_at=NOW, **given)
-    bridge.run(community.save(driver))
+    event_loop.run(community.save(driver))
     for member in made.nodes[:2]:
-        bridge.run(link(CommunityEdge, community, member).save(driver))
+        event_loop.run(link(CommunityEdge, community, member).save(driver))
     settle(driver)
     return made, community
 
@@ -421,7 +421,7 @@ def test_what_methods_compute_is_noted(driver: Any) -> None:
         await graphiti(driver).search_("Red supports vision.", config, ["g"])
         return seen
 
-    seen = bridge.run(noted())[made.facts[0].uuid]
+    seen = event_loop.run(noted())[made.facts[0].uuid]
     assert seen["vector"] == pytest.approx(1, abs=1e-4)
     assert seen["full_text"] > 0
 
@@ -434,8 +434,10 @@ def crowd(driver: Any) -> EntityEdge:
     other = {"valid_at": LATER, "group_id": "h"}
     one = fact(rare, rare, "Red is faster than Blue.", "RARE", **other)
     nodes, edges = [red, blue, rare], [*facts[:200], one, *facts[200:]]
-    bridge.run(add_nodes_and_edges_bulk(driver, [], [], nodes, edges, Vectors()))
-    bridge.run(driver.write(Change(group="g")))  # where there are vector indices, they are built
+    event_loop.run(add_nodes_and_edges_bulk(driver, [], [], nodes, edges, Vectors()))
+    event_loop.run(
+        driver.write(Change(group="g"))
+    )  # where there are vector indices, they are built
     settle(driver)
     return one
 
@@ -468,7 +470,7 @@ def test_a_filter_that_nothing_passes_finds_nothing(driver: Any, crowd: EntityEd
 def test_entities_are_filtered_by_label_before_the_limit(driver: Any) -> None:
     alike = [node("Red one") for _ in range(60)]
     alike.insert(30, node("Red one", label="Rare"))
-    bridge.run(add_nodes_and_edges_bulk(driver, [], [], alike, [], Vectors()))
+    event_loop.run(add_nodes_and_edges_bulk(driver, [], [], alike, [], Vectors()))
     settle(driver)
     rare = SearchFilters(node_labels=["Rare"])
     for name in ("RRF", "MMR"):
@@ -495,12 +497,12 @@ SYNTAX = (
 
 def test_a_query_in_a_query_language_is_words(driver: Any) -> None:
     filled(driver)
-    before = bridge.run(counted(driver))
+    before = event_loop.run(counted(driver))
     for query in SYNTAX:
         asked(driver, "COMBINED_HYBRID_SEARCH_RRF", query)
         found = asked(driver, "EDGE_HYBRID_SEARCH_RRF", f"{query} Acme")
         assert "Red is made by Acme." in [item.fact for item in found.edges], query
-    assert bridge.run(counted(driver)) == before
+    assert event_loop.run(counted(driver)) == before
 
 
 # Graphiti's own work over the driver
@@ -511,8 +513,8 @@ NO_DUPLICATE = {"duplicate_facts": [], "contradicted_facts": []}
 def test_a_triplet_is_added_without_a_question_where_nothing_is_alike(driver: Any) -> None:
     asks = graphiti(driver)
     red, acme = node("Red"), node("Acme", label="Provider")
-    bridge.run(asks.add_triplet(red, fact(red, acme, "Acme makes Red."), acme))
-    assert bridge.run(counted(driver))[:5] == [2, 0, 0, 0, 1]
+    event_loop.run(asks.add_triplet(red, fact(red, acme, "Acme makes Red."), acme))
+    assert event_loop.run(counted(driver))[:5] == [2, 0, 0, 0, 1]
     assert asks.llm_client.asked == []
 
 
@@ -521,9 +523,9 @@ def test_a_triplet_can_end_a_fact(driver: Any) -> None:
     answer = {"EdgeDuplicate": {"duplicate_facts": [], "contradicted_facts": [0]}}
     asks = graphiti(driver, **answer)
     new = fact(made.nodes[1], made.nodes[3], "Blue supports vision now.", valid_at=LATER)
-    done = bridge.run(asks.add_triplet(made.nodes[1], new, made.nodes[3]))
+    done = event_loop.run(asks.add_triplet(made.nodes[1], new, made.nodes[3]))
     assert asks.llm_client.asked == ["EdgeDuplicate"]
-    ended = bridge.run(EntityEdge.get_by_uuid(driver, done.edges[1].uuid))
+    ended = event_loop.run(EntityEdge.get_by_uuid(driver, done.edges[1].uuid))
     assert ended.fact == "Blue does not support vision." and ended.invalid_at == LATER
 
 
@@ -559,11 +561,11 @@ def test_graphiti_adds_episodes_to_a_saga(driver: Any) -> None:
     asks = graphiti(driver, **ANSWERS)
     for text in ("Acme makes Green.", "Acme still makes Green."):
         given = {"source_description": "a test", "reference_time": NOW, "group_id": "g"}
-        done = bridge.run(asks.add_episode(text, text, saga="talk", **given))
-    (saga,) = bridge.run(SagaNode.get_by_group_ids(driver, ["g"]))
+        done = event_loop.run(asks.add_episode(text, text, saga="talk", **given))
+    (saga,) = event_loop.run(SagaNode.get_by_group_ids(driver, ["g"]))
     assert saga.name == "talk" and saga.last_episode_uuid == done.episode.uuid
-    assert bridge.run(counted(driver)) == [2, 2, 0, 1, 1, 4, 0, 2, 1]
-    (one,) = bridge.run(EntityEdge.get_by_group_ids(driver, ["g"]))
+    assert event_loop.run(counted(driver)) == [2, 2, 0, 1, 1, 4, 0, 2, 1]
+    (one,) = event_loop.run(EntityEdge.get_by_group_ids(driver, ["g"]))
     assert one.fact == "Acme makes Green." and len(one.episodes) == 2
 
 
@@ -572,54 +574,54 @@ def test_the_episodes_of_a_saga_come_in_time_and_up_to_a_time(driver: Any) -> No
     days = [datetime(2025, 1, day, tzinfo=UTC) for day in (1, 2, 3)]
     said = [episode(f"On day {day.day}.").model_copy(update={"valid_at": day}) for day in days]
     for item in (saga, *said, episode("In no saga.")):
-        bridge.run(item.save(driver))
+        event_loop.run(item.save(driver))
     for item in said:
-        bridge.run(link(HasEpisodeEdge, saga, item).save(driver))
+        event_loop.run(link(HasEpisodeEdge, saga, item).save(driver))
     asks = graphiti(driver)
-    found = bridge.run(asks.retrieve_episodes(days[1], 5, ["g"], saga="talk"))
+    found = event_loop.run(asks.retrieve_episodes(days[1], 5, ["g"], saga="talk"))
     assert [item.content for item in found] == ["On day 1.", "On day 2."]
-    found = bridge.run(asks.retrieve_episodes(LATER, 2, ["g"], saga="talk"))
+    found = event_loop.run(asks.retrieve_episodes(LATER, 2, ["g"], saga="talk"))
     assert [item.content for item in found] == ["On day 2.", "On day 3."]
 
 
 def test_graphiti_summarizes_a_saga(driver: Any) -> None:
     _, saga, _, given = change()
-    bridge.run(driver.write(given))
-    bridge.run(graphiti(driver, **ANSWERS).summarize_saga(saga.uuid))
-    found = bridge.run(SagaNode.get_by_uuid(driver, saga.uuid))
+    event_loop.run(driver.write(given))
+    event_loop.run(graphiti(driver, **ANSWERS).summarize_saga(saga.uuid))
+    found = event_loop.run(SagaNode.get_by_uuid(driver, saga.uuid))
     assert found.summary == "What was said."
 
 
 def test_communities_are_built_and_removed(driver: Any) -> None:
     made = filled(driver)
-    clusters = bridge.run(get_community_clusters(driver, ["g"]))
+    clusters = event_loop.run(get_community_clusters(driver, ["g"]))
     assert {item.uuid for some in clusters for item in some} == {item.uuid for item in made.nodes}
-    built, members = bridge.run(graphiti(driver, **ANSWERS).build_communities(["g"]))
-    assert bridge.run(counted(driver)) == [4, 2, len(built), 0, 3, 6, 4, 0, 0]
-    assert same(bridge.run(CommunityNode.get_by_group_ids(driver, ["g"])), built)
-    assert same(bridge.run(CommunityEdge.get_by_group_ids(driver, ["g"])), members)
-    (mine,) = bridge.run(get_communities_by_nodes(driver, made.nodes[:1]))
+    built, members = event_loop.run(graphiti(driver, **ANSWERS).build_communities(["g"]))
+    assert event_loop.run(counted(driver)) == [4, 2, len(built), 0, 3, 6, 4, 0, 0]
+    assert same(event_loop.run(CommunityNode.get_by_group_ids(driver, ["g"])), built)
+    assert same(event_loop.run(CommunityEdge.get_by_group_ids(driver, ["g"])), members)
+    (mine,) = event_loop.run(get_communities_by_nodes(driver, made.nodes[:1]))
     assert mine.uuid in {item.source_node_uuid for item in members}
-    bridge.run(remove_communities(driver, ["g"]))
-    assert bridge.run(counted(driver)) == [4, 2, 0, 0, 3, 6, 0, 0, 0]
+    event_loop.run(remove_communities(driver, ["g"]))
+    assert event_loop.run(counted(driver)) == [4, 2, 0, 0, 3, 6, 0, 0, 0]
 
 
 def test_graphiti_removes_an_episode_and_keeps_what_another_says(driver: Any) -> None:
     made = filled(driver)
-    bridge.run(graphiti(driver, **ANSWERS).remove_episode(made.episodes[0].uuid))
-    facts = bridge.run(EntityEdge.get_by_group_ids(driver, ["g"]))
+    event_loop.run(graphiti(driver, **ANSWERS).remove_episode(made.episodes[0].uuid))
+    facts = event_loop.run(EntityEdge.get_by_group_ids(driver, ["g"]))
     assert {item.fact for item in facts} == {item.fact for item in made.facts[:2]}
     assert all(item.episodes == [made.episodes[1].uuid] for item in facts)
-    names = bridge.run(EntityNode.get_by_group_ids(driver, ["g"]))
+    names = event_loop.run(EntityNode.get_by_group_ids(driver, ["g"]))
     assert {item.name for item in names} == {"Red", "Blue", "Vision"}
 
 
 def test_clearing_one_group_leaves_the_other(driver: Any) -> None:
     filled(driver)
     other = filled(driver, "h")
-    bridge.run(clear_data(driver, ["g"]))
-    assert bridge.run(counted(driver)) == [0] * 9
-    assert bridge.run(counted(driver, "h")) == [4, 2, 0, 0, 3, 6, 0, 0, 0]
+    event_loop.run(clear_data(driver, ["g"]))
+    assert event_loop.run(counted(driver)) == [0] * 9
+    assert event_loop.run(counted(driver, "h")) == [4, 2, 0, 0, 3, 6, 0, 0, 0]
     settle(driver)
     found = asked(driver, "EDGE_HYBRID_SEARCH_RRF", groups=["g", "h"])
     assert {item.uuid for item in found.edges} <= {item.uuid for item in other.facts}
@@ -680,18 +682,18 @@ def test_a_killed_writer_loses_nothing_and_leaves_nothing_half(opener: Callable[
         child.kill()
         told += [int(line) for line in child.stdout if line.endswith("\n")]
     driver = opener()
-    sagas = bridge.run(SagaNode.get_by_group_ids(driver, ["g"]))
+    sagas = event_loop.run(SagaNode.get_by_group_ids(driver, ["g"]))
     assert {saga.name for saga in sagas} >= set(map(str, told))
-    links = bridge.run(HasEpisodeEdge.get_by_group_ids(driver, ["g"]))
+    links = event_loop.run(HasEpisodeEdge.get_by_group_ids(driver, ["g"]))
     counts = [[one.source_node_uuid for one in links].count(saga.uuid) for saga in sagas]
     assert set(counts) == {20}
-    assert len(bridge.run(EpisodicNode.get_by_group_ids(driver, ["g"]))) == 20 * len(sagas)
+    assert len(event_loop.run(EpisodicNode.get_by_group_ids(driver, ["g"]))) == 20 * len(sagas)
 
 
 def test_a_driver_that_is_opened_again_finds_all(opener: Callable[[], Any]) -> None:
     made = filled(opener())
     again = opener()
-    assert same(bridge.run(EntityEdge.get_by_group_ids(again, ["g"])), made.facts)
+    assert same(event_loop.run(EntityEdge.get_by_group_ids(again, ["g"])), made.facts)
     found = asked(again, "EDGE_HYBRID_SEARCH_RRF")
     assert "vision" in found.edges[0].fact
 
@@ -699,7 +701,7 @@ def test_a_driver_that_is_opened_again_finds_all(opener: Callable[[], Any]) -> N
 def test_what_another_driver_has_written_is_found_at_once(opener: Callable[[], Any]) -> None:
     one, other = opener(), opener()
     assert asked(other, "EDGE_HYBRID_SEARCH_RRF").edges == []
-    bridge.run(one.write(change()[3]))
+    event_loop.run(one.write(change()[3]))
     for recipe in ("EDGE_HYBRID_SEARCH_RRF", "EDGE_HYBRID_SEARCH_MMR"):
         assert "vision" in asked(other, recipe).edges[0].fact
 
@@ -715,7 +717,7 @@ def in_file(path: Path) -> Any:
 
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "graph.db"
-    bridge.run(in_file(path).close())
+    event_loop.run(in_file(path).close())
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version=99")
     db.close()
@@ -736,27 +738,27 @@ def test_a_place_where_no_file_can_be_is_refused_in_words(tmp_path: Path) -> Non
 
 def test_a_full_disk_is_told_in_words_and_nothing_is_half(small_disk: Path) -> None:
     driver = in_file(small_disk / "graph.db")
-    bridge.run(driver.write(change()[3]))
+    event_loop.run(driver.write(change()[3]))
     fill(small_disk, but_bytes=2**16)
     long = [episode("x" * 100_000 + str(uuid4())) for _ in range(20)]
     with pytest.raises(Unavailable, match="Is the disk full"):
-        bridge.run(driver.write(Change(long, group="g")))
-    assert bridge.run(counted(driver))[1] == 2
+        event_loop.run(driver.write(Change(long, group="g")))
+    assert event_loop.run(counted(driver))[1] == 2
     (small_disk / "ballast").unlink()
-    bridge.run(driver.write(Change(long, group="g")))
-    bridge.run(driver.close())
+    event_loop.run(driver.write(Change(long, group="g")))
+    event_loop.run(driver.close())
 
 
 def test_cypher_is_refused_by_name(tmp_path: Path) -> None:
     driver = in_file(tmp_path / "graph.db")
     with pytest.raises(InputError, match="takes no Cypher: 'MATCH .n. RETURN n'"):
-        bridge.run(driver.execute_query("MATCH (n) RETURN n"))
-    bridge.run(driver.close())
+        event_loop.run(driver.execute_query("MATCH (n) RETURN n"))
+    event_loop.run(driver.close())
 
 
 def test_an_attribute_that_no_json_holds_is_refused_in_words(tmp_path: Path) -> None:
     driver = in_file(tmp_path / "graph.db")
     odd = node("Red", attributes={"odd": {1, 2}})
     with pytest.raises(InputError, match="can't be an attribute"):
-        bridge.run(odd.save(driver))
-    bridge.run(driver.close())
+        event_loop.run(odd.save(driver))
+    event_loop.run(driver.close())

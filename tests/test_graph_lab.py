@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from ftlab_kit import Workspace, datasets, evaluators, graphs, trainers
 from ftlab_kit.cli import app
 from ftlab_kit.errors import Conflict, InputError
-from ftlab_kit.graphs import bridge, copying, opened
+from ftlab_kit.graphs import copying, event_loop, open_graph
 from ftlab_kit.records import DatasetVersion, Job
 from tests.graph_servers import Server
 
@@ -27,7 +27,7 @@ def known(ws: Workspace) -> Workspace:
 
 def content(ws: Workspace, address: str | None = None) -> dict[str, str]:
     """All that a graph holds, vectors too, by uuid; labels in an order of their own."""
-    found = bridge.run(copying.read(opened.get(ws, address)))
+    found = event_loop.run(copying.read(open_graph.get(ws, address)))
     items: list[Any] = [*found.nodes, *found.edges]
     return {item.uuid: json.dumps(plain(item), sort_keys=True, default=str) for item in items}
 
@@ -118,7 +118,7 @@ def history(lab: Workspace, job: Job) -> Workspace:
     version = datasets.get(lab, job.held_out_version_id or 0)
     for target in ("tiny", job):
         evaluators.run(lab, target, version)
-    opened.get(lab, None, "hash")
+    open_graph.get(lab, None, "hash")
     graphs.lineage(lab)
     return lab
 

@@ -28,7 +28,7 @@ from hypothesis import strategies as st
 
 from ftlab_kit import Workspace, graphs
 from ftlab_kit.errors import Conflict, InputError, NotFound, Unavailable
-from ftlab_kit.graphs import bridge, extraction, keeping, loaders, opened
+from ftlab_kit.graphs import event_loop, extraction, loaders, open_graph, updates
 from ftlab_kit.records import Entity, Loading
 from tests import graph_servers
 from tests.test_extraction import documents
@@ -118,7 +118,7 @@ class Lab:
 
     @property
     def graph(self) -> Any:
-        return opened.get(self.ws, self.address)
+        return open_graph.get(self.ws, self.address)
 
 
 @pytest.fixture
@@ -172,7 +172,7 @@ def as_text(value: Any) -> str:
 def snapshot(lab: Lab, times: Mapping[str, str] | None = None) -> dict[str, str]:
     """All that a graph holds, as text by uuid; times of loading by the names given to them."""
     held = {}
-    for row in bridge.run(everything(lab.graph.driver, lab.graph.group)):
+    for row in event_loop.run(everything(lab.graph.driver, lab.graph.group)):
         text = json.dumps(row, sort_keys=True, default=as_text, ensure_ascii=False)
         for time, name in (times or {}).items():
             text = text.replace(time, name)
@@ -191,7 +191,7 @@ def stored(lab: Lab) -> int:
             driver.execute_query(query)
             for query in (nodes, "MATCH ()-[n]->() RETURN count(n) AS n")
         ]
-        return sum(int(bridge.run(work).records[0]["n"]) for work in asked)
+        return sum(int(event_loop.run(work).records[0]["n"]) for work in asked)
     for table, kind, words, body in (
         ("nodes", "Entity", "entity_words", "summary"),
         ("nodes", "Episodic", "passage_words", "content"),
@@ -212,8 +212,8 @@ def raw(lab: Lab) -> str:
         tables = [name for name in tables if not re.search(r"_words_|^sqlite_|edges_|nodes_", name)]
         rows = [tuple(row) for name in tables for row in driver.db.execute(f"SELECT * FROM {name}")]
         return repr(rows)
-    nodes = bridge.run(driver.execute_query("MATCH (n) RETURN labels(n), properties(n)"))
-    edges = bridge.run(driver.execute_query("MATCH ()-[e]->() RETURN type(e), properties(e)"))
+    nodes = event_loop.run(driver.execute_query("MATCH (n) RETURN labels(n), properties(n)"))
+    edges = event_loop.run(driver.execute_query("MATCH ()-[e]->() RETURN type(e), properties(e)"))
     return repr([record.values() for record in (*nodes.records, *edges.records)])
 
 
@@ -352,7 +352,7 @@ def test_types_that_are_no_label_of_graphiti_get_one(kb: Lab) -> None:
         kb.put(f"{number}.md", text.format(title) + "\n## X\n\n**模型 ID:** 5\n")
     types = {item.type for item in kb.around(None, limit=100).entities}
     assert not types & {"Community", "Saga", "Entity"}
-    assert bridge.run(CommunityNode.get_by_group_ids(kb.graph.driver, [kb.graph.group])) == []
+    assert event_loop.run(CommunityNode.get_by_group_ids(kb.graph.driver, [kb.graph.group])) == []
 
 
 # changes and times
@@ -434,10 +434,10 @@ def test_what_went_while_a_document_s_vectors_were_made_gets_its_vector_all_the_
 ) -> None:
     text = loaders.read(lab.write("models.md", MODELS))
     named = ("models.md", str(lab.folder / "models.md"), "md", "0")
-    draft = keeping.Draft(*named, extraction.read(text), MARCH, MAY)
+    draft = updates.Draft(*named, extraction.read(text), MARCH, MAY)
     lab.put("guide.md", GUIDE)
     lab.delete("guide.md")
-    bridge.run(keeping.put(lab.graph, draft, {}))  # none was needed while the guide was there
+    event_loop.run(updates.put(lab.graph, draft, {}))  # none was needed while the guide was there
     assert uuids(lab)
 
 
@@ -643,7 +643,7 @@ def test_vectors_are_not_written_beside_those_that_another_process_has_made(
     Lab(other, lab.address).put("guide.md", GUIDE)
     other.close()
     with pytest.raises(Conflict, match="are by hash now, not by all-minilm-l6-v2. Open the"):
-        bridge.run(keeping.drop(lab.graph, "guide.md"))
+        event_loop.run(updates.drop(lab.graph, "guide.md"))
 
 
 def test_an_embedder_that_is_none_is_refused(lab: Lab) -> None:
@@ -780,7 +780,7 @@ def test_two_processes_that_load_at_once_load_both_whole(kb: Lab, tmp_path: Path
 
 
 def uuids(lab: Lab) -> set[str]:
-    rows = bridge.run(everything(lab.graph.driver, lab.graph.group))
+    rows = event_loop.run(everything(lab.graph.driver, lab.graph.group))
     assert all(row["vector"] for row in rows if row["kind"] in ("EntityNode", "EntityEdge"))
     return {row["uuid"] for row in rows}
 

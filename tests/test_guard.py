@@ -14,9 +14,10 @@ from transformers import TrainerCallback
 from ftlab_kit import Workspace, datasets, trainers
 from ftlab_kit.configs import Config
 from ftlab_kit.errors import ConfigError
+from ftlab_kit.jobs import states
 from ftlab_kit.records import Job
-from ftlab_kit.trainers import control, guard, order
-from ftlab_kit.trainers.live import Live
+from ftlab_kit.trainers.run import guard, sampler
+from ftlab_kit.trainers.run_state import RunState
 from tests.chaos.killing import Seen, differences, run
 from tests.conftest import TINY
 
@@ -56,15 +57,15 @@ def queue(ws: Workspace, config: Config = STEPS) -> Job:
 
 def lines_of(ws: Workspace, step: int) -> list[int]:
     """The lines of a step's batch, from the order itself."""
-    from ftlab_kit.models import tokens, weights
+    from ftlab_kit.lm import loading, tokens
 
     model = ws.root / "models" / "tiny"
-    tokenizer = weights.tokenizer(model)
+    tokenizer = loading.tokenizer(model)
     lengths = [
         len(tokens.encode(tokenizer, row["messages"]).input_ids)
         for row in datasets.rows(ws, "hues")
     ]
-    stream = iter(order.RowStream(lengths, 4, STEPS.seed, start=step - 1))
+    stream = iter(sampler.ShuffledSampler(lengths, 4, STEPS.seed, start=step - 1))
     return sorted(next(stream) + 1 for _ in range(4))
 
 
@@ -89,8 +90,8 @@ def test_a_batch_is_left_out_and_changes_no_weight(lab: Workspace):
     assert (seen.job.state, len(seen.hashes)) == ("completed", 8)
     assert seen.hashes[4] == seen.hashes[5] != seen.hashes[6]
     (event,) = trainers.events(lab, seen.job)
-    assert (event.command, event.who) == ("skip", "worker")
-    assert (event.asked or {})["lines"] == lines_of(lab, 5)
+    assert (event.command, event.author) == ("skip", "worker")
+    assert (event.arguments or {})["lines"] == lines_of(lab, 5)
     note = {row.step: row.note for row in trainers.metrics(lab, seen.job)}
     assert (note[5] or "").startswith("left out: the loss became nan") and note[4] is None
 
@@ -107,8 +108,8 @@ def test_a_job_rolls_back_with_half_the_rate_and_goes_on(lab: Workspace):
     seen = spoilt(lab, STEPS.but(guard="rollback", schedule="constant"), 5, times=1)
     assert seen.job.state == "completed"
     adjust, rollback = trainers.events(lab, seen.job)
-    assert (rollback.command, rollback.step, rollback.who) == ("rollback", 5, "guard")
-    assert (rollback.asked or {}) == {"lines": lines_of(lab, 5), "to_step": 3}
+    assert (rollback.command, rollback.step, rollback.author) == ("rollback", 5, "guard")
+    assert (rollback.arguments or {}) == {"lines": lines_of(lab, 5), "to_step": 3}
     assert (adjust.step, adjust.result) == (3, {"learning_rate": [0.01, 0.005]})
     rates = [row.learning_rate for row in trainers.metrics(lab, seen.job)]
     assert rates == [0.01] * 3 + [0.005] * 5
@@ -120,12 +121,12 @@ def test_a_job_rolls_back_so_often_and_no_more(lab: Workspace):
     assert "after 2 ways back with a lower learning rate" in (job.error or "")
     commands = [event.command for event in trainers.events(lab, job)]
     assert commands == ["adjust", "rollback"] * 2
-    rates = [(event.asked or {})["learning_rate"] for event in trainers.events(lab, job)[::2]]
+    rates = [(event.arguments or {})["learning_rate"] for event in trainers.events(lab, job)[::2]]
     assert rates == [0.005, 0.0025]
 
 
 def test_a_job_that_failed_can_be_told_to_skip_and_goes_on(lab: Workspace):
-    from ftlab_kit.trainers import processes
+    from ftlab_kit.jobs import processes
 
     job = spoilt(lab, STEPS, 5).job
     event = trainers.adjust(lab, job, guard="skip")
@@ -133,7 +134,7 @@ def test_a_job_that_failed_can_be_told_to_skip_and_goes_on(lab: Workspace):
     processes.requeue(lab, job.id)
     again = Spoil(lab, {5}, lambda hidden: hidden * float("nan"), 99)
     assert run(lab, job, watchers=[again]).job.state == "completed"
-    assert control.event(lab, event.id).state == "applied"
+    assert states.event(lab, event.id).state == "applied"
 
 
 def test_a_spike_is_seen_where_a_factor_is_set(lab: Workspace):
@@ -155,7 +156,7 @@ def test_a_spike_is_seen_where_a_factor_is_set(lab: Workspace):
     ],
 )
 def test_the_guard_says_what_it_sees(loss: float, norm: float, words: str | None):
-    live = Live.begin(TINY.but(spike_factor=3.0), 20, 4)
+    live = RunState.begin(TINY.but(spike_factor=3.0), 20, 4)
     for _ in range(30):
         assert guard.look(live, 1.0, 1.0) is None
     assert guard.look(live, loss, norm) == words
@@ -163,14 +164,14 @@ def test_the_guard_says_what_it_sees(loss: float, norm: float, words: str | None
 
 
 def test_a_usual_value_of_nothing_is_no_measure():
-    live = Live.begin(TINY.but(spike_factor=2.0), 20, 4)
+    live = RunState.begin(TINY.but(spike_factor=2.0), 20, 4)
     for _ in range(9):
         assert guard.look(live, 0.0, 0.0) is None
     assert guard.look(live, -0.5, 0.1) is None
 
 
 def test_a_scaled_gradient_may_overflow():
-    live = Live.begin(TINY, 20, 4)
+    live = RunState.begin(TINY, 20, 4)
     assert guard.look(live, 1.0, float("inf"), is_scaled=True) is None
     assert guard.look(live, float("inf"), 1.0, is_scaled=True) == "the loss became inf"
 
@@ -214,7 +215,7 @@ def short(ws: Workspace, config: Config, *shortages: Shortage) -> Seen:
 
 
 def forget_fits(ws: Workspace) -> None:
-    ws.store.delete("fits", model="tiny")
+    ws.store.delete("batch_sizes", model="tiny")
 
 
 def test_a_step_without_memory_is_done_in_smaller_pieces(lab: Workspace):
@@ -224,7 +225,7 @@ def test_a_step_without_memory_is_done_in_smaller_pieces(lab: Workspace):
     seen = short(lab, config, Shortage(2, step=4))
     losses = [[row.loss for row in trainers.metrics(lab, item.job)] for item in (quiet, seen)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-5)
-    assert [(event.step, event.asked) for event in trainers.events(lab, seen.job)] == [
+    assert [(event.step, event.arguments) for event in trainers.events(lab, seen.job)] == [
         (3, {"rows": 4}),
         (3, {"rows": 2}),
     ]
@@ -249,9 +250,9 @@ def test_the_size_that_fits_is_remembered(lab: Workspace):
     forget_fits(lab)
     short(lab, STEPS, Shortage(2))
     next_one = run(lab, queue(lab))
-    assert (control.row(lab, next_one.job)["facts"] or {})["rows_at_once"] == 2
+    assert (states.row(lab, next_one.job)["facts"] or {})["rows_at_once"] == 2
     explicit = run(lab, queue(lab, STEPS.but(micro_batch=4)))
-    assert (control.row(lab, explicit.job)["facts"] or {})["rows_at_once"] == 4
+    assert (states.row(lab, explicit.job)["facts"] or {})["rows_at_once"] == 4
     forget_fits(lab)
 
 
@@ -283,8 +284,8 @@ def test_pairs_are_split_too(lab: Workspace):
 def test_auto_takes_as_many_rows_as_fit(lab: Workspace):
     forget_fits(lab)
     seen = run(lab, queue(lab, STEPS.but(micro_batch="auto", effective_batch=12, max_steps=2)))
-    assert (control.row(lab, seen.job)["facts"] or {})["rows_at_once"] == 12
-    assert lab.store.get("fits", model="tiny") is not None
+    assert (states.row(lab, seen.job)["facts"] or {})["rows_at_once"] == 12
+    assert lab.store.get("batch_sizes", model="tiny") is not None
     forget_fits(lab)
 
 
@@ -301,7 +302,7 @@ def test_auto_really_runs_out_of_memory_and_takes_less(lab: Workspace):
     seen = run(lab, job, before=lambda: limit_memory(1_000_000_000))
     assert seen.job.state == "completed"
     # found by the probe, or by the step after it, which wants a little more
-    assert (lab.store.get("fits", model="tiny") or {"rows": 256})["rows"] < 256
+    assert (lab.store.get("batch_sizes", model="tiny") or {"rows": 256})["rows"] < 256
     forget_fits(lab)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from ftlab_kit import Workspace, datasets, widgets
 from ftlab_kit.records import DatasetVersion
-from ftlab_kit.widgets import front, masks
+from ftlab_kit.widgets import display, masks
 from ftlab_kit.widgets.inspector import InspectorView
 from ftlab_kit.widgets.masks import MaskView
 from tests.conftest import add_pairs, chats_file, text_of
@@ -22,7 +22,7 @@ def spoilt(ws: Workspace) -> DatasetVersion:
 
 def test_headless_the_lens_is_a_picture_with_words_and_table(ws: Workspace):
     shown = widgets.mask(ws, add(ws, [chat("Hi <b>", "Ho & no")]), "tiny", max_length=32)
-    assert isinstance(shown, front.Html)
+    assert isinstance(shown, display.Html)
     words = re.search(r'<img alt="([^"]*)"', shown.text)
     assert words is not None
     assert re.match(
@@ -70,7 +70,7 @@ def test_the_lens_follows_its_fields(seated: None, ws: Workspace):
 
 def test_headless_the_inspector_shows_all_of_it(ws: Workspace, spoilt: DatasetVersion):
     shown = widgets.inspector(ws, spoilt, model="tiny", max_length=160)
-    assert isinstance(shown, front.Html)
+    assert isinstance(shown, display.Html)
     assert shown.text.count("<summary>5</summary>") == 1 and "… and 7 more" in shown.text
     assert shown.text.count("<img alt=") == 2
     assert 'alt="quality 9' in shown.text and 'alt="length: 63 from' in shown.text

@@ -132,19 +132,19 @@ def test_a_fence_and_words_around_the_marks_do_no_harm(ws: Workspace):
     assert judged(ws, fenced).counts == judged(ws, by_overlap).counts
 
 
-def said(text: str, *, is_whole: bool) -> Message:
-    return Message("assistant", text, Usage(None, None, None), is_whole, 0.0)
+def said(text: str, *, is_complete: bool) -> Message:
+    return Message("assistant", text, Usage(None, None, None), is_complete, 0.0)
 
 
 def test_a_reply_that_is_cut_says_so():
-    cut = said('{"answer_1": {"correct": 5', is_whole=False)
+    cut = said('{"answer_1": {"correct": 5', is_complete=False)
     found = judge.read([cut, cut], ["correct"])
     assert found.judged == [None]
     assert found.reasons == {"the reply was cut, and there is no whole JSON object": 1}
 
 
 def test_a_pair_needs_both_its_replies():
-    good = said(reply(4, 2, ["correct"]), is_whole=True)
+    good = said(reply(4, 2, ["correct"]), is_complete=True)
     found = judge.read([good, None, good, good], ["correct"])
     assert [item is None for item in found.judged] == [True, False]
     assert (found.reasons, found.example) == ({"no reply came": 1}, None)

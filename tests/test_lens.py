@@ -7,9 +7,9 @@ import pytest
 
 from ftlab_kit import Workspace, datasets, models, trainers
 from ftlab_kit.configs import Config
-from ftlab_kit.datasets import encodings
+from ftlab_kit.datasets import tokenized
 from ftlab_kit.errors import DataError, InputError
-from ftlab_kit.models.tokens import IGNORED
+from ftlab_kit.lm.tokens import IGNORED
 from ftlab_kit.records import Mask
 from tests.conftest import TINY, add_pairs, chats_file
 from tests.test_forms import CALLS, HI, HO, TOLD, TOOLS
@@ -53,7 +53,7 @@ def test_what_is_cut_is_shown_as_cut(ws: Workspace):
 
 def test_it_is_what_the_trainer_reads(ws: Workspace, model: Path):
     version = datasets.add(ws, chats_file(ws.root / "hues.jsonl"))
-    trained = encodings.read(ws, version, model, 24)
+    trained = tokenized.read(ws, version, model, 24)
     for row in range(version.n_rows):
         mask = datasets.mask(ws, version, "tiny", row=row, max_length=24)
         seen = [token for token in mask.tokens if token.role != "cut"]
@@ -118,14 +118,14 @@ def test_preflight_looks_through_the_same_lens(ws: Workspace):
     }
     masks = [datasets.mask(ws, version, "tiny", row=n, max_length=36) for n in range(9)]
     n_cut = sum(mask.n_cut > 0 for mask in masks)
-    assert checks["whole answers"].found == f"{n_cut} of 9 rows are cut at 36 tokens"
+    assert checks["whole answers"].got == f"{n_cut} of 9 rows are cut at 36 tokens"
     total = sum(len(mask.tokens) for mask in masks if not mask.n_cut)
-    assert n_cut in (0, 9) and (n_cut or f"all rows {total}" in checks["length"].found)
+    assert n_cut in (0, 9) and (n_cut or f"all rows {total}" in checks["length"].got)
 
 
 def test_a_method_names_the_rows_that_it_learns_from(ws: Workspace):
     version = add(ws, [{"text": "Once."}])
     kind = {check.name: check for check in trainers.preflight(ws, TINY.but(method="dpo"), version)}
-    assert kind["kind of rows"].found == "rows of kind text"
+    assert kind["kind of rows"].got == "rows of kind text"
     assert not kind["kind of rows"].is_ok
     assert Config().max_length == datasets.mask(ws, version, "tiny").max_length

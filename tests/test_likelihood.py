@@ -6,15 +6,15 @@ import torch
 from torch.nn import functional
 
 from ftlab_kit import Workspace, models
-from ftlab_kit.models import likelihood, tokens, weights
-from ftlab_kit.models.tokens import IGNORED, Encoded
+from ftlab_kit.lm import likelihood, loading, tokens
+from ftlab_kit.lm.tokens import IGNORED, Encoded
 
 
 @pytest.fixture(scope="module")
 def model(lab: Workspace) -> Any:
     path = models.get(lab, "tiny").path
     assert path is not None
-    return weights.load(path).eval()
+    return loading.load(path).eval()
 
 
 def rows() -> list[Encoded]:
@@ -92,7 +92,7 @@ def test_beginnings_stand_once_in_the_groups_that_leave_the_fewest_tokens():
 
 
 def test_encode_and_nll_count_the_same_tokens(lab: Workspace, model: Any):
-    tokenizer = weights.tokenizer(models.get(lab, "tiny").path)
+    tokenizer = loading.tokenizer(models.get(lab, "tiny").path)
     chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
     row = tokens.encode(tokenizer, chat)
     (nll,) = likelihood.nll(model, [row], pad_token_id=0)

@@ -2,8 +2,8 @@
 
 import random
 
-from ftlab_kit.datasets import likeness
-from ftlab_kit.datasets.likeness import Sets
+from ftlab_kit.datasets import near_duplicates
+from ftlab_kit.datasets.near_duplicates import Sets
 
 WORDS = [f"{first}{second}" for first in "bdfgklmnprst" for second in ("a", "en", "ick", "o")]
 
@@ -25,7 +25,7 @@ def test_a_row_with_a_word_changed_is_found_with_its_share():
     changed = essay(7)
     changed[40] = "else"
     texts.append(" ".join(changed))
-    (pair,) = likeness.near(texts)
+    (pair,) = near_duplicates.near(texts)
     assert (pair.row, pair.of) == (300, 7)
     assert abs(pair.share - jaccard(texts[300], texts[7])) < 1e-9
 
@@ -33,7 +33,7 @@ def test_a_row_with_a_word_changed_is_found_with_its_share():
 def test_pairs_below_the_threshold_are_left_alone():
     texts = [" ".join(essay(1)), " ".join(essay(1)[:40] + essay(2)[:40])]
     assert jaccard(*texts) < 0.5
-    assert likeness.near(texts) == []
+    assert near_duplicates.near(texts) == []
 
 
 def test_nearly_all_near_rows_are_found():
@@ -44,22 +44,27 @@ def test_nearly_all_near_rows_are_found():
         words[seed % 80] = "else"
         texts.append(" ".join(words))
     sets = Sets(len(texts))
-    for pair in likeness.near(texts):
+    for pair in near_duplicates.near(texts):
         sets.unite(pair.row, pair.of)
     assert sum(sets.first(500 + seed) == seed for seed in range(500)) >= 498
 
 
 def test_case_and_punctuation_do_not_matter():
-    assert likeness.near(["My coat leaks!", "my  COAT, leaks"])[0].share == 1.0
+    assert near_duplicates.near(["My coat leaks!", "my  COAT, leaks"])[0].share == 1.0
 
 
 def test_scripts_without_spaces_are_read_letter_by_letter():
     text = "私のコートは肩のところから水が漏れていて困っています"
-    assert likeness.near([text, text[:-1] + "ね", "靴が欲しい"])[0].of == 0
+    assert near_duplicates.near([text, text[:-1] + "ね", "靴が欲しい"])[0].of == 0
 
 
 def test_few_or_no_rows_have_no_pairs():
-    assert likeness.near([]) == likeness.near(["a"]) == likeness.near(["", "a b"]) == []
+    assert (
+        near_duplicates.near([])
+        == near_duplicates.near(["a"])
+        == near_duplicates.near(["", "a b"])
+        == []
+    )
 
 
 def test_sets_are_known_by_their_first_row_in_whatever_order_they_are_made():

@@ -8,7 +8,7 @@ from ftlab_kit import Workspace, checkpoints, datasets, evaluators, models, trai
 from ftlab_kit.errors import InputError
 from ftlab_kit.records import Job
 from ftlab_kit.widgets.checkpoints import CheckpointsView
-from ftlab_kit.widgets.front import Html
+from ftlab_kit.widgets.display import Html
 from ftlab_kit.widgets.jobs import JobsView
 from ftlab_kit.widgets.live import TrainerView
 from tests.conftest import TINY, every, text_of, until

@@ -196,10 +196,10 @@ def test_events_have_the_numbers_of_their_marks(lab: Workspace, long: Job):
     trainers.adjust(lab, long, weight_decay=0.1)
     trainers.cancel(lab, long)
     events = trainers.events(lab, long)
-    (mark,) = [item for item in panels.marks(events) if item.words.startswith("adjust")]
+    (mark,) = [item for item in panels.marks(events) if item.message.startswith("adjust")]
     listed = panels.events_list(events)
     assert f"mark {mark.sign}" in listed and "weight_decay 0 to 0.1" in listed
-    assert "weight_decay 0 to 0.1" in repr(mark.words)
+    assert "weight_decay 0 to 0.1" in repr(mark.message)
 
 
 def test_a_report_has_the_marks_the_events_and_the_checkpoints(lab: Workspace, long: Job):

@@ -80,8 +80,8 @@ def test_rouge_is_what_rouge_scores_command_says(tmp_path: Path):
 
 
 def test_perplexity_is_over_tokens_and_over_bytes():
-    rows = [case(None, nll=6.0, n_trained=3, n_bytes=10, n_right=1)]
-    rows.append(case(None, nll=2.0, n_trained=1, n_bytes=6, n_right=1))
+    rows = [case(None, nll=6.0, n_trained=3, n_bytes=10, n_correct=1)]
+    rows.append(case(None, nll=2.0, n_trained=1, n_bytes=6, n_correct=1))
     by_token, by_byte = scores(perplexity, rows)
     assert by_token == pytest.approx(2.718281828**2)
     assert by_byte == pytest.approx(2.718281828**0.5)
@@ -163,7 +163,7 @@ def test_refusals_are_known_by_how_they_begin(text: str, refuses: bool):
 
 
 def test_lengths_count_tokens_ends_and_empty_answers():
-    rows = [case("a b", n_tokens=4, is_whole=True), case("", n_tokens=2, is_whole=False)]
+    rows = [case("a b", n_tokens=4, is_complete=True), case("", n_tokens=2, is_complete=False)]
     assert scores(lengths, rows) == [3.0, 0.5, 0.5]
 
 

@@ -12,8 +12,9 @@ import pytest
 from ftlab_kit import Workspace, models
 from ftlab_kit.configs import Config
 from ftlab_kit.errors import Conflict, InputError, NotFound, Unavailable
-from ftlab_kit.models import hub, weights
+from ftlab_kit.lm import loading
 from ftlab_kit.models.catalogue import CATALOGUE
+from ftlab_kit.models.sources import hub
 
 
 def folder(lab: Workspace) -> Path:
@@ -154,7 +155,7 @@ def test_the_pad_token_is_never_the_end_token(lab: Workspace, tmp_path: Path):
     settings = json.loads((mine / "tokenizer_config.json").read_text())
     settings["pad_token"] = settings["eos_token"]
     (mine / "tokenizer_config.json").write_text(json.dumps(settings))
-    found = weights.tokenizer(mine)
+    found = loading.tokenizer(mine)
     assert found.pad_token != found.eos_token
 
 
@@ -162,7 +163,7 @@ def test_a_tokenizer_without_a_chat_template_is_refused(lab: Workspace, tmp_path
     mine = shutil.copytree(folder(lab), tmp_path / "mine")
     (mine / "chat_template.jinja").unlink()
     with pytest.raises(InputError, match="has no chat template"):
-        weights.tokenizer(mine)
+        loading.tokenizer(mine)
 
 
 def test_memory_falls_with_checkpointing_and_micro_batch(lab: Workspace):
@@ -180,6 +181,6 @@ def test_the_wheel_gives_the_embedded_model(ws: Workspace):
     assert "HF_HUB_OFFLINE" in made.skipped["hub"]
     assert made.path is not None
     began = time.perf_counter()
-    model = weights.load(made.path)
+    model = loading.load(made.path)
     assert time.perf_counter() - began < 3
     assert sum(weight.numel() for weight in model.parameters()) == 134_515_008

@@ -28,7 +28,7 @@ from ftlab_kit import (
 )
 from ftlab_kit.configs import Config
 from ftlab_kit.errors import ConfigError, JobFailed, NotFound
-from ftlab_kit.trainers import voice
+from ftlab_kit.trainers import generations
 
 NAMES = notebooks.list()
 ROOMS = {"analytics", "checkpoints", "configs", "datasets", "diagnostics", "evaluators", "models"}
@@ -313,7 +313,9 @@ def test_a_job_is_paused_resumed_and_trained_on_from(executed):
     dpo, heart, longer, job = trainers.list(ws)
     assert [item.parent_id for item in (dpo, heart, longer)] == [job.id] * 3
     assert dpo.config["method"] == "dpo"
-    commands = [event.command for event in trainers.events(ws, job) if event.who != voice.WHO]
+    commands = [
+        event.command for event in trainers.events(ws, job) if event.author != generations.WHO
+    ]
     assert commands == ["pause", "resume"]
     assert datasets.get(ws, heart.dataset_version_id).n_rows == 12
 
@@ -466,5 +468,5 @@ def test_the_quick_start_teaches_the_real_model(tmp_path: Path):
 def test_an_exercise_looks_at_the_answer(answer: Any, is_right: bool | None, words: str):
     ask = notebooks.exercise(lambda number: number + 0 == 4, hint="Look at the last one.")
     found = ask(answer)
-    assert (found.is_right, found.words.startswith(words)) == (is_right, True)
+    assert (found.is_right, found.message.startswith(words)) == (is_right, True)
     assert words in found._repr_html_()

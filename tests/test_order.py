@@ -2,14 +2,14 @@ from itertools import islice
 
 import pytest
 
-from ftlab_kit.trainers.order import RowStream
+from ftlab_kit.trainers.run.sampler import ShuffledSampler
 
 LENGTHS = [(7 * number) % 50 + 10 for number in range(203)]
 
 
 def take(count: int, **how: int) -> list[int]:
     how = {"batch": 4, "seed": 1, **how}
-    return [*islice(RowStream(LENGTHS, **how), count)]
+    return [*islice(ShuffledSampler(LENGTHS, **how), count)]
 
 
 def test_each_pass_sees_each_row_once():
@@ -48,7 +48,7 @@ def test_processes_share_the_long_rows():
 
 
 def test_a_batch_is_given_as_often_as_asked():
-    stream = RowStream(LENGTHS, 4, 1)
+    stream = ShuffledSampler(LENGTHS, 4, 1)
     stream.repeats = 2
     once, twice = take(40), [*islice(stream, 80)]
     assert twice[:4] == twice[4:8] == once[:4]
@@ -56,4 +56,4 @@ def test_a_batch_is_given_as_often_as_asked():
 
 
 def test_fewer_rows_than_a_batch_are_seen_again_and_again():
-    assert sorted(islice(RowStream([5, 6, 7], 8, 0), 8 * 3)) == sorted([0, 1, 2] * 8)
+    assert sorted(islice(ShuffledSampler([5, 6, 7], 8, 0), 8 * 3)) == sorted([0, 1, 2] * 8)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ftlab_kit.datasets import personal
+from ftlab_kit.datasets import pii
 
 GSM8K = Path(__file__).parents[2] / "shared" / "data" / "gsm8k" / "train.jsonl"
 # made up, as every one here
@@ -29,7 +29,7 @@ KEY = "sk-proj-" + "a1B2" * 6
     ],
 )
 def test_what_looks_personal_is_found(text: str, kind: str, found: str):
-    (sight,) = personal.find(text)
+    (sight,) = pii.find(text)
     assert sight.kind == kind
     assert text[sight.start : sight.end] == found
 
@@ -49,28 +49,28 @@ def test_what_looks_personal_is_found(text: str, kind: str, found: str):
     ],
 )
 def test_other_numbers_and_words_are_let_be(text: str):
-    assert [*personal.find(text)] == []
+    assert [*pii.find(text)] == []
 
 
 @pytest.mark.skipif(not GSM8K.exists(), reason="needs the rows of GSM8K beside the project")
 def test_school_mathematics_is_not_personal():
     rows = [json.loads(line) for line in GSM8K.read_text().splitlines()]
     texts = [row["question"] + "\n" + row["answer"] for row in rows]
-    assert not [text for text in texts if any(personal.find(text))]
+    assert not [text for text in texts if any(pii.find(text))]
 
 
 def test_redacting_takes_out_what_is_asked_for():
     text = f"ann@firm.com, {KEY}, +49 30 1234567"
-    assert personal.redact(text, frozenset(personal.KINDS)) == "[E-MAIL], [KEY], [PHONE]"
-    assert personal.redact(text, frozenset({"key"})) == "ann@firm.com, [KEY], +49 30 1234567"
+    assert pii.redact(text, frozenset(pii.KINDS)) == "[E-MAIL], [KEY], [PHONE]"
+    assert pii.redact(text, frozenset({"key"})) == "ann@firm.com, [KEY], +49 30 1234567"
 
 
 def test_what_is_shown_can_not_be_used():
-    assert personal.masked(KEY) == "sk-…2"
+    assert pii.masked(KEY) == "sk-…2"
 
 
 def test_no_text_takes_long():
     began = time.perf_counter()
     for part in ("a@", "+1 ", "1 ", "0123-", "-----BEGIN PRIVATE KEY-----", "eyJ.", "A1 "):
-        assert len([*personal.find(part * 20_000)]) < 20_000
+        assert len([*pii.find(part * 20_000)]) < 20_000
     assert time.perf_counter() - began < 20

@@ -10,9 +10,9 @@ from ipywidgets import Button
 from ftlab_kit import Workspace, chats, checkpoints, widgets
 from ftlab_kit.errors import InputError, NotFound
 from ftlab_kit.records import Job
-from ftlab_kit.widgets import columns
-from ftlab_kit.widgets.columns import Column
-from ftlab_kit.widgets.front import Html
+from ftlab_kit.widgets import chat_column
+from ftlab_kit.widgets.chat_column import Column
+from ftlab_kit.widgets.display import Html
 from ftlab_kit.widgets.playground import PlaygroundView
 from tests.chat_server import ChatServer, Turns, serving
 from tests.conftest import every, text_of, until
@@ -137,7 +137,7 @@ def test_an_answer_grows_before_ones_eyes(at: Open):
     lengths = [len(text) for text in seen if text]
     assert lengths == sorted(lengths)
     # the question, ten a second, the end and the empty one after it
-    assert len(seen) <= 3 + (time.monotonic() - began) / columns.REFRESH_S
+    assert len(seen) <= 3 + (time.monotonic() - began) / chat_column.REFRESH_S
 
 
 def test_stop_ends_the_answer_and_asks_no_more(at: Open, job: Job):

@@ -13,8 +13,8 @@ import pytest
 
 from ftlab_kit import Workspace, datasets, models, trainers
 from ftlab_kit.errors import Conflict, InputError, JobFailed, OutOfRoom, Unavailable
+from ftlab_kit.jobs import processes, states, supervisor
 from ftlab_kit.records import Job
-from ftlab_kit.trainers import control, processes, supervisor
 from ftlab_kit.workspace import now
 from tests.chaos.killing import differences, run
 from tests.conftest import TINY, chats_file, fill
@@ -47,15 +47,15 @@ def test_pause_ask_resume_and_steer_a_real_worker(lab: Workspace):
     assert again.step > paused.step
     shorter = trainers.adjust(lab, job, max_steps=1)
     assert trainers.wait(lab, job, timeout_s=60).state == "completed"
-    assert control.event(lab, shorter.id).state == "applied"
+    assert states.event(lab, shorter.id).state == "applied"
 
 
 def test_a_job_that_is_resumed_at_once_is_not_ended_by_its_old_supervisor(lab: Workspace):
     job = until_step(lab, trainers.start(lab, LONG, "hues"))
-    event = control.send(lab, job.id, "pause")
-    while control.event(lab, event.id).state == "pending":
+    event = states.send(lab, job.id, "pause")
+    while states.event(lab, event.id).state == "pending":
         time.sleep(0.001)
-    resumed = until_step(lab, trainers.resume(lab, job), control.read(lab, job).step + 2)
+    resumed = until_step(lab, trainers.resume(lab, job), states.read(lab, job).step + 2)
     assert resumed.state == "running"
     trainers.cancel(lab, job)
 
@@ -67,9 +67,9 @@ def test_jobs_wait_for_a_slot_and_follow_one_another_without_a_kernel(lab: Works
     assert [job.state for job in states].count("running") <= 1
     assert (states[2].state, states[2].note) == ("queued", "waits for a free slot, 1 ahead of it")
     deadline = time.monotonic() + 120
-    while control.read(lab, jobs[2]).state != "completed" and time.monotonic() < deadline:
+    while states.read(lab, jobs[2]).state != "completed" and time.monotonic() < deadline:
         time.sleep(0.2)  # nothing here launches: each worker's supervisor starts the next
-    done = [control.read(lab, job) for job in jobs]
+    done = [states.read(lab, job) for job in jobs]
     assert [job.state for job in done] == ["completed"] * 3
     assert done[0].finished_at < done[1].started_at < done[1].finished_at < done[2].started_at
 
@@ -81,7 +81,7 @@ def test_more_slots_let_jobs_run_side_by_side(lab: Workspace):
     try:
         jobs = [trainers.start(lab, LONG, "hues") for _ in range(2)]
         both = [until_step(lab, job) for job in jobs]
-        assert len({control.row(lab, job)["slot"] for job in both}) == 2
+        assert len({states.row(lab, job)["slot"] for job in both}) == 2
     finally:
         for job in jobs:
             trainers.cancel(lab, job)
@@ -95,9 +95,9 @@ def test_a_job_of_two_processes_takes_two_slots(lab: Workspace):
         narrow = trainers._enqueue(lab, LONG, "hues")
         assert (processes._claim(lab) or {})["id"] == wide.id
         assert processes._claim(lab) is None
-        control.move(lab, wide.id, "cancelled")
+        states.move(lab, wide.id, "cancelled")
         assert (processes._claim(lab) or {})["id"] == narrow.id
-        control.move(lab, narrow.id, "cancelled")
+        states.move(lab, narrow.id, "cancelled")
     finally:
         trainers.slots(lab, jobs=1)
 
@@ -126,8 +126,8 @@ def test_a_crashed_worker_is_started_again_as_often_as_allowed(lab: Workspace):
     done = trainers.wait(lab, job, timeout_s=120)
     assert done.state == "completed"
     (event,) = trainers.events(lab, job)
-    assert (event.command, event.who) == ("restart", "supervisor")
-    assert "killed by SIGKILL" in (event.asked or {})["because"]
+    assert (event.command, event.author) == ("restart", "supervisor")
+    assert "killed by SIGKILL" in (event.arguments or {})["because"]
     losses = [[row.loss for row in trainers.metrics(lab, item)] for item in (quiet.job, done)]
     assert losses[0] == losses[1]
 
@@ -163,7 +163,7 @@ def test_a_job_of_another_boot_is_known_by_its_heartbeat(lab: Workspace):
 
 
 def test_a_number_that_another_process_has_now_is_not_the_worker(lab: Workspace):
-    mine = processes.me()
+    mine = processes.process_columns()
     job_id = fake(lab, **{**mine, "pid_started_at": mine["pid_started_at"] - 100})
     assert trainers.status(lab, job_id).state == "failed"
 
@@ -180,14 +180,14 @@ def test_a_zombie_counts_as_dead(lab: Workspace):
 
 
 def test_a_silent_worker_is_said_to_be_so_and_loses_no_command(lab: Workspace):
-    job_id = fake(lab, **processes.me())
+    job_id = fake(lab, **processes.process_columns())
     lab.store.update("jobs", {"id": job_id}, heartbeat_at=now() - timedelta(seconds=90))
     assert "no sign of life for 9" in (trainers.status(lab, job_id).note or "")
     with pytest.raises(Unavailable, match="It stays in the mailbox"):
         trainers.pause(lab, job_id)
     (event,) = trainers.events(lab, job_id)
     assert event.state == "pending"
-    control.move(lab, job_id, "cancelled")
+    states.move(lab, job_id, "cancelled")
 
 
 HOLD = """
@@ -201,7 +201,7 @@ with Workspace(sys.argv[2]).store.transaction():
 
 def test_a_worker_that_is_suspended_with_the_store_locked_is_cancelled_in_time(lab: Workspace):
     command = [sys.executable, "-c", HOLD, "ftlab_kit.trainers.worker", str(lab.root)]
-    job_id = fake(lab, **processes.me())
+    job_id = fake(lab, **processes.process_columns())
     holder = subprocess.Popen([*command, str(job_id)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
     with pytest.raises(Unavailable, match="holds the lock on .*trainers.cancel"):
@@ -217,9 +217,9 @@ def test_a_worker_that_is_suspended_with_the_store_locked_is_cancelled_in_time(l
 def test_a_worker_that_was_replaced_has_no_say_any_more(lab: Workspace):
     job_id = fake(lab, pid=os.getpid(), worker_pid=1)
     supervisor.conclude(lab, job_id, -9, held_by={"pid": 1})
-    assert control.read(lab, job_id).state == "running"
-    assert not lab.store.update("jobs", processes.held(job_id), step=7)
-    control.move(lab, job_id, "cancelled")
+    assert states.read(lab, job_id).state == "running"
+    assert not lab.store.update("jobs", processes.owned_by_me(job_id), step=7)
+    states.move(lab, job_id, "cancelled")
 
 
 def test_a_full_disk_pauses_a_job_which_goes_on_when_there_is_room(small_disk: Path):
@@ -238,7 +238,7 @@ def test_a_full_disk_pauses_a_job_which_goes_on_when_there_is_room(small_disk: P
         trainers.resume(ws, job)
     (small_disk / "ballast").unlink()
     deadline = time.monotonic() + 60
-    while control.read(ws, job).state == "paused" and time.monotonic() < deadline:
+    while states.read(ws, job).state == "paused" and time.monotonic() < deadline:
         time.sleep(0.5)
     assert trainers.wait(ws, job, timeout_s=120).state == "completed"
     assert trainers.events(ws, job)[-1].who == "supervisor"

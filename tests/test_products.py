@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from peft.tuners import lora
+from peft.tuners import lora as peft_lora
 from torch import nn
 from torch.nn import functional
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from ftlab_kit import Workspace
-from ftlab_kit.models import adapted, attention, blocks, likelihood, products, weights
-from ftlab_kit.models.tokens import IGNORED
+from ftlab_kit.lm import likelihood, loading
+from ftlab_kit.lm.fast import attention, fused, linear, lora
+from ftlab_kit.lm.tokens import IGNORED
 
 pytestmark = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN"
@@ -26,7 +27,7 @@ IDS = torch.arange(3, 43).reshape(2, 20)
 def fresh(lab: Workspace, *, dropout: float = 0.0, adapter: bool = True) -> Any:
     """The tiny model as transformers and PEFT make it, with adapters that do something."""
     folder = lab.root / "models" / "tiny"
-    with weights.quiet():
+    with loading.quiet():
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     if not adapter:
         return model
@@ -34,7 +35,7 @@ def fresh(lab: Workspace, *, dropout: float = 0.0, adapter: bool = True) -> Any:
         r=4, lora_dropout=dropout, target_modules="all-linear", task_type="CAUSAL_LM"
     )
     torch.manual_seed(0)
-    with weights.quiet():
+    with loading.quiet():
         model = get_peft_model(model, config)
     for name, weight in model.named_parameters():
         if "lora_B" in name:
@@ -55,8 +56,8 @@ def learn(model: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 def test_adapted_layers_learn_as_pefts(lab: Workspace, dropout: float):
     model = fresh(lab, dropout=dropout).train()
-    fast = products.speed_up(copy.deepcopy(model))
-    assert sum(type(module) is adapted.FastAdapted for module in fast.modules()) == 14
+    fast = linear.speed_up(copy.deepcopy(model))
+    assert sum(type(module) is lora.FastAdapted for module in fast.modules()) == 14
     (loss, grads), (fast_loss, fast_grads) = learn(model), learn(fast)
     assert torch.allclose(loss, fast_loss, rtol=1e-5)
     assert grads.keys() == fast_grads.keys()
@@ -66,7 +67,7 @@ def test_adapted_layers_learn_as_pefts(lab: Workspace, dropout: float):
 
 def test_every_weight_learns_as_torchs(lab: Workspace):
     model = fresh(lab, adapter=False).train()
-    fast = products.speed_up(copy.deepcopy(model))
+    fast = linear.speed_up(copy.deepcopy(model))
     (loss, grads), (fast_loss, fast_grads) = learn(model), learn(fast)
     assert torch.allclose(loss, fast_loss, rtol=1e-5)
     assert grads.keys() == fast_grads.keys() == dict(model.named_parameters()).keys()
@@ -77,8 +78,8 @@ def test_every_weight_learns_as_torchs(lab: Workspace):
 def test_a_layer_with_a_bias_learns_as_torchs():
     layer, x = nn.Linear(6, 4), torch.randn(3, 5, 6, requires_grad=True)
     fast = copy.deepcopy(layer)
-    products.speed_up(fast)
-    assert type(fast) is products.Fast
+    linear.speed_up(fast)
+    assert type(fast) is linear.Fast
     seen = torch.randn(3, 5, 4)
     wanted = torch.autograd.grad((layer(x) * seen).sum(), [x, *layer.parameters()])
     found = torch.autograd.grad((fast(x) * seen).sum(), [x, *fast.parameters()])
@@ -88,7 +89,7 @@ def test_a_layer_with_a_bias_learns_as_torchs():
 
 def test_an_adapter_that_is_switched_off_or_merged_is_as_pefts(lab: Workspace):
     model = fresh(lab).eval()
-    fast = products.speed_up(copy.deepcopy(model))
+    fast = linear.speed_up(copy.deepcopy(model))
     with torch.no_grad():
         with model.disable_adapter(), fast.disable_adapter():
             assert torch.allclose(model(IDS).logits, fast(IDS).logits, atol=1e-4)
@@ -100,7 +101,7 @@ def test_an_adapter_that_is_switched_off_or_merged_is_as_pefts(lab: Workspace):
 def test_two_adapters_at_once_are_pefts_own(lab: Workspace):
     model = fresh(lab)
     model.add_adapter("other", model.peft_config["default"])
-    fast = products.speed_up(copy.deepcopy(model))
+    fast = linear.speed_up(copy.deepcopy(model))
     for one in (model, fast):
         one.base_model.set_adapter(["default", "other"])
     with torch.no_grad():
@@ -108,7 +109,7 @@ def test_two_adapters_at_once_are_pefts_own(lab: Workspace):
 
 
 def test_a_copy_of_a_fast_model_is_a_model_of_its_own(lab: Workspace):
-    fast = products.speed_up(fresh(lab)).eval()
+    fast = linear.speed_up(fresh(lab)).eval()
     twin = copy.deepcopy(fast)
     with torch.no_grad():
         before = fast(IDS).logits
@@ -119,21 +120,21 @@ def test_a_copy_of_a_fast_model_is_a_model_of_its_own(lab: Workspace):
 
 
 def test_a_fast_model_is_saved_and_read_like_any_other(lab: Workspace, tmp_path: Path):
-    fast = products.speed_up(fresh(lab)).eval()
+    fast = linear.speed_up(fresh(lab)).eval()
     fast.save_pretrained(tmp_path)
-    again = weights.load(lab.root / "models" / "tiny", adapter=tmp_path).eval()
+    again = loading.load(lab.root / "models" / "tiny", adapter=tmp_path).eval()
     with torch.no_grad():
         assert torch.equal(fast(IDS).logits, again(IDS).logits)
 
 
 def test_bf16_under_autocast_learns_nearly_the_same(lab: Workspace):
     model = fresh(lab).train()
-    loss, grads = learn(products.speed_up(copy.deepcopy(model)))
+    loss, grads = learn(linear.speed_up(copy.deepcopy(model)))
     for weight in model.parameters():
         if not weight.requires_grad:
             weight.data = weight.data.bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        small, small_grads = learn(products.speed_up(model))
+        small, small_grads = learn(linear.speed_up(model))
     assert torch.allclose(loss, small, rtol=1e-2)
     for name, grad in grads.items():
         assert small_grads[name].dtype == torch.float32
@@ -151,7 +152,7 @@ def test_bf16_keeps_what_an_adapter_adds_however_little(lab: Workspace):
         layer.base_layer.bfloat16()
         without = layer.base_layer(x.bfloat16()).float()
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            outputs = [layer(x), lora.Linear.forward(layer, x)]
+            outputs = [layer(x), peft_lora.Linear.forward(layer, x)]
     # how much of it is in the output, on the average
     ours, pefts = (
         float(((found.float() - without) * added).sum() / added.pow(2).sum()) for found in outputs
@@ -161,8 +162,8 @@ def test_bf16_keeps_what_an_adapter_adds_however_little(lab: Workspace):
 
 
 def layer_with_an_adapter(lab: Workspace) -> Any:
-    model = products.speed_up(fresh(lab)).eval()
-    return next(item for item in model.modules() if isinstance(item, adapted.FastAdapted))
+    model = linear.speed_up(fresh(lab)).eval()
+    return next(item for item in model.modules() if isinstance(item, lora.FastAdapted))
 
 
 @pytest.mark.parametrize("lengths", [[2], [20], [400], [7, 1, 30, 2]])
@@ -187,7 +188,7 @@ def test_attention_in_short_rows_is_torchs(lengths: list[int]):
 
 
 def test_no_token_sees_what_comes_after_it(lab: Workspace):
-    fast = products.speed_up(fresh(lab, adapter=False)).eval()
+    fast = linear.speed_up(fresh(lab, adapter=False)).eval()
     assert fast.config._attn_implementation == attention.NAME
     other = IDS.clone()
     other[:, 12:] = 5
@@ -228,7 +229,7 @@ def test_joined_rows_are_computed_as_each_alone(
         joined = model(
             ids[None],
             position_ids=places,
-            attention_mask=attention.borders(places),
+            attention_mask=attention.cu_seqlens(places),
             use_cache=False,
         ).logits
     assert torch.allclose(joined, torch.cat(alone, 1), atol=1e-4)
@@ -290,7 +291,7 @@ def small(family: str, **more: Any) -> Any:
         },
     )  # fmt: skip
     torch.manual_seed(0)
-    return products.speed_up(AutoModelForCausalLM.from_config(config).eval())
+    return linear.speed_up(AutoModelForCausalLM.from_config(config).eval())
 
 
 class ShiftedRMSNorm(nn.Module):
@@ -306,14 +307,14 @@ class ShiftedRMSNorm(nn.Module):
 
 def test_a_norm_that_computes_otherwise_stays_as_it_is(lab: Workspace):
     shifted, plain = ShiftedRMSNorm(), fresh(lab, adapter=False)
-    blocks.shorten(shifted)
+    fused.shorten(shifted)
     assert "forward" not in vars(shifted)
-    blocks.shorten(plain)
+    fused.shorten(plain)
     assert sum("forward" in vars(module) for module in plain.modules()) == 2 + 2 * 2 + 1
 
 
 def test_gradients_of_norm_and_gate_are_those_of_their_formulas():
     x, y = (torch.randn(3, 4, 8, dtype=torch.float64, requires_grad=True) for _ in range(2))
     weight = torch.rand(8, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda *given: blocks.Norm.apply(*given, 1e-5), (x, weight))
-    assert torch.autograd.gradcheck(blocks.Gate.apply, (x, y))
+    assert torch.autograd.gradcheck(lambda *given: fused.Norm.apply(*given, 1e-5), (x, weight))
+    assert torch.autograd.gradcheck(fused.Gate.apply, (x, y))

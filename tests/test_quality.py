@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ftlab_kit import Workspace, datasets, models
-from ftlab_kit.datasets import traits
+from ftlab_kit.datasets import quality_report
 from ftlab_kit.errors import InputError
 from ftlab_kit.records import DatasetVersion, Quality
 from tests.test_versions import ESSAY, add, chat
@@ -45,7 +45,7 @@ def test_every_part_is_counted(ws: Workspace, spoilt: DatasetVersion):
     assert found.repeated == (56, 58)
     (personal,) = found.personal
     assert (personal.row, personal.field, personal.kind) == (59, "messages[1].content", "e-mail")
-    assert personal.found == "ann…m"
+    assert personal.got == "ann…m"
     assert found.languages["en"] > 0.9
     assert found.languages["de"] == pytest.approx(1 / 60)
     assert parts(found) == {
@@ -122,7 +122,7 @@ def test_rows_that_the_model_finds_strange_are_named(ws: Workspace):
     assert found.outliers is not None
     middle = sorted(found.losses)[15]
     for item in found.outliers:
-        assert abs(item.distance) > traits.FAR
+        assert abs(item.distance) > quality_report.FAR
         assert math.isclose(found.losses[item.row], item.loss)
         assert (item.loss > middle) == (item.distance > 0)
 

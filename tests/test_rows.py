@@ -7,9 +7,9 @@ import torch
 
 from ftlab_kit import Workspace, datasets, models
 from ftlab_kit.configs import Config
-from ftlab_kit.models import likelihood, tokens, weights
-from ftlab_kit.models.tokens import IGNORED, Encoded
-from ftlab_kit.trainers import rows, sft
+from ftlab_kit.lm import likelihood, loading, tokens
+from ftlab_kit.lm.tokens import IGNORED, Encoded
+from ftlab_kit.trainers.run import rows, sft
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def folder(lab: Workspace) -> Path:
 
 
 def encoded(lab: Workspace, folder: Path) -> list[Encoded]:
-    tokenizer = weights.tokenizer(folder)
+    tokenizer = loading.tokenizer(folder)
     return [tokens.encode(tokenizer, row["messages"]) for row in datasets.rows(lab, "hues")]
 
 
@@ -29,7 +29,7 @@ def test_rows_without_a_trained_token_are_left_out_and_the_lines_stay():
 
 
 def test_a_row_that_is_encoded_when_needed_is_the_same(lab: Workspace, folder: Path):
-    tokenizer = weights.tokenizer(folder)
+    tokenizer = loading.tokenizer(folder)
     path = datasets.get(lab, "hues").path
     lazy = rows.when_needed(path, lambda row: tokens.encode(tokenizer, row["messages"]))
     assert [*lazy.encoded] == encoded(lab, folder)
@@ -53,7 +53,7 @@ def test_a_step_is_taken_in_pieces_without_padding_where_the_model_can(
     is_joined: bool,
     shapes: list[tuple[int, int]],
 ):
-    model = weights.load(folder)
+    model = loading.load(folder)
     if not is_joined:
         model.set_attn_implementation("sdpa")
     trainer = SimpleNamespace(live=SimpleNamespace(config=Config(micro_batch=micro_batch)))
@@ -79,7 +79,7 @@ def test_rows_that_draw_their_own_noise_have_nothing_in_common(
     trainer = SimpleNamespace(
         live=SimpleNamespace(config=Config(**changes)),
         count_rows=lambda inputs: len(inputs["n_real"]),
-        model=weights.load(folder),
+        model=loading.load(folder),
     )
     ids = [[*range(12), number, 5, 6, 7] for number in range(20, 24)]
     batch = likelihood.pad(ids, [[*[IGNORED] * 13, *row[13:]] for row in ids], 0)
@@ -118,7 +118,7 @@ def test_packs_hold_every_row_once_and_no_more_than_their_length(lab: Workspace,
 
 
 def test_rows_of_a_pack_do_not_see_each_other(lab: Workspace, folder: Path):
-    model = weights.load(folder)
+    model = loading.load(folder)
     plain = rows.at_once(encoded(lab, folder)[:4])
     alone = likelihood.nll(model, plain.encoded, pad_token_id=0)
     packs = rows.packed(plain, 256)

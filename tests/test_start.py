@@ -8,7 +8,7 @@ from ftlab_kit import Workspace, analytics, configs, datasets, models, trainers,
 from ftlab_kit.configs import Config
 from ftlab_kit.errors import InputError
 from ftlab_kit.records import Job
-from ftlab_kit.widgets.front import Html
+from ftlab_kit.widgets.display import Html
 from ftlab_kit.widgets.live import TrainerView
 from ftlab_kit.widgets.start import StartForm
 from tests.conftest import TINY, chats_file, every, text_of, until

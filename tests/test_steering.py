@@ -15,11 +15,11 @@ import torch
 from transformers import TrainerCallback
 
 from ftlab_kit import Workspace, datasets, device, trainers
-from ftlab_kit.checkpoints import sealed
+from ftlab_kit.checkpoints import integrity
 from ftlab_kit.configs import Config
 from ftlab_kit.errors import ConfigError, Conflict, InputError, NotFound
+from ftlab_kit.jobs import processes, states
 from ftlab_kit.records import Event, Job
-from ftlab_kit.trainers import control, processes
 from tests.chaos.killing import Seen, differences, run
 from tests.conftest import TINY, add_pairs
 
@@ -48,7 +48,7 @@ def rates(ws: Workspace, job: Job) -> list[float]:
 
 def send(ws: Workspace, job: Job, command: str, **asked: Any) -> Event:
     """Leave a command for a job that does not run yet."""
-    return control.write(ws, job.id, command, state="pending", asked=asked or None)
+    return states.write(ws, job.id, command, state="pending", arguments=asked or None)
 
 
 # --- adjust -------------------------------------------------------------------------------------
@@ -68,7 +68,7 @@ def test_an_adjustment_is_an_event_with_step_person_and_both_values(lab: Workspa
     trainers.adjust(lab, job, at_step=4, learning_rate="1e-3", weight_decay=0.1)
     run(lab, job)
     (event,) = trainers.events(lab, job)
-    assert (event.state, event.step, event.who) == ("applied", 4, lab.owner)
+    assert (event.state, event.step, event.author) == ("applied", 4, lab.owner)
     assert event.result == {"learning_rate": [0.01, 0.001], "weight_decay": [0.0, 0.1]}
 
 
@@ -166,7 +166,7 @@ def test_a_step_that_is_past_is_refused_in_words(lab: Workspace):
     trainers.adjust(lab, job, at_step=0, learning_rate=1e-3)
     processes.requeue(lab, job.id)
     run(lab, job)
-    adjust = control.events(lab, job.id, command="adjust")[0]
+    adjust = states.events(lab, job.id, command="adjust")[0]
     assert (adjust.state, adjust.note) == ("refused", "its step is past")
 
 
@@ -223,7 +223,7 @@ def test_a_checkpoint_and_a_held_out_loss_can_be_asked_for(lab: Workspace):
     job = queue(lab, STEPS.but(keep_checkpoints=20), held_out=True)
     asked = [send(lab, job, command) for command in ("checkpoint", "evaluate")]
     run(lab, job)
-    saved, measured = (control.event(lab, event.id) for event in asked)
+    saved, measured = (states.event(lab, event.id) for event in asked)
     assert (saved.state, saved.result) == ("applied", {"step": 1})
     assert 1 in {item.step for item in trainers.checkpoints(lab, job)}
     loss = {row.step: row.eval_loss for row in trainers.metrics(lab, job)}[1]
@@ -234,7 +234,7 @@ def test_a_job_without_held_out_rows_says_so(lab: Workspace):
     job = queue(lab)
     event = send(lab, job, "evaluate")
     run(lab, job)
-    settled = control.event(lab, event.id)
+    settled = states.event(lab, event.id)
     assert (settled.state, settled.note) == ("refused", "the job has no held-out rows")
 
 
@@ -242,7 +242,7 @@ def test_answers_of_a_running_job_change_no_bit_of_it(lab: Workspace):
     quiet, job = run(lab, queue(lab)), queue(lab)
     event = send(lab, job, "sample", prompts=["What colour is coal?", "Hm"], max_new_tokens=5)
     assert differences(quiet, run(lab, job)) == (0, 0)
-    answers = (control.event(lab, event.id).result or {})["answers"]
+    answers = (states.event(lab, event.id).result or {})["answers"]
     assert len(answers) == 2 and all(answers)
 
 
@@ -252,7 +252,7 @@ def test_a_paused_job_answers_from_its_checkpoint_as_it_did_running(lab: Workspa
     event = send(lab, job, "sample", **asked)
     send(lab, job, "pause")
     run(lab, job)
-    (answer,) = (control.event(lab, event.id).result or {})["answers"]
+    (answer,) = (states.event(lab, event.id).result or {})["answers"]
     (sample,) = trainers.sample(lab, job, **asked)
     assert (sample.prompt, sample.answer) == ("What colour is coal?", answer)
 
@@ -289,23 +289,23 @@ def test_a_fork_begins_with_what_its_parent_has_learnt(lab: Workspace):
 
 def fork(ws: Workspace, parent: Job, **changes: Any) -> Job:
     """What trainers.fork writes down, without its launch."""
-    from ftlab_kit.trainers import descent
+    from ftlab_kit.trainers import forks
 
-    config, checkpoint = descent.child(ws, parent, None, changes)
+    config, checkpoint = forks.fork_config(ws, parent, None, changes)
     return trainers._enqueue(
         ws,
         config,
         parent.dataset_version_id,
         held_out=parent.held_out_version_id,
         comes_from=(parent.id, checkpoint.step),
-        prepare=lambda job_id: descent.hand_down(ws, checkpoint.path, job_id),
+        prepare=lambda job_id: forks.copy_weights(ws, checkpoint.path, job_id),
     )
 
 
 def test_a_fork_learns_and_outlives_its_parents_checkpoint(lab: Workspace):
     parent = run(lab, queue(lab)).job
     child = fork(lab, parent, max_steps=2)
-    sealed.set_aside(lab, parent.id, after_step=0)
+    integrity.set_aside(lab, parent.id, after_step=0)
     assert run(lab, child).job.state == "completed"
 
 
@@ -352,7 +352,7 @@ def paused(ws: Workspace, config: Config = STEPS) -> Job:
     job = queue(ws, config)
     trainers.adjust(ws, job, at_step=7, learning_rate=0.01)
     send(ws, job, "checkpoint")
-    control.write(ws, job.id, "pause", state="pending", at_step=7)
+    states.write(ws, job.id, "pause", state="pending", at_step=7)
     assert run(ws, job).job.step == 7
     return job
 
@@ -368,7 +368,7 @@ def test_rows_that_are_others_than_before_refuse_the_resume(ws: Workspace, lab: 
         processes.requeue(lab, job.id)
         refused = run(lab, job).job  # the worker looks again, whatever the lab side did
         assert "dataset_sha256 was" in (refused.error or "")
-        processes.requeue(lab, job.id, asked={"allow_drift": True})
+        processes.requeue(lab, job.id, arguments={"allow_drift": True})
         assert run(lab, job).job.state == "completed"
     finally:
         path.write_bytes(before)
@@ -378,8 +378,8 @@ def test_rows_that_are_others_than_before_refuse_the_resume(ws: Workspace, lab: 
 
 def test_other_settings_threads_and_versions_are_named(lab: Workspace):
     job = paused(lab)
-    manifest = trainers.checkpoints(lab, job)[-1].path / sealed.MANIFEST
-    text, digest = manifest.read_text(), manifest.with_name(sealed.DIGEST)
+    manifest = trainers.checkpoints(lab, job)[-1].path / integrity.MANIFEST
+    text, digest = manifest.read_text(), manifest.with_name(integrity.DIGEST)
     before = digest.read_text()
     torch_now = torch.__version__
     changed = text.replace('"threads": 1', '"threads": 7').replace(torch_now, "1.0")
@@ -400,18 +400,18 @@ def test_other_settings_threads_and_versions_are_named(lab: Workspace):
 def test_one_flipped_bit_in_any_file_is_seen_and_the_older_checkpoint_used(lab: Workspace):
     quiet = run(lab, queue(lab))
     job = queue(lab, STEPS.but(keep_checkpoints=9))
-    control.write(lab, job.id, "pause", state="pending", at_step=7)
+    states.write(lab, job.id, "pause", state="pending", at_step=7)
     run(lab, job)
     newest, older = trainers.checkpoints(lab, job)[-1], trainers.checkpoints(lab, job)[-2]
     files = [*newest.path.iterdir()]
     assert len(files) >= 9
     for path in files:
         flip(path)
-        found, skipped = sealed.newest_valid(lab, job.id)
+        found, skipped = integrity.newest_valid(lab, job.id)
         assert found == older
         assert "has other bytes than were written" in skipped[7]
         flip(path)
-    assert sealed.newest_valid(lab, job.id) == (newest, {})
+    assert integrity.newest_valid(lab, job.id) == (newest, {})
     flip(files[0])
     processes.requeue(lab, job.id)
     assert differences(quiet, run(lab, job)) == (0, 0)
@@ -428,11 +428,11 @@ def flip(path: Path) -> None:
 
 def test_a_damaged_manifest_is_damage_too(lab: Workspace):
     job = paused(lab)
-    path = trainers.checkpoints(lab, job)[-1].path / sealed.MANIFEST
+    path = trainers.checkpoints(lab, job)[-1].path / integrity.MANIFEST
     for at in range(0, path.stat().st_size, 97):
         before = path.read_bytes()
         path.write_bytes(before[:at] + bytes([before[at] ^ 1]) + before[at + 1 :])
-        found, _ = sealed.newest_valid(lab, job.id)
+        found, _ = integrity.newest_valid(lab, job.id)
         same = found is not None and found.step == 7
         assert not same, before[max(0, at - 20) : at + 20]
         path.write_bytes(before)
@@ -441,7 +441,7 @@ def test_a_damaged_manifest_is_damage_too(lab: Workspace):
 def test_a_checkpoint_that_was_sealed_and_not_yet_listed_is_found(lab: Workspace):
     job = paused(lab)
     lab.store.delete("checkpoints", job_id=job.id, step=7)
-    found, _ = sealed.newest_valid(lab, job.id)
+    found, _ = integrity.newest_valid(lab, job.id)
     assert found is not None and found.step == 7
 
 

@@ -151,7 +151,7 @@ def test_a_workspace_from_before_there_were_kinds_is_brought_up_to_date(tmp_path
     at = f"'{now():%Y-%m-%d %H:%M:%S}'"
     old = Store(path)
     with old.transaction() as connection:
-        for column in ("kind", "made"):
+        for column in ("kind", "derivation"):
             connection.exec_driver_sql(f"ALTER TABLE dataset_versions DROP COLUMN {column}")
         connection.exec_driver_sql("ALTER TABLE metrics DROP COLUMN cpu_utilisation")
         for name in ("qualities", "exports", "documents"):
@@ -166,7 +166,7 @@ def test_a_workspace_from_before_there_were_kinds_is_brought_up_to_date(tmp_path
     old.close()
     new = Store(path)
     assert [row["kind"] for row in new.rows("dataset_versions")] == ["preference", "chat", "chat"]
-    assert new.rows("dataset_versions")[0]["made"] == {}
+    assert new.rows("dataset_versions")[0]["derivation"] == {}
     assert new.insert_new("qualities", key="k", content_sha256="", facts={}, created_at=now())
     new.close()
 
@@ -183,7 +183,7 @@ def test_evaluations_from_before_rows_had_scores_are_kept(tmp_path: Path):
             connection.exec_driver_sql(f"ALTER TABLE evaluations DROP COLUMN {column}")
         version = old.insert(
             "dataset_versions", key="k", dataset="rows", side="all", n_rows=1, n_refused=0,
-            content_sha256="", path="", created_at=now(), added_at=now(), made={},
+            content_sha256="", path="", created_at=now(), added_at=now(), derivation={},
         )  # fmt: skip
         connection.exec_driver_sql(
             "INSERT INTO evaluations (target, dataset_version_id, n_rows, scores, details, "
@@ -196,4 +196,36 @@ def test_evaluations_from_before_rows_had_scores_are_kept(tmp_path: Path):
     (row,) = new.rows("evaluations")
     assert (row["scores"], row["counts"], row["step"]) == ({"bleu": 1.5}, {}, None)
     assert new.rows("exports") == []
+    new.close()
+
+
+def test_the_names_of_an_older_kit_become_today_s(tmp_path: Path):
+    path = tmp_path / "lab.db"
+    old = Store(path)
+    with old.transaction() as connection:
+        for change in (
+            "dataset_versions RENAME COLUMN derivation TO made",
+            "events RENAME COLUMN author TO who",
+            "events RENAME COLUMN arguments TO asked",
+            "exports RENAME COLUMN format TO form",
+            "documents RENAME COLUMN format TO form",
+            "batch_sizes RENAME TO fits",
+            "jobs DROP COLUMN kind",
+        ):
+            connection.exec_driver_sql(f"ALTER TABLE {change}")
+        connection.exec_driver_sql("INSERT INTO fits VALUES ('tiny', 64, 'cpu', 8)")
+        connection.exec_driver_sql(
+            "INSERT INTO evaluations (target, n_rows, scores, details, counts, samples, seconds, "
+            "created_at) VALUES ('tiny', 1, '{}', '{}', '{}', "
+            """'[{"is_whole": true, "answer": "\\"is_whole\\": no"}]', 2.0, """
+            "'2026-01-01 00:00:00')"
+        )
+        connection.exec_driver_sql("UPDATE schema SET version = 6")
+    old.close()
+    new = Store(path)
+    assert new.rows("batch_sizes")[0]["rows"] == 8
+    (sample,) = new.rows("evaluations")[0]["samples"]
+    assert sample == {"is_complete": True, "answer": '"is_whole": no'}
+    for table in ("dataset_versions", "events", "exports", "documents", "jobs"):
+        assert new.rows(table) == []
     new.close()

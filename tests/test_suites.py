@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from ftlab_kit import Workspace, datasets, evaluators, models
-from ftlab_kit.datasets import encodings
+from ftlab_kit.datasets import tokenized
 from ftlab_kit.errors import InputError
-from ftlab_kit.models import weights
+from ftlab_kit.lm import loading
 from ftlab_kit.records import Job
 
 TASK = """
@@ -66,8 +66,8 @@ def test_perplexity_is_lm_evals(lab: Workspace):
     version, path = datasets.get(lab, "hues"), models.get(lab, "tiny").path
     assert path is not None
     plain = AutoModelForCausalLM.from_pretrained(path).eval()
-    theirs = HFLM(pretrained=plain, tokenizer=weights.tokenizer(path), batch_size=4)
-    rows, requests = [*encodings.read(lab, version, path)], []
+    theirs = HFLM(pretrained=plain, tokenizer=loading.tokenizer(path), batch_size=4)
+    rows, requests = [*tokenized.read(lab, version, path)], []
     for row in rows:
         trained = [at for at, label in enumerate(row.labels) if label == row.input_ids[at]]
         start, end = trained[0], trained[-1] + 1

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from ftlab_kit import Workspace, chats, checkpoints, models
-from ftlab_kit.chats.targets import Speaker
+from ftlab_kit.chats.targets import ChatModel
 from ftlab_kit.errors import Conflict, InputError, NotFound, Unavailable
-from ftlab_kit.models import generation
-from ftlab_kit.models.asking import Manner
+from ftlab_kit.lm import generation
+from ftlab_kit.lm.generation_settings import GenerationSettings
 from ftlab_kit.records import Job, Message
 from tests.chat_server import ChatServer, serving
 
@@ -22,7 +22,7 @@ ASK = [{"role": "user", "content": "What colour is snow?"}]
 
 
 @pytest.fixture(scope="module")
-def tiny(lab: Workspace) -> Iterator[Speaker]:
+def tiny(lab: Workspace) -> Iterator[ChatModel]:
     with chats.open(lab, "tiny") as speaker:
         yield speaker
 
@@ -50,7 +50,7 @@ def heard(pieces: Generator[str, None, Message]) -> tuple[list[str], Message]:
 
 
 def same(one: Message, other: Message) -> bool:
-    facts = ("role", "content", "usage", "is_whole", "left_out")
+    facts = ("role", "content", "usage", "is_complete", "left_out")
     return all(getattr(one, name) == getattr(other, name) for name in facts)
 
 
@@ -68,21 +68,21 @@ class Parrot(torch.nn.Module):
         return SimpleNamespace(logits=logits)
 
 
-def spoken(tiny: Speaker, tokens: list[int]) -> list[str]:
+def spoken(tiny: ChatModel, tokens: list[int]) -> list[str]:
     """The pieces of an answer of these tokens."""
     tokenizer = tiny.tokenizer
     model = Parrot(tiny.model, [*tokens, tokenizer.eos_token_id])
-    return [*generation.stream(model, tokenizer, "Hi", Manner())]
+    return [*generation.stream(model, tokenizer, "Hi", GenerationSettings())]
 
 
 def test_a_base_model_answers_with_its_tokens_and_no_cost(lab: Workspace):
     said = chats.reply(lab, "tiny", ASK, max_new_tokens=6)
-    assert (said.role, said.usage.n_output_tokens, said.is_whole) == ("assistant", 6, False)
+    assert (said.role, said.usage.n_output_tokens, said.is_complete) == ("assistant", 6, False)
     assert (said.usage.n_input_tokens or 0) > 6
     assert said.usage.cost_usd is None and said.seconds > 0
 
 
-def test_a_text_is_what_a_person_says_first(lab: Workspace, tiny: Speaker):
+def test_a_text_is_what_a_person_says_first(lab: Workspace, tiny: ChatModel):
     asked = chats.reply(lab, tiny, ASK[0]["content"], max_new_tokens=4)
     assert same(asked, chats.reply(lab, tiny, ASK, max_new_tokens=4))
 
@@ -132,13 +132,13 @@ def test_a_checkpoint_that_is_none_is_said(lab: Workspace, job: Job):
     ],
 )
 def test_a_manner_in_which_nothing_can_be_said_is_refused(
-    lab: Workspace, tiny: Speaker, manner: Any, words: str
+    lab: Workspace, tiny: ChatModel, manner: Any, words: str
 ):
     with pytest.raises(InputError, match=words):
         chats.reply(lab, tiny, ASK, **manner)
 
 
-def test_many_chats_are_answered_in_order(lab: Workspace, tiny: Speaker):
+def test_many_chats_are_answered_in_order(lab: Workspace, tiny: ChatModel):
     asked = ["word " * n for n in (9, 1, 5)]
     told: list[tuple[int, int]] = []
     found = chats.replies(
@@ -149,7 +149,7 @@ def test_many_chats_are_answered_in_order(lab: Workspace, tiny: Speaker):
     assert told == [(3, 3)]
 
 
-def test_what_the_time_does_not_suffice_for_is_said(lab: Workspace, tiny: Speaker):
+def test_what_the_time_does_not_suffice_for_is_said(lab: Workspace, tiny: ChatModel):
     told: dict[int, str] = {}
     found = chats.replies(lab, tiny, ["Hi"], max_seconds=0.0, refused=told.__setitem__)
     assert (found, told) == ([None], {0: "Not asked: the time was up. Give more with max_seconds."})
@@ -157,7 +157,7 @@ def test_what_the_time_does_not_suffice_for_is_said(lab: Workspace, tiny: Speake
         chats.reply(lab, tiny, "Hi", max_seconds=0.0)
 
 
-def test_a_speaker_that_is_open_is_asked_again_and_again(lab: Workspace, tiny: Speaker):
+def test_a_speaker_that_is_open_is_asked_again_and_again(lab: Workspace, tiny: ChatModel):
     model = tiny.model
     for _ in range(3):
         chats.reply(lab, tiny, ASK, max_new_tokens=2)
@@ -176,7 +176,7 @@ def test_a_speaker_that_is_closed_has_given_its_memory_back(lab: Workspace, job:
 
 
 @pytest.mark.parametrize("manner", [{}, {"temperature": 1.0, "seed": 3}])
-def test_the_pieces_joined_are_the_answer(lab: Workspace, tiny: Speaker, manner: Any):
+def test_the_pieces_joined_are_the_answer(lab: Workspace, tiny: ChatModel, manner: Any):
     pieces, message = heard(chats.stream(lab, tiny, ASK, max_new_tokens=24, **manner))
     whole = chats.reply(lab, tiny, ASK, max_new_tokens=24, **manner)
     assert len(pieces) > 1
@@ -184,12 +184,12 @@ def test_the_pieces_joined_are_the_answer(lab: Workspace, tiny: Speaker, manner:
     assert same(message, whole)
 
 
-def test_what_is_drawn_without_a_seed_is_left_to_chance(lab: Workspace, tiny: Speaker):
+def test_what_is_drawn_without_a_seed_is_left_to_chance(lab: Workspace, tiny: ChatModel):
     found = {chats.reply(lab, tiny, "Hi", max_new_tokens=8, temperature=1.0).content for _ in "ab"}
     assert len(found) == 2
 
 
-def test_half_characters_are_held_back(tiny: Speaker):
+def test_half_characters_are_held_back(tiny: ChatModel):
     text = "né 日本 😀!"
     tokens = tiny.tokenizer(text)["input_ids"]
     pieces = spoken(tiny, tokens)
@@ -198,13 +198,13 @@ def test_half_characters_are_held_back(tiny: Speaker):
     assert not any("\ufffd" in piece for piece in pieces)
 
 
-def test_bytes_that_become_no_character_are_told_in_the_end(tiny: Speaker):
+def test_bytes_that_become_no_character_are_told_in_the_end(tiny: ChatModel):
     half = tiny.tokenizer("日")["input_ids"][0]
     other = tiny.tokenizer("a")["input_ids"][0]
     assert spoken(tiny, [other, half, other, half]) == ["a", "\ufffda", "\ufffd"]
 
 
-def test_an_answer_that_is_stopped_leaves_the_model_as_it_was(lab: Workspace, tiny: Speaker):
+def test_an_answer_that_is_stopped_leaves_the_model_as_it_was(lab: Workspace, tiny: ChatModel):
     before = chats.reply(lab, tiny, ASK, max_new_tokens=8)
     tiny.model.train()
     try:
@@ -217,14 +217,14 @@ def test_an_answer_that_is_stopped_leaves_the_model_as_it_was(lab: Workspace, ti
     assert same(before, chats.reply(lab, tiny, ASK, max_new_tokens=8))
 
 
-def test_two_answers_are_made_by_turns(lab: Workspace, tiny: Speaker):
+def test_two_answers_are_made_by_turns(lab: Workspace, tiny: ChatModel):
     alone = [[*chats.stream(lab, tiny, text, max_new_tokens=6)] for text in ("Hi", "Who?")]
     turns = [chats.stream(lab, tiny, text, max_new_tokens=6) for text in ("Hi", "Who?")]
     by_turns = [*zip(*turns, strict=False)]
     assert by_turns == [*zip(*alone, strict=False)]
 
 
-def test_a_conversation_goes_on(lab: Workspace, tiny: Speaker):
+def test_a_conversation_goes_on(lab: Workspace, tiny: ChatModel):
     first = chats.reply(lab, tiny, ASK, max_new_tokens=4)
     turns = [*ASK, {"role": "assistant", "content": first.content}, *ASK]
     second = chats.reply(lab, tiny, turns, max_new_tokens=4)
@@ -232,14 +232,14 @@ def test_a_conversation_goes_on(lab: Workspace, tiny: Speaker):
     assert longer > (first.usage.n_output_tokens or 0)
 
 
-def test_turns_that_are_no_chat_are_refused(lab: Workspace, tiny: Speaker):
+def test_turns_that_are_no_chat_are_refused(lab: Workspace, tiny: ChatModel):
     with pytest.raises(InputError, match="Turn 0 is of 'bot'.*the model 'assistant'"):
         chats.reply(lab, tiny, [{"role": "bot", "content": "Hi"}])
     with pytest.raises(InputError, match="Chat 1: Nothing is asked"):
         chats.replies(lab, tiny, ["Hi", []])
 
 
-def test_a_model_that_knows_them_is_told_results_of_tools(lab: Workspace, tiny: Speaker):
+def test_a_model_that_knows_them_is_told_results_of_tools(lab: Workspace, tiny: ChatModel):
     turns = [*ASK, {"role": "tool", "content": "white"}]
     asked = [chats.reply(lab, tiny, each, max_new_tokens=2).usage for each in (ASK, turns)]
     assert (asked[0].n_input_tokens or 0) < (asked[1].n_input_tokens or 0)
@@ -253,7 +253,7 @@ def test_a_hosted_answer_comes_in_pieces(lab: Workspace, hosted: str):
 
 def test_a_hosted_answer_in_pieces_says_that_it_is_cut(lab: Workspace, hosted: str):
     pieces, message = heard(chats.stream(lab, hosted, ASK, max_new_tokens=2))
-    assert (pieces, message.is_whole) == (["You", " said:"], False)
+    assert (pieces, message.is_complete) == (["You", " said:"], False)
 
 
 def test_a_hosted_answer_that_is_empty_has_no_pieces(lab: Workspace):
@@ -327,7 +327,7 @@ def test_too_many_requests_for_a_stream_are_tried_again(
     assert next(chats.stream(lab, hosted, ASK)) == "You"
 
 
-def test_a_folder_answers_as_the_model_it_holds(lab: Workspace, tiny: Speaker):
+def test_a_folder_answers_as_the_model_it_holds(lab: Workspace, tiny: ChatModel):
     path = models.get(lab, "tiny").path
     assert path is not None
     assert same(

@@ -5,7 +5,7 @@ import pytest
 
 from ftlab_kit import Workspace, models
 from ftlab_kit.errors import DataError
-from ftlab_kit.models import tokens, weights
+from ftlab_kit.lm import loading, tokens
 
 CHAT = [
     {"role": "system", "content": "Be short."},
@@ -20,7 +20,7 @@ CHAT = [
 def tokenizer(lab: Workspace) -> Any:
     path = models.get(lab, "tiny").path
     assert path is not None
-    return weights.tokenizer(path)
+    return loading.tokenizer(path)
 
 
 def trained(tokenizer: Any, encoded: tokens.Encoded) -> str:

@@ -13,11 +13,12 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from ftlab_kit import Workspace, datasets, device, evaluators, models, trainers
-from ftlab_kit.checkpoints import sealed
+from ftlab_kit.checkpoints import integrity
 from ftlab_kit.configs import Config
 from ftlab_kit.errors import Conflict, InputError, JobFailed, OutOfRoom
+from ftlab_kit.jobs import processes, states, supervisor
 from ftlab_kit.records import Job
-from ftlab_kit.trainers import control, processes, supervisor, worker
+from ftlab_kit.trainers import worker
 from ftlab_kit.workspace import now
 from tests.conftest import TINY, chats_file, fill
 
@@ -42,7 +43,7 @@ def until_running(ws: Workspace, job: Job) -> Job:
 
 
 def worker_of(ws: Workspace, job: Job) -> psutil.Process:
-    (child,) = psutil.Process(control.row(ws, job)["pid"]).children()
+    (child,) = psutil.Process(states.row(ws, job)["pid"]).children()
     return child
 
 
@@ -66,9 +67,9 @@ def test_every_step_has_its_metrics(lab: Workspace, job: Job):
 
 
 def test_an_epoch_counts_the_tokens_of_its_rows_without_padding(lab: Workspace):
-    from ftlab_kit.models import tokens, weights
+    from ftlab_kit.lm import loading, tokens
 
-    tokenizer = weights.tokenizer(models.get(lab, "tiny").path or Path())
+    tokenizer = loading.tokenizer(models.get(lab, "tiny").path or Path())
     rows = [tokens.encode(tokenizer, row["messages"]) for row in datasets.rows(lab, "hues")]
     job = train_here(lab, TINY.but(max_steps=None, epochs=1))
     assert trainers.metrics(lab, job)[-1].n_tokens == sum(len(row.input_ids) for row in rows)
@@ -84,7 +85,7 @@ def test_checkpoints_verify_and_know_their_held_out_loss(lab: Workspace, job: Jo
     found = trainers.checkpoints(lab, job)
     assert found[-1].step == 4
     assert found[-1].eval_loss is not None
-    assert [sealed.verify(item) for item in found] == [None] * len(found)
+    assert [integrity.verify(item) for item in found] == [None] * len(found)
     names = {path.name for path in found[-1].path.iterdir()}
     assert {"adapter_model.safetensors", "adapter_config.json", "MANIFEST.json"} <= names
 
@@ -223,7 +224,7 @@ def test_rows_without_a_trained_token_refuse_the_job_and_leave_none(lab: Workspa
 
 def test_cut_answers_refuse_the_job(lab: Workspace):
     longest = next(
-        check.found for check in trainers.preflight(lab, TINY, "hues") if check.name == "length"
+        check.got for check in trainers.preflight(lab, TINY, "hues") if check.name == "length"
     )
     length = int(longest.split("the longest row has ")[1].split()[0]) - 4
     with pytest.raises(InputError, match=f"rows are cut at {length} tokens"):
@@ -363,7 +364,7 @@ def test_a_killed_worker_is_seen_and_said_in_words(lab: Workspace):
 def test_a_worker_is_not_left_alone_when_its_supervisor_is_killed(lab: Workspace):
     job = until_running(lab, trainers.start(lab, LONG, "hues"))
     process = worker_of(lab, job)
-    os.kill(control.row(lab, job)["pid"], signal.SIGKILL)
+    os.kill(states.row(lab, job)["pid"], signal.SIGKILL)
     deadline = time.monotonic() + 10
     while trainers.status(lab, job).state == "running" and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -374,7 +375,7 @@ def test_a_worker_is_not_left_alone_when_its_supervisor_is_killed(lab: Workspace
 
 def test_a_job_whose_processes_vanish_together_is_seen(lab: Workspace):
     job = until_running(lab, trainers.start(lab, LONG, "hues"))
-    os.killpg(control.row(lab, job)["pid"], signal.SIGKILL)
+    os.killpg(states.row(lab, job)["pid"], signal.SIGKILL)
     deadline = time.monotonic() + 10
     while trainers.status(lab, job).state == "running" and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -103,7 +103,7 @@ def test_many_comparisons_widen_every_interval(lab: Workspace, base: Evaluation,
     assert [item.level for item in found.differences] == [pytest.approx(1 - 0.05 / 4)] * 4
     wide = found.differences[0]
     assert wide.low < one.low and wide.high > one.high
-    assert found.words.endswith("All 4 together at 95%.")
+    assert found.message.endswith("All 4 together at 95%.")
 
 
 def test_a_handful_of_rows_tells_nothing(lab: Workspace, job: Job):

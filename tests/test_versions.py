@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ftlab_kit import Workspace, datasets
-from ftlab_kit.datasets import chats
+from ftlab_kit.datasets import schema
 from ftlab_kit.errors import DataError, InputError
 from ftlab_kit.records import DatasetVersion
 from tests.conftest import chats_file
@@ -30,7 +30,7 @@ def hues(ws: Workspace) -> DatasetVersion:
 
 
 def said(ws: Workspace, version: DatasetVersion) -> list[str]:
-    return [chats.answers(row) for row in datasets.rows(ws, version)]
+    return [schema.answers(row) for row in datasets.rows(ws, version)]
 
 
 ESSAY = [f"word{n}" for n in range(60)]
@@ -44,7 +44,7 @@ def test_near_duplicates_never_stand_on_both_sides(ws: Workspace):
             words[place * 10] = "else"
             rows.append(chat(f"Topic {topic}", " ".join(words)))
     sides = datasets.split(ws, add(ws, rows), held_out=0.3)
-    topics = [{chats.question(row) for row in datasets.rows(ws, side)} for side in sides]
+    topics = [{schema.question(row) for row in datasets.rows(ws, side)} for side in sides]
     assert topics[0] | topics[1] == {f"Topic {topic}" for topic in range(30)}
     assert not topics[0] & topics[1]
 
@@ -86,7 +86,7 @@ def test_a_row_without_the_field_to_split_by_is_named(ws: Workspace):
 
 def test_a_split_says_how_it_was_made(ws: Workspace, hues: DatasetVersion):
     train, _ = datasets.split(ws, hues, held_out=0.3, seed=4)
-    assert train.made == {"verb": "split", "held_out": 0.3, "seed": 4}
+    assert train.derivation == {"verb": "split", "held_out": 0.3, "seed": 4}
     assert (train.parent_id, train.kind) == (hues.id, "chat")
 
 
@@ -97,7 +97,7 @@ def test_appended_rows_come_after_the_others(ws: Workspace, hues: DatasetVersion
     grown = datasets.append(ws, "hues", more, columns=columns)
     assert grown.n_rows == hues.n_rows + 1
     assert said(ws, grown)[-1] == "black"
-    assert (grown.parent_id, grown.made["verb"]) == (hues.id, "append")
+    assert (grown.parent_id, grown.derivation["verb"]) == (hues.id, "append")
     assert datasets.get(ws, "hues") == grown
 
 
@@ -111,9 +111,9 @@ def test_rows_of_another_kind_are_not_appended(ws: Workspace, hues: DatasetVersi
 def test_a_filter_keeps_what_meets_every_wish(ws: Workspace, hues: DatasetVersion):
     blue = datasets.filter(ws, hues, matching="sky", without=[0])
     assert said(ws, blue) == ["sky 1 is blue", "sky 2 is blue", "sky 3 is blue"]
-    last = datasets.filter(ws, blue, lambda row: "3" in chats.answers(row), only=[1, 2])
+    last = datasets.filter(ws, blue, lambda row: "3" in schema.answers(row), only=[1, 2])
     assert said(ws, last) == ["sky 3 is blue"]
-    assert blue.made == {"verb": "filter", "matching": "sky", "without": [0]}
+    assert blue.derivation == {"verb": "filter", "matching": "sky", "without": [0]}
 
 
 @pytest.mark.parametrize(
@@ -152,7 +152,7 @@ def test_a_merge_has_the_rows_of_all(ws: Workspace, hues: DatasetVersion):
     other = add(ws, [chat("q", "a")], "other")
     both = datasets.merge(ws, ["hues", other.id], name="both")
     assert said(ws, both) == [*said(ws, hues), "a"]
-    assert [part["dataset"] for part in both.made["of"]] == ["hues", "other"]
+    assert [part["dataset"] for part in both.derivation["of"]] == ["hues", "other"]
     datasets.delete(ws, "hues")
     assert said(ws, both)[-1] == "a"
 
@@ -203,7 +203,7 @@ def test_a_card_tells_where_rows_come_from(ws: Workspace, hues: DatasetVersion):
 
 
 def test_versions_of_an_older_kit_are_read(ws: Workspace, hues: DatasetVersion):
-    ws.store.update("dataset_versions", {"id": hues.id}, made={})
+    ws.store.update("dataset_versions", {"id": hues.id}, derivation={})
     assert "added by an older kit" in str(datasets.card(ws, hues.id))
 
 

@@ -18,13 +18,15 @@ from transformers import TrainerCallback
 
 from ftlab_kit import Workspace, datasets, models, trainers, widgets
 from ftlab_kit.configs import Config
-from ftlab_kit.datasets import encodings
+from ftlab_kit.datasets import tokenized
 from ftlab_kit.errors import InputError, NotFound
-from ftlab_kit.models import likelihood, weights
+from ftlab_kit.jobs import processes, states
+from ftlab_kit.lm import likelihood, loading
 from ftlab_kit.records import DatasetVersion, Job, Metric
-from ftlab_kit.trainers import control, heldout, processes, voice
+from ftlab_kit.trainers import generations
+from ftlab_kit.trainers.run import evaluation
 from ftlab_kit.widgets.live import TrainerView
-from ftlab_kit.widgets.voice import voice as shown_voice
+from ftlab_kit.widgets.samples import samples as shown_voice
 from tests.chaos.killing import Seen, differences, run
 from tests.conftest import TINY, add_pairs
 
@@ -49,7 +51,7 @@ def by_step(ws: Workspace, job: Job) -> dict[int, Metric]:
 
 def answered(ws: Workspace, job: Job) -> list[int | None]:
     """The steps of the answers, as often as each was written."""
-    return [event.step for event in control.events(ws, job.id, command="sample", state="applied")]
+    return [event.step for event in states.events(ws, job.id, command="sample", state="applied")]
 
 
 # --- answers ------------------------------------------------------------------------------------
@@ -79,7 +81,7 @@ def test_scores_are_series_among_the_metrics_of_their_steps(lab: Workspace, spok
         ]
         assert [item.scores["chrf"] for item in samples] == chrf
         assert more["sample_chrf"] == pytest.approx(sum(chrf) / 2)
-        assert more["sample_ended"] == sum(bool(item.is_whole) for item in samples) / 2
+        assert more["sample_ended"] == sum(bool(item.is_complete) for item in samples) / 2
         assert 0 < more["sample_tokens"] <= 6
 
 
@@ -102,7 +104,7 @@ def test_no_bit_of_a_run_depends_on_its_answers(lab: Workspace, spoken: Seen):
 
 def test_a_paused_and_a_killed_job_have_each_answer_once(lab: Workspace, spoken: Seen):
     job = queue(lab, VOICE)
-    control.write(lab, job.id, "pause", state="pending", at_step=6)
+    states.write(lab, job.id, "pause", state="pending", at_step=6)
     assert run(lab, job).job.step == 6
     processes.requeue(lab, job.id)
     paused = run(lab, job)
@@ -128,7 +130,7 @@ def test_a_step_that_is_done_again_replaces_its_answers(lab: Workspace):
     processes.requeue(lab, job.id)
     run(lab, job)
     assert trainers.samples(lab, job) == before
-    assert [event.step for event in control.events(lab, job.id, command="sample")] == [1, 3, 4]
+    assert [event.step for event in states.events(lab, job.id, command="sample")] == [1, 3, 4]
 
 
 def test_answers_after_the_checkpoint_that_a_job_goes_on_from_count_no_more(lab: Workspace):
@@ -198,7 +200,7 @@ def test_texts_have_nothing_to_be_asked(ws: Workspace):
     job = trainers._enqueue(ws, STEPS.but(max_steps=2), texts)
     trainers.adjust(ws, job, sample_every_steps=1)
     assert run(ws, job).job.state == "completed"
-    event = control.events(ws, job.id, command="sample")[-1]
+    event = states.events(ws, job.id, command="sample")[-1]
     assert event.state == "refused" and "nothing is asked in these rows" in (event.note or "")
 
 
@@ -238,7 +240,7 @@ def test_a_row_that_the_template_refuses_is_said_and_the_job_goes_on(
     note = by_step(ws, job)[3].note or ""
     assert "sample answers: row 1 could not be asked (The model's chat template refuses" in note
     assert "the held-out loss could not be measured (The model's chat template refuses" in note
-    refused = control.events(ws, job.id, command="evaluate")
+    refused = states.events(ws, job.id, command="evaluate")
     assert {(event.state, event.who) for event in refused} == {("refused", "cadence")}
     assert [event.step for event in refused] == [3]
     assert trainers.checkpoints(ws, job)[-1].eval_loss is None
@@ -264,7 +266,7 @@ FULL = "CUDA out of memory. Tried to allocate 2 GiB (injected)"
 
 def test_without_memory_for_any_answer_a_job_ends_with_the_same_bits(lab: Workspace, spoken: Seen):
     job = queue(lab, VOICE)
-    asked = control.write(lab, job.id, "evaluate", state="pending", at_step=2)
+    asked = states.write(lab, job.id, "evaluate", state="pending", at_step=2)
     seen = run(lab, job, watchers=[Failing(0, FULL)])
     assert (seen.job.state, seen.hashes) == ("completed", spoken.hashes)
     assert trainers.samples(lab, job) == ()
@@ -272,7 +274,7 @@ def test_without_memory_for_any_answer_a_job_ends_with_the_same_bits(lab: Worksp
     assert all(row.eval_loss is None and row.more is None for row in found.values())
     assert f"rows 0, 1 could not be answered ({FULL})" in (found[1].note or "")
     assert f"the held-out loss could not be measured ({FULL})" in (found[3].note or "")
-    assert control.event(lab, asked.id).state == "refused"
+    assert states.event(lab, asked.id).state == "refused"
 
 
 @pytest.mark.parametrize("method", ["sft", "dpo"])
@@ -303,7 +305,7 @@ def test_random_numbers_and_training_are_as_before_whatever_comes():
     model = torch.nn.Dropout(0.5)
     torch.manual_seed(0)
     before = torch.get_rng_state()
-    with pytest.raises(RuntimeError, match="broken"), heldout.aside(model):
+    with pytest.raises(RuntimeError, match="broken"), evaluation.preserve_rng(model):
         torch.rand(3)
         raise RuntimeError("broken")
     assert model.training
@@ -320,20 +322,20 @@ def test_so_many_rows_are_measured_and_the_loss_is_theirs(lab: Workspace):
     job = run(lab, queue(lab, config)).job
     folder = models.get(lab, "tiny").path or Path()
     side = datasets.get(lab, job.held_out_version_id or 0)
-    rows = encodings.read(lab, side, folder, config.max_length)
-    mine = [rows[number] for number in heldout.chosen(len(rows), 2)]
+    rows = tokenized.read(lab, side, folder, config.max_length)
+    mine = [rows[number] for number in evaluation.chosen(len(rows), 2)]
     assert len(mine) == 2 < len(rows)
-    model, pad = weights.load(folder), weights.tokenizer(folder).pad_token_id
+    model, pad = loading.load(folder), loading.tokenizer(folder).pad_token_id
     sums = likelihood.nll(model, mine, pad_token_id=pad)
     wanted = math.fsum(sums) / sum(row.n_trained for row in mine)
     assert by_step(lab, job)[1].eval_loss == pytest.approx(wanted, rel=1e-6)
 
 
 def test_the_rows_that_are_measured_are_the_same_each_time_and_spread_over_all():
-    found = heldout.chosen(10_000, 512)
-    assert found == heldout.chosen(10_000, 512) == sorted(set(found))
+    found = evaluation.chosen(10_000, 512)
+    assert found == evaluation.chosen(10_000, 512) == sorted(set(found))
     assert len(found) == 512 and found[0] < 200 and found[-1] > 9_800
-    assert heldout.chosen(3, 512) == heldout.chosen(3, None) == [0, 1, 2]
+    assert evaluation.chosen(3, 512) == evaluation.chosen(3, None) == [0, 1, 2]
 
 
 def test_pairs_are_bounded_too(lab: Workspace):
@@ -390,8 +392,8 @@ def test_the_report_and_the_live_view_have_a_panel_of_answers_where_there_are_so
 
 
 def test_what_was_not_answered_has_no_score():
-    prompts = voice.prompts(
+    prompts = generations.prompts(
         [{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": ""}]}]
     )
-    said = voice._scored(prompts, {}, ["why"])
+    said = generations._scored(prompts, {}, ["why"])
     assert (said.answers, said.scores, said.series) == ([None], [{}], {})

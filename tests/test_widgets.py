@@ -5,25 +5,25 @@ import pytest
 
 from ftlab_kit import Workspace, widgets
 from ftlab_kit.records import Job, Metric
-from ftlab_kit.widgets import front
+from ftlab_kit.widgets import display
 from ftlab_kit.widgets.live import duration, sentence
 from ftlab_kit.widgets.progress import Progress
 
 
 def test_outside_a_notebook_no_one_sits_in_front(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("FTLAB_INTERACTIVE", raising=False)
-    assert not front.is_interactive()
+    assert not display.is_interactive()
 
 
 @pytest.mark.parametrize(("said", "is_there"), [("1", True), ("0", False)])
 def test_the_environment_overrides(monkeypatch: pytest.MonkeyPatch, said: str, is_there: bool):
     monkeypatch.setenv("FTLAB_INTERACTIVE", said)
-    assert front.is_interactive() is is_there
+    assert display.is_interactive() is is_there
 
 
 def test_headless_leaves_a_picture_and_no_widget(lab: Workspace, job: Job):
     shown = widgets.trainer(lab, job)
-    assert isinstance(shown, front.Html)
+    assert isinstance(shown, display.Html)
     assert shown._repr_html_().count("<img alt=") == 6
     assert "completed" in repr(shown)
 

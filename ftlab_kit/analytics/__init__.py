@@ -10,10 +10,11 @@ from dataclasses import replace
 from statistics import median
 
 from ftlab_kit import datasets, device, trainers
-from ftlab_kit.analytics import bound, contest, forecast, history
+from ftlab_kit.analytics import comparison, efficiency, forecast, history
 from ftlab_kit.configs import Config
 from ftlab_kit.errors import InputError
 from ftlab_kit.records import (
+    BestJob,
     Choice,
     DatasetVersion,
     Estimate,
@@ -21,7 +22,6 @@ from ftlab_kit.records import (
     Job,
     JobAnalytics,
     JobComparison,
-    Leader,
     Measure,
     Rows,
     Summary,
@@ -51,7 +51,7 @@ def job(
     """
     _check_prices(usd_per_hour=usd_per_hour, watts=watts)
     asked = trainers.status(ws, job)
-    found = bound.efficiency(ws, asked, history.of(ws, asked))
+    found = efficiency.efficiency(ws, asked, history.of(ws, asked))
     if found.running_s is None:
         return found
     hours = found.running_s / 3600
@@ -159,8 +159,8 @@ def compare(ws: Workspace, *jobs: Job | int) -> JobComparison:
             f"compare was given {named if ids else 'no job'}; expected two or more, each once. "
             "Name them after ws; trainers.list(ws) shows which there are."
         )
-    differences = contest.differences(ws, found)
-    measures = contest.measures(ws, found, [history.of(ws, item) for item in found])
+    differences = comparison.differences(ws, found)
+    measures = comparison.measures(ws, found, [history.of(ws, item) for item in found])
     return JobComparison(_words(differences, measures, ids), Rows(found), differences, measures)
 
 
@@ -199,15 +199,15 @@ def _reason(failed: Job) -> str:
     return (failed.error or "").partition(". ")[0].rstrip(".")
 
 
-def _leaders(jobs: Sequence[Job], found: Sequence[JobAnalytics]) -> Iterator[Leader]:
+def _leaders(jobs: Sequence[Job], found: Sequence[JobAnalytics]) -> Iterator[BestJob]:
     """Yield the best job of each group whose held-out losses can be compared."""
-    groups: dict[tuple[object, ...], list[Leader]] = {}
+    groups: dict[tuple[object, ...], list[BestJob]] = {}
     for item, numbers in zip(jobs, found, strict=True):
         loss, step = numbers.eval_loss.best, numbers.eval_loss.best_step
         version_id = item.held_out_version_id
         if loss is not None and step is not None and version_id is not None:
-            leader = Leader(version_id, item.model, 1, item.id, step, loss)
-            groups.setdefault(contest.group(item), []).append(leader)
+            leader = BestJob(version_id, item.model, 1, item.id, step, loss)
+            groups.setdefault(comparison.group(item), []).append(leader)
     for same in groups.values():
         best = min(same, key=lambda leader: leader.eval_loss)
         yield replace(best, n_jobs=len(same))

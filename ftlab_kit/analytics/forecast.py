@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from ftlab_kit import device, models, trainers
-from ftlab_kit.analytics import bound, history
+from ftlab_kit.analytics import efficiency, history
 from ftlab_kit.configs import Config
-from ftlab_kit.datasets import encodings
-from ftlab_kit.models import weights
+from ftlab_kit.datasets import tokenized
+from ftlab_kit.jobs import processes, states
+from ftlab_kit.lm import loading
 from ftlab_kit.records import DatasetVersion, Memory
-from ftlab_kit.trainers import control, live, processes
+from ftlab_kit.trainers import run_state
 from ftlab_kit.workspace import Workspace
 
 # the share of a large matrix product's speed that jobs of 135 million parameters reached
@@ -22,7 +23,7 @@ ALIKE = ("model", "method", "adapter", "precision", "threads", "processes", "pac
 
 def steps(config: Config, version: DatasetVersion) -> int:
     """Return the optimizer steps of a job."""
-    return live.total_steps(config, version.n_rows)
+    return run_state.total_steps(config, version.n_rows)
 
 
 class Count(NamedTuple):
@@ -41,13 +42,13 @@ def count(
     if model.path is None:
         return None
     length = min(config.max_length, model.context_tokens)
-    lengths = encodings.read(ws, version, model.path, length).lengths
+    lengths = tokenized.read(ws, version, model.path, length).lengths
     n_steps = steps(config, version)
     measured = 0.0
     if held_out:
         every = config.eval_every_steps or config.save_every_steps or max(1, -(-n_steps // 5))
         rows = min(config.eval_rows or held_out.n_rows, held_out.n_rows)
-        mean = float(encodings.read(ws, held_out, model.path, length).lengths.mean())
+        mean = float(tokenized.read(ws, held_out, model.path, length).lengths.mean())
         measured = FORWARD * rows * mean * -(-n_steps // every)
     learnt = round(n_steps * config.prompts_a_step * float(lengths.mean()))
     return Count(learnt, measured, int(lengths.max()))
@@ -59,7 +60,7 @@ def memory(ws: Workspace, config: Config, longest: int | None) -> Memory:
     Args:
         longest: Tokens of the longest row; as long as rows may be if None.
     """
-    dtype = weights.dtype(processes.precision(config), adapter=config.adapter)
+    dtype = loading.dtype(processes.precision(config), adapter=config.adapter)
     asked = config if longest is None else config.but(max_length=max(8, longest))
     return models.memory(ws, asked, bytes_per_weight=4 if dtype == "float32" else 2)
 
@@ -67,7 +68,7 @@ def memory(ws: Workspace, config: Config, longest: int | None) -> Memory:
 def speed(ws: Workspace, config: Config, version: DatasetVersion) -> tuple[float | None, str]:
     """Return the tokens a second that a job will do, and where that is known from."""
     for job in trainers.list(ws):
-        facts = control.row(ws, job)["facts"] or {}
+        facts = states.row(ws, job)["facts"] or {}
         is_alike = all(job.config.get(name) == getattr(config, name) for name in ALIKE)
         if is_alike and facts.get("processor") == device.processor():
             found = history.of(ws, job).tokens_per_s.mean
@@ -81,8 +82,8 @@ def speed(ws: Workspace, config: Config, version: DatasetVersion) -> tuple[float
 def _reckoned(ws: Workspace, config: Config, version: DatasetVersion) -> tuple[float | None, str]:
     if config.method != "sft":
         return None, f"no {config.method} job like it has run here yet"
-    flop = bound.flop_of_a_token(ws, config, version)
-    peak = bound.peak_gflop_per_s(ws, config, _facts(config))
+    flop = efficiency.flop_of_a_token(ws, config, version)
+    peak = efficiency.peak_gflop_per_s(ws, config, _facts(config))
     if flop is None or peak is None:
         return None, "no job like it has run here yet, and the machine's own speed is not known"
     words = f"no job like it has run here yet: {USUAL:.0%} of {peak:.0f} GFLOP/s"

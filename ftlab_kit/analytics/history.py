@@ -7,8 +7,8 @@ from statistics import fmean, median
 
 from ftlab_kit import checkpoints, metrics
 from ftlab_kit.configs import Config
-from ftlab_kit.records import Checkpoint, Course, Event, Job, JobAnalytics, Metric, Spread
-from ftlab_kit.trainers import control
+from ftlab_kit.jobs import states
+from ftlab_kit.records import Checkpoint, Event, Job, JobAnalytics, LossSummary, Metric, RateSummary
 from ftlab_kit.workspace import Workspace, now
 
 STILL = ("queued", "paused")  # states in which nothing runs, whatever ran before
@@ -17,9 +17,9 @@ COUNTED = ("pause", "resume", "restart", "rollback", "skip")
 
 def of(ws: Workspace, job: Job) -> JobAnalytics:
     """Return what was recorded of a job, without its price and the machine's bound."""
-    rows, events = metrics.read(ws, job.id), control.events(ws, job.id, state="applied")
+    rows, events = metrics.read(ws, job.id), states.events(ws, job.id, state="applied")
     kept = checkpoints.list(ws, job.id)
-    launched_at = control.row(ws, job)["launched_at"]
+    launched_at = states.row(ws, job)["launched_at"]
     trained_s, n_samples = _trained(job, rows)
     n_tokens = next((row.n_tokens for row in reversed(rows) if row.n_tokens), None)
     utilisation = [row.gpu_utilisation for row in rows if row.gpu_utilisation is not None]
@@ -112,15 +112,15 @@ def _rate(count: int | None, seconds: float | None) -> float | None:
     return count / seconds if count and seconds else None
 
 
-def _spread(values: Iterable[float | None], mean: float | None) -> Spread:
+def _spread(values: Iterable[float | None], mean: float | None) -> RateSummary:
     known = [value for value in values if value is not None]
-    return Spread(mean, median(known), max(known)) if known else Spread()
+    return RateSummary(mean, median(known), max(known)) if known else RateSummary()
 
 
 def _greatest(values: Iterable[float | None]) -> float | None:
     return max((value for value in values if value is not None), default=None)
 
 
-def _course(values: Iterable[tuple[float | None, int]]) -> Course:
+def _course(values: Iterable[tuple[float | None, int]]) -> LossSummary:
     known = [(value, step) for value, step in values if value is not None]
-    return Course(*known[0], *min(known), *known[-1]) if known else Course()
+    return LossSummary(*known[0], *min(known), *known[-1]) if known else LossSummary()

@@ -11,18 +11,18 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Unpack
 
-from ftlab_kit.chats import asked, targets
-from ftlab_kit.chats.asked import Wishes
-from ftlab_kit.chats.targets import Speaker, Target
+from ftlab_kit.chats import requests, targets
+from ftlab_kit.chats.requests import Wishes
+from ftlab_kit.chats.targets import ChatModel, Target
 from ftlab_kit.errors import InputError, Unavailable
-from ftlab_kit.models.asking import Manner
+from ftlab_kit.lm.generation_settings import GenerationSettings
 from ftlab_kit.records import Message
 from ftlab_kit.workspace import Workspace
 
 
 def is_hosted(name: str) -> bool:
     """Return whether a name is that of a hosted chat model."""
-    return asked.is_hosted(name)
+    return requests.is_hosted(name)
 
 
 def open(
@@ -30,7 +30,7 @@ def open(
     target: Target,
     *,
     checkpoint: str | int = "last",
-) -> Speaker:
+) -> ChatModel:
     """Return what answers for a target, its weights loaded; every other verb takes it as a target.
 
         with chats.open(ws, job) as tuned:
@@ -49,12 +49,12 @@ def open(
         NotFound: There is no such model, job or checkpoint.
         Conflict: The checkpoint is damaged.
     """
-    return targets.speaker(ws, target, checkpoint=checkpoint)
+    return targets.open_model(ws, target, checkpoint=checkpoint)
 
 
 def reply(
     ws: Workspace,
-    target: Target | Speaker,
+    target: Target | ChatModel,
     messages: str | Sequence[dict[str, Any]],
     *,
     checkpoint: str | int = "last",
@@ -77,7 +77,7 @@ def reply(
         Unavailable: No key, no credit, or no answer even after more tries.
     """
     with _speaker(ws, target, checkpoint) as speaker:
-        (found,) = speaker.answers([asked.chat(messages)], Manner(**manner))
+        (found,) = speaker.answers([requests.chat(messages)], GenerationSettings(**manner))
         if found is None:
             raise Unavailable(speaker.reasons[0])
         return found
@@ -85,7 +85,7 @@ def reply(
 
 def replies(
     ws: Workspace,
-    target: Target | Speaker,
+    target: Target | ChatModel,
     chats: Sequence[str | Sequence[dict[str, Any]]],
     *,
     checkpoint: str | int = "last",
@@ -116,11 +116,11 @@ def replies(
     known = []
     for number, chat in enumerate(chats):
         try:
-            known.append(asked.chat(chat))
+            known.append(requests.chat(chat))
         except InputError as error:
             raise InputError(f"Chat {number}: {error}") from None
     with _speaker(ws, target, checkpoint) as speaker:
-        found = speaker.answers(known, Manner(**manner), progress)
+        found = speaker.answers(known, GenerationSettings(**manner), progress)
     if refused:
         for number, why in speaker.reasons.items():
             refused(number, why)
@@ -129,7 +129,7 @@ def replies(
 
 def stream(
     ws: Workspace,
-    target: Target | Speaker,
+    target: Target | ChatModel,
     messages: str | Sequence[dict[str, Any]],
     *,
     checkpoint: str | int = "last",
@@ -154,13 +154,13 @@ def stream(
             breaks off.
     """
     with _speaker(ws, target, checkpoint) as speaker:
-        return (yield from speaker.stream(asked.chat(messages), Manner(**manner)))
+        return (yield from speaker.stream(requests.chat(messages), GenerationSettings(**manner)))
 
 
 def _speaker(
-    ws: Workspace, target: Target | Speaker, checkpoint: str | int
-) -> AbstractContextManager[Speaker]:
+    ws: Workspace, target: Target | ChatModel, checkpoint: str | int
+) -> AbstractContextManager[ChatModel]:
     """Return what answers for a target, to be closed in the end; what was open stays open."""
-    if isinstance(target, Speaker):
+    if isinstance(target, ChatModel):
         return nullcontext(target)
-    return targets.speaker(ws, target, checkpoint=checkpoint)
+    return targets.open_model(ws, target, checkpoint=checkpoint)

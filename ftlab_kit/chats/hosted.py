@@ -10,12 +10,12 @@ from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from typing import Any
 
-from ftlab_kit.chats.asked import address, turns
-from ftlab_kit.chats.line import Line
-from ftlab_kit.chats.refusals import Refusal
-from ftlab_kit.chats.targets import LATE, Chats, Progress, Speaker
+from ftlab_kit.chats.connection import ProviderClient
+from ftlab_kit.chats.provider_errors import ProviderError
+from ftlab_kit.chats.requests import address, turns
+from ftlab_kit.chats.targets import LATE, ChatModel, Chats, Progress
 from ftlab_kit.errors import InputError, Unavailable
-from ftlab_kit.models.asking import Manner
+from ftlab_kit.lm.generation_settings import GenerationSettings
 from ftlab_kit.records import Message
 
 AT_ONCE = 4
@@ -24,7 +24,7 @@ PATIENCE = 8  # so many chats in a row that a server fails, and it is not asked 
 Turns = list[dict[str, str]]
 
 
-class Hosted(Speaker):
+class Hosted(ChatModel):
     """A hosted chat model; nothing is asked before its first chat."""
 
     def __init__(self, name: str) -> None:
@@ -42,7 +42,12 @@ class Hosted(Speaker):
         self._costs: list[float | None] = []
 
     def answers(
-        self, chats: Chats, manner: Manner, progress: Progress | None = None, *, tools: Any = None
+        self,
+        chats: Chats,
+        manner: GenerationSettings,
+        progress: Progress | None = None,
+        *,
+        tools: Any = None,
     ) -> list[Message | None]:
         """Return the answer to each chat, None where there is none, with the reason in `reasons`.
 
@@ -56,9 +61,9 @@ class Hosted(Speaker):
                 "expected rows without tools. Filter them out with datasets.filter."
             )
         known = [_turns(number, chat, len(chats)) for number, chat in enumerate(chats)]
-        with Line(self.label, manner) as line:
+        with ProviderClient(self.label, manner) as line:
             found = _all(line, known, progress)
-        faults = [item for item in found if isinstance(item, Refusal)]
+        faults = [item for item in found if isinstance(item, ProviderError)]
         answers = [item if isinstance(item, Message) else None for item in found]
         if faults and not any(answers):
             raise faults[0].error from faults[0].__cause__
@@ -71,7 +76,7 @@ class Hosted(Speaker):
         return answers
 
     def stream(
-        self, chat: Sequence[dict[str, Any]], manner: Manner
+        self, chat: Sequence[dict[str, Any]], manner: GenerationSettings
     ) -> Generator[str, None, Message]:
         """Yield the answer to a chat in pieces, as they come, and return it.
 
@@ -79,11 +84,11 @@ class Hosted(Speaker):
             KitError: There is none, or it broke off.
         """
         asked, cost_usd = turns(chat), None
-        with Line(self.label, manner) as line:
+        with ProviderClient(self.label, manner) as line:
             try:
                 message = yield from line.stream(asked)
                 cost_usd = message.usage.cost_usd
-            except Refusal as refusal:
+            except ProviderError as refusal:
                 raise refusal.error from refusal.__cause__
             finally:  # what was stopped is paid for too, and no one says how much
                 self._note([cost_usd])
@@ -107,20 +112,20 @@ def _turns(number: int, chat: Sequence[dict[str, Any]], n_chats: int) -> Turns:
 
 
 def _all(
-    line: Line, chats: Sequence[Turns], progress: Progress | None
-) -> list[Message | Refusal | None]:
+    line: ProviderClient, chats: Sequence[Turns], progress: Progress | None
+) -> list[Message | ProviderError | None]:
     """Return a message or a refusal for each chat, None for one that was not asked any more."""
-    stopped: list[Refusal] = []
+    stopped: list[ProviderError] = []
     began, limit_s, in_a_row = time.monotonic(), line.manner.max_seconds, 0
 
-    def ask(chat: Turns) -> Message | Refusal | None:
+    def ask(chat: Turns) -> Message | ProviderError | None:
         if stopped:
             return stopped[0].again()
         if limit_s is not None and time.monotonic() - began > limit_s:
             return None
         try:
             return line.ask(chat)
-        except Refusal as refusal:
+        except ProviderError as refusal:
             return refusal
 
     pool = ThreadPoolExecutor(AT_ONCE)

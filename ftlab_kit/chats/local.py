@@ -9,15 +9,15 @@ from typing import Any
 import torch
 
 from ftlab_kit import device
-from ftlab_kit.chats.targets import LATE, Chats, Progress, Speaker
+from ftlab_kit.chats.targets import LATE, ChatModel, Chats, Progress
 from ftlab_kit.errors import Conflict
-from ftlab_kit.models import generation, tokens, weights
-from ftlab_kit.models.asking import Manner
-from ftlab_kit.models.generation import Answer
+from ftlab_kit.lm import generation, loading, tokens
+from ftlab_kit.lm.generation import Answer
+from ftlab_kit.lm.generation_settings import GenerationSettings
 from ftlab_kit.records import Message, Usage
 
 
-class Local(Speaker):
+class Local(ChatModel):
     """A model whose weights are here."""
 
     def __init__(
@@ -37,17 +37,22 @@ class Local(Speaker):
         self.job_id = self.step = self.cost_usd = None
         self.reasons = {}
         # a GPU answers in the type it trains in, a processor in the one it is exact in
-        dtype = weights.dtype(device.precision("auto"), adapter="lora")
+        dtype = loading.dtype(device.precision("auto"), adapter="lora")
         loaded = (
-            weights.trained(folder, learnt, dtype=dtype)
+            loading.load_trained(folder, learnt, dtype=dtype)
             if learnt
-            else weights.load(folder, dtype=dtype)
+            else loading.load(folder, dtype=dtype)
         )
         self.model = loaded.to(device.kind())
-        self.tokenizer = weights.tokenizer(folder)
+        self.tokenizer = loading.tokenizer(folder)
 
     def answers(
-        self, chats: Chats, manner: Manner, progress: Progress | None = None, *, tools: Any = None
+        self,
+        chats: Chats,
+        manner: GenerationSettings,
+        progress: Progress | None = None,
+        *,
+        tools: Any = None,
     ) -> list[Message | None]:
         """Return the answer to each chat, None where the time did not suffice."""
         given = tools or [None] * len(chats)
@@ -57,7 +62,7 @@ class Local(Speaker):
         return [_message(item) if item else None for item in found]
 
     def stream(
-        self, chat: Sequence[dict[str, Any]], manner: Manner
+        self, chat: Sequence[dict[str, Any]], manner: GenerationSettings
     ) -> Generator[str, None, Message]:
         """Yield the answer to a chat in pieces, as it is made, and return it."""
         prompt = self._prompt(chat)
@@ -83,4 +88,4 @@ class Local(Speaker):
 
 def _message(said: Answer) -> Message:
     usage = Usage(said.n_input_tokens, said.n_tokens, None)
-    return Message("assistant", said.text, usage, said.is_whole, said.seconds)
+    return Message("assistant", said.text, usage, said.is_complete, said.seconds)

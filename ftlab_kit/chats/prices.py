@@ -3,10 +3,10 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ftlab_kit.chats.line import Said
+    from ftlab_kit.chats.connection import Completion
 
 
-def cost_usd(name: str, url: str, said: "Said") -> float | None:
+def cost_usd(name: str, url: str, said: "Completion") -> float | None:
     """Return the cost in US dollars of what a model said, None where it has no known price.
 
     Args:

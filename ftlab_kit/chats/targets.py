@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, Protocol, Self, runtime_checkable
 
 from ftlab_kit import checkpoints, device, models
-from ftlab_kit.checkpoints import sealed
+from ftlab_kit.checkpoints import integrity
 from ftlab_kit.errors import Conflict, InputError, NotFound
-from ftlab_kit.models.asking import Manner
+from ftlab_kit.lm.generation_settings import GenerationSettings
 from ftlab_kit.records import Checkpoint, Export, Job, Message, Model
 from ftlab_kit.workspace import Workspace
 
@@ -26,7 +26,7 @@ Progress = Callable[[int, int], None]
 
 
 @runtime_checkable
-class Speaker(Protocol):
+class ChatModel(Protocol):
     """What answers. `model`, `tokenizer` and their `folder` are None for one that is elsewhere."""
 
     label: str
@@ -39,7 +39,12 @@ class Speaker(Protocol):
     reasons: dict[int, str]  # why a chat of the last `answers` has none
 
     def answers(
-        self, chats: Chats, manner: Manner, progress: Progress | None = None, *, tools: Any = None
+        self,
+        chats: Chats,
+        manner: GenerationSettings,
+        progress: Progress | None = None,
+        *,
+        tools: Any = None,
     ) -> list[Message | None]:
         """Return the answer to each chat, None where there is none, with the reason in `reasons`.
 
@@ -48,7 +53,7 @@ class Speaker(Protocol):
         """
 
     def stream(
-        self, chat: Sequence[dict[str, Any]], manner: Manner
+        self, chat: Sequence[dict[str, Any]], manner: GenerationSettings
     ) -> Generator[str, None, Message]:
         """Yield the answer to a chat in pieces of whole characters, and return it.
 
@@ -67,7 +72,7 @@ class Speaker(Protocol):
         self.close()
 
 
-def speaker(ws: Workspace, target: Target, *, checkpoint: str | int = "last") -> Speaker:
+def open_model(ws: Workspace, target: Target, *, checkpoint: str | int = "last") -> ChatModel:
     """Return what answers for a target, its weights loaded.
 
     Args:
@@ -100,14 +105,14 @@ def speaker(ws: Workspace, target: Target, *, checkpoint: str | int = "last") ->
     return _local(name, folder)
 
 
-def _local(label: str, folder: Path, **more: Any) -> Speaker:
+def _local(label: str, folder: Path, **more: Any) -> ChatModel:
     device.share_cores()
     from ftlab_kit.chats.local import Local
 
     return Local(label, folder, **more)
 
 
-def _of_job(ws: Workspace, job_id: int, which: str | int) -> Speaker:
+def _of_job(ws: Workspace, job_id: int, which: str | int) -> ChatModel:
     if ws.store.get("jobs", id=job_id) is None:
         raise NotFound(f"There is no job {job_id}. See them with trainers.list(ws).")
     if which == "best":
@@ -117,11 +122,11 @@ def _of_job(ws: Workspace, job_id: int, which: str | int) -> Speaker:
             f"checkpoint is {which!r}; expected 'last', 'best' or the step of one. See them with "
             f"checkpoints.list(ws, {job_id})."
         )
-    return _of_checkpoint(ws, sealed.get(ws, job_id, None if which == "last" else int(which)))
+    return _of_checkpoint(ws, integrity.get(ws, job_id, None if which == "last" else int(which)))
 
 
-def _of_checkpoint(ws: Workspace, found: Checkpoint) -> Speaker:
-    damage = sealed.verify(found)
+def _of_checkpoint(ws: Workspace, found: Checkpoint) -> ChatModel:
+    damage = integrity.verify(found)
     if damage:
         raise Conflict(
             f"Checkpoint {found.step} of job {found.job_id} can't be trusted: {damage}. "
@@ -135,13 +140,13 @@ def _of_checkpoint(ws: Workspace, found: Checkpoint) -> Speaker:
     return made
 
 
-def _of_path(path: Path) -> Speaker:
+def _of_path(path: Path) -> ChatModel:
     if path.suffix != ".gguf":
-        from ftlab_kit.models import folder
+        from ftlab_kit.models.sources import folder
 
         folder.fetch(path, path)
         return _local(str(path), path)
-    from ftlab_kit.models import gguf
+    from ftlab_kit.models.sources import gguf
 
     if not path.exists():
         raise InputError(f"{path} does not exist; expected a .gguf file. Give the path of one.")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftlab_kit import models
-from ftlab_kit.checkpoints import sealed
+from ftlab_kit.checkpoints import integrity
 from ftlab_kit.errors import InputError
 from ftlab_kit.models import names
 from ftlab_kit.records import Certificate, Checkpoint, Export, Job, Rows
@@ -23,7 +23,7 @@ HELD_OUT = "eval_loss"  # what best goes by unless another measure is named
 
 def list(ws: Workspace, job: Job | int) -> Rows[Checkpoint]:
     """Return the checkpoints of a job, the oldest first, with their held-out loss and scores."""
-    return sealed.list(ws, _id(job))
+    return integrity.list(ws, _id(job))
 
 
 def get(ws: Workspace, job: Job | int, step: int | None = None) -> Checkpoint:
@@ -32,7 +32,7 @@ def get(ws: Workspace, job: Job | int, step: int | None = None) -> Checkpoint:
     Raises:
         NotFound: There is none.
     """
-    return sealed.get(ws, _id(job), step)
+    return integrity.get(ws, _id(job), step)
 
 
 def best(ws: Workspace, job: Job | int, *, by: str = HELD_OUT) -> Checkpoint:
@@ -102,7 +102,7 @@ def export(
     ws: Workspace,
     job: Job | int,
     *,
-    form: str = "safetensors-f16",
+    format: str = "safetensors-f16",
     checkpoint: str | int = "last",
     anyway: bool = False,
     progress: Callable[[str], None] | None = None,
@@ -110,23 +110,23 @@ def export(
     """Write what a job has learnt, merged into its base, for use elsewhere, and certify it.
 
     Args:
-        form: 'safetensors', a folder as transformers and vLLM read it, or 'gguf', one file as
+        format: 'safetensors', a folder as transformers and vLLM read it, or 'gguf', one file as
             llama.cpp and Ollama read it; with '-f32', '-f16', '-bf16' or, of gguf, '-q8_0'.
         checkpoint: 'last', 'best' by held-out loss, or a step.
         anyway: Keep it although its certificate fails.
         progress: Called with what is being done.
 
     Raises:
-        InputError: No such form, or a model that can't be written so.
+        InputError: No such format, or a model that can't be written so.
         Conflict: The base is quantised, the checkpoint is damaged, or the certificate fails;
             nothing was kept.
     """
     from ftlab_kit.checkpoints import standalone
 
-    kind, precision = standalone.parted(form)
+    kind, precision = standalone.parted(format)
     found = _chosen(ws, job, checkpoint)
     order = standalone.Order(found, standalone.base_of(ws, found), kind, precision, anyway)
-    folder = ws.exports / f"job-{found.job_id}-step-{found.step}-{form}"
+    folder = ws.exports / f"job-{found.job_id}-step-{found.step}-{format}"
     with standalone.alone(ws):
         certificate = standalone.write(ws, order, folder, progress or _silently)
         path = folder / standalone.GGUF if kind == "gguf" else folder
@@ -159,9 +159,9 @@ def _written(
     ws.store.delete("exports", path=str(path))
     number = ws.store.insert(
         "exports",
-        job_id=order.found.job_id,
-        step=order.found.step,
-        form=order.form,
+        job_id=order.got.job_id,
+        step=order.got.step,
+        format=order.format,
         precision=order.precision,
         model=model,
         path=str(path),

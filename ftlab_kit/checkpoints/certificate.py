@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from ftlab_kit import datasets, device
-from ftlab_kit.datasets import chats, encodings
-from ftlab_kit.models import generation, likelihood, tokens, weights
-from ftlab_kit.models.asking import Manner
-from ftlab_kit.models.tokens import Encoded
+from ftlab_kit.datasets import schema, tokenized
+from ftlab_kit.lm import generation, likelihood, loading, tokens
+from ftlab_kit.lm.generation_settings import GenerationSettings
+from ftlab_kit.lm.tokens import Encoded
 from ftlab_kit.records import Certificate, DatasetVersion, show
 from ftlab_kit.workspace import Workspace
 
 N_ROWS = 16
-MANNER = Manner(max_new_tokens=32)
+MANNER = GenerationSettings(max_new_tokens=32)
 # by precision: the relative change of perplexity that is borne, and the share of equal answers; a
 # token that was nearly a tie may fall otherwise, and with it the rest of its answer
 BORNE = {"f32": (1e-3, 0.9), "f16": (1e-2, 0.75), "bf16": (2e-2, 0.5), "q8_0": (3e-2, 0.25)}
@@ -66,14 +66,14 @@ def _perplexity(sums: Sequence[float], n_tokens: int) -> float | None:
 
 def exam(ws: Workspace, version: DatasetVersion, base: Path) -> Exam:
     """Return what to ask: the first rows of a version, as the base model's tokenizer has them."""
-    encoded = encodings.read(ws, version, base)
+    encoded = tokenized.read(ws, version, base)
     sides = len(encoded) // version.n_rows
-    tokenizer = weights.tokenizer(base)
+    tokenizer = loading.tokenizer(base)
     rows = [*islice(datasets.rows(ws, version), N_ROWS)]
     prompts = [
-        tokens.prompt(tokenizer, chats.messages(row)[:-1], tools=row.get("tools"))
+        tokens.prompt(tokenizer, schema.messages(row)[:-1], tools=row.get("tools"))
         for row in rows
-        if chats.messages(row)
+        if schema.messages(row)
     ]
     return Exam([encoded[number * sides] for number in range(len(rows))], prompts)
 

@@ -1,4 +1,4 @@
-"""From a checkpoint to a model that stands on its own: merged, in a precision, in one form.
+"""From a checkpoint to a model that stands on its own: merged, in a precision, in one format.
 
 An adapter is merged into the base's plain weights, in fp32, and never through 4-bit ones: what a
 quantised base has rounded away would be baked in twice (https://github.com/huggingface/peft/issues/
@@ -15,9 +15,9 @@ from typing import Any
 from filelock import FileLock
 
 from ftlab_kit import datasets, models
-from ftlab_kit.checkpoints import certificate, gguf_file, sealed
+from ftlab_kit.checkpoints import certificate, gguf_file, integrity
 from ftlab_kit.errors import Conflict, InputError, NotFound, nearest, room_on_disk
-from ftlab_kit.models import weights
+from ftlab_kit.lm import loading
 from ftlab_kit.records import Certificate, Checkpoint, DatasetVersion
 from ftlab_kit.workspace import Workspace
 
@@ -36,11 +36,11 @@ GGUF, CERTIFICATE = "model.gguf", "certificate.json"
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is to be written: a checkpoint over its base, in a form and a precision."""
+    """What is to be written: a checkpoint over its base, in a format and a precision."""
 
-    found: Checkpoint
+    got: Checkpoint
     base: Path
-    form: str
+    format: str
     precision: str
     anyway: bool
 
@@ -63,14 +63,14 @@ def write(ws: Workspace, order: Order, folder: Path, tell: Callable[[str], None]
     try:
         with room_on_disk(str(folder)):
             tell("asked before")
-            taken = certificate.exam(ws, _rows(ws, order.found), order.base)
-            plain = weights.trained(order.base, order.found.path)
-            said = taken.take(plain, weights.tokenizer(order.base))
+            taken = certificate.exam(ws, _rows(ws, order.got), order.base)
+            plain = loading.load_trained(order.base, order.got.path)
+            said = taken.take(plain, loading.tokenizer(order.base))
             del plain
-            tell(f"written as {order.form} in {order.precision}")
+            tell(f"written as {order.format} in {order.precision}")
             back = _write(order, partial)
             tell("read back and asked again")
-            after = taken.take(weights.load(back), weights.tokenizer(back))
+            after = taken.take(loading.load(back), loading.tokenizer(back))
             if back != partial:
                 shutil.rmtree(back)
             made = certificate.compare(taken, said, after, order.precision)
@@ -89,10 +89,10 @@ def write(ws: Workspace, order: Order, folder: Path, tell: Callable[[str], None]
 
 def _write(order: Order, folder: Path) -> Path:
     """Write an export and return the folder from which it can be read back."""
-    if order.form != "gguf":
+    if order.format != "gguf":
         _merge(order, folder, order.precision)
         return folder
-    from ftlab_kit.models import gguf
+    from ftlab_kit.models.sources import gguf
 
     plain, back = folder / "plain", folder / "back"
     for scratch in (plain, back):
@@ -117,7 +117,7 @@ def base_of(ws: Workspace, found: Checkpoint) -> Path:
         Conflict: The checkpoint is damaged, or its base is quantised.
         NotFound: There is no such job.
     """
-    damage = sealed.verify(found)
+    damage = integrity.verify(found)
     if damage:
         raise Conflict(
             f"Checkpoint {found.step} of job {found.job_id} can't be trusted: {damage}. "
@@ -146,13 +146,13 @@ def precision_of(folder: Path) -> str:
 
 def _merge(order: Order, folder: Path, precision: str) -> None:
     """Write base and what a checkpoint has learnt as one model of safetensors."""
-    base, checkpoint = order.base, order.found.path
+    base, checkpoint = order.base, order.got.path
     import torch
     from transformers import AutoModelForCausalLM
 
     place: dict[str, Any] = {"local_files_only": True, "use_safetensors": True}
     has_adapter = (checkpoint / "adapter_config.json").exists()
-    with weights.quiet():
+    with loading.quiet():
         source = base if has_adapter else checkpoint
         model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32, **place)
         if has_adapter:
@@ -163,7 +163,7 @@ def _merge(order: Order, folder: Path, precision: str) -> None:
                 model = model.merge_and_unload(safe_merge=True)
             except ValueError as error:
                 raise Conflict(
-                    f"Checkpoint {order.found.step} of job {order.found.job_id} can't be merged: "
+                    f"Checkpoint {order.got.step} of job {order.got.job_id} can't be merged: "
                     f"what it has learnt is no number in places ({error}). Take an earlier one."
                 ) from error
         model = model.to(getattr(torch, DTYPES[precision]))
@@ -174,17 +174,17 @@ def _merge(order: Order, folder: Path, precision: str) -> None:
             shutil.copy2(path, folder / path.name)
 
 
-def parted(form: str) -> tuple[str, str]:
-    """Return the kind of file and the precision that a form names.
+def parted(format: str) -> tuple[str, str]:
+    """Return the kind of file and the precision that a format names.
 
     Raises:
-        InputError: There is no such form.
+        InputError: There is no such format.
     """
     known = [*(f"safetensors-{name}" for name in DTYPES), *(f"gguf-{name}" for name in DTYPES)]
     known.append("gguf-q8_0")
-    if form not in known:
+    if format not in known:
         raise InputError(
-            f"form is {form!r}; expected one of {', '.join(known)}.{nearest(form, known)}"
+            f"format is {format!r}; expected one of {', '.join(known)}.{nearest(format, known)}"
         )
-    kind, _, precision = form.partition("-")
+    kind, _, precision = format.partition("-")
     return kind, precision

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ftlab_kit.configs.evaluation import EvaluationConfig
-from ftlab_kit.configs.stated import Real, Settings, Whole, described, setting
+from ftlab_kit.configs.settings import Real, Settings, Whole, described, setting
 from ftlab_kit.errors import ConfigError, Conflict, NotFound, nearest
 from ftlab_kit.workspace import Workspace, now
 
@@ -180,7 +180,7 @@ class Config(Settings):
         group = self.answers_per_prompt if self.method == "grpo" else 1
         return self.effective_batch // group
 
-    def misfits(self) -> Iterator[str]:
+    def conflicts(self) -> Iterator[str]:
         """Yield, for settings that are fine alone but not together, what is and what to do."""
         batch, rows = self.effective_batch, self.micro_batch
         if batch % self.processes:

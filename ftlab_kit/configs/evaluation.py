@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from ftlab_kit.configs.stated import Real, Settings, Whole, setting
+from ftlab_kit.configs.settings import Real, Settings, Whole, setting
 
 
 class EvaluationConfig(Settings):
@@ -44,7 +44,7 @@ class EvaluationConfig(Settings):
         None, "What an hour of this machine costs; empty: not known", unit="USD", ge=0
     )
 
-    def misfits(self) -> Iterator[str]:
+    def conflicts(self) -> Iterator[str]:
         """Yield, for settings that are fine alone but not together, what is and what to do."""
         if self.judge_labels is not None and self.judge is None:
             yield "judge_labels is set and judge is not; expected both. Name a judge."

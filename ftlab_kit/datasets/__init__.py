@@ -20,25 +20,25 @@ import msgspec
 from ftlab_kit import models
 from ftlab_kit.configs import Config
 from ftlab_kit.datasets import (
-    changes,
-    chats,
     files,
-    kept,
-    lens,
-    personal,
-    sides,
-    traits,
+    pii,
+    quality_report,
+    schema,
+    splits,
+    token_mask,
+    version_diff,
+    version_store,
 )
 from ftlab_kit.datasets.files import Frame
-from ftlab_kit.datasets.sift import SHOWN, Sieve, refusal
-from ftlab_kit.datasets.strict import ENCODE
+from ftlab_kit.datasets.json_strict import ENCODE
+from ftlab_kit.datasets.reader import SHOWN, RowReader, refusal
 from ftlab_kit.errors import Conflict, DataError, InputError, NotFound, nearest, room_on_disk
 from ftlab_kit.records import (
     Card,
     Dataset,
     DatasetVersion,
     Diff,
-    Likeness,
+    DuplicatePair,
     Mask,
     Model,
     Problem,
@@ -81,7 +81,7 @@ def validate(
     Raises:
         InputError: There is nothing to read, or it can't be read at all.
     """
-    sieve = Sieve(files.source(path), columns)
+    sieve = RowReader(files.source(path), columns)
     problems: builtins.list[Problem] = []
     with room_on_disk(str(export)), Path(export or os.devnull).open("wb") as out:
         for _, _, problem in sieve.parts(progress):
@@ -128,15 +128,18 @@ def add(
         DataError: Bad lines (strict), or no good one; names path, line, field and cure.
         DiskFull: Nothing of it is kept.
     """
-    sieve = Sieve(files.source(path), columns)
-    name = kept.check_name(name or _name(sieve.source.label))
-    with kept.draft(ws, name, sieve.kind) as draft:
+    sieve = RowReader(files.source(path), columns)
+    name = version_store.check_name(name or _name(sieve.source.label))
+    with version_store.draft(ws, name, sieve.kind) as draft:
         _sift(sieve, draft, strict, progress)
         return draft.keep(ws, name, "all", _made("add", sieve))
 
 
 def _sift(
-    sieve: Sieve, draft: kept.Draft, strict: bool, progress: Callable[..., None] | None
+    sieve: RowReader,
+    draft: version_store.VersionWriter,
+    strict: bool,
+    progress: Callable[..., None] | None,
 ) -> None:
     """Write the good rows of a source, and set the bad ones aside.
 
@@ -156,7 +159,7 @@ def _sift(
         raise refusal(sieve, problems)
 
 
-def _made(verb: str, sieve: Sieve) -> dict[str, Any]:
+def _made(verb: str, sieve: RowReader) -> dict[str, Any]:
     facts: dict[str, Any] = {"verb": verb, "source": sieve.source.label, "form": sieve.form}
     facts |= {"columns": sieve.columns} if sieve.columns else {}
     return facts | ({"skipped": [*sieve.source.skipped]} if sieve.source.skipped else {})
@@ -185,15 +188,15 @@ def append(
         DataError: As for add.
     """
     parent = get(ws, dataset)
-    sieve = Sieve(files.source(path), columns)
+    sieve = RowReader(files.source(path), columns)
     kind = sieve.kind
     if kind != parent.kind:
         raise InputError(
             f"{sieve.source.label} holds rows of kind {kind}, version {parent.id} of kind "
             f"{parent.kind}; expected the same. Add them as a dataset of their own."
         )
-    with kept.draft(ws, parent.dataset, parent.kind) as draft:
-        for row in kept.rows(parent):
+    with version_store.draft(ws, parent.dataset, parent.kind) as draft:
+        for row in version_store.rows(parent):
             draft.write([row])
         _sift(sieve, draft, strict, progress)
         made = _made("append", sieve)
@@ -230,9 +233,9 @@ def split(
     made = {"verb": "split", "held_out": held_out, "seed": seed}
     made |= {"groups": groups} if groups else {}
     made |= {"strata": strata} if strata else {}
-    draws = sides.drawn(lambda: kept.rows(version), seed, groups, strata)
+    draws = splits.drawn(lambda: version_store.rows(version), seed, groups, strata)
     known = _drawn_before(ws, version, made, seed) if strata else None
-    is_out = sides.held_out(draws, held_out, known)
+    is_out = splits.held_out(draws, held_out, known)
     if len({*is_out}) < 2:
         raise DataError(
             f"A split of {version.n_rows} rows with held_out={held_out} and seed={seed} leaves one "
@@ -240,8 +243,8 @@ def split(
         )
     found = []
     for side in (False, True):
-        with kept.draft(ws, version.dataset, version.kind) as draft:
-            for row, is_held in zip(kept.rows(version), is_out, strict=True):
+        with version_store.draft(ws, version.dataset, version.kind) as draft:
+            for row, is_held in zip(version_store.rows(version), is_out, strict=True):
                 if is_held is side:
                     draft.write([row])
             name = "held_out" if side else "train"
@@ -256,10 +259,10 @@ def _drawn_before(
     known: dict[float, bool] = {}
     for side in ("train", "held_out"):
         rows = ws.store.rows("dataset_versions", dataset=version.dataset, side=side)
-        same = [kept.version(row) for row in rows if row["made"] == made]
+        same = [version_store.version(row) for row in rows if row["derivation"] == made]
         for last in same[-1:]:
-            draws = sides.drawn(
-                lambda last=last: kept.rows(last),  # type: ignore[misc]
+            draws = splits.drawn(
+                lambda last=last: version_store.rows(last),  # type: ignore[misc]
                 seed,
                 made.get("groups"),
                 made["strata"],
@@ -306,13 +309,13 @@ def filter(
     }
     chosen = (
         row
-        for index, row in enumerate(kept.rows(version))
+        for index, row in enumerate(version_store.rows(version))
         if (not wanted or index in wanted)
         and index not in unwanted
-        and (not matching or pattern.search(sides.said(row)))
+        and (not matching or pattern.search(splits.said(row)))
         and (keep is None or keep(row))
     )
-    return kept.derive(ws, version, chosen, {key: made[key] for key in made if made[key]})
+    return version_store.derive(ws, version, chosen, {key: made[key] for key in made if made[key]})
 
 
 def sample(
@@ -329,17 +332,17 @@ def sample(
     if not 1 <= n_rows <= version.n_rows:
         raise InputError(f"n_rows is {n_rows}; expected 1 to {version.n_rows}.")
     drawn = {*random.Random(seed).sample(range(version.n_rows), n_rows)}
-    chosen = (row for index, row in enumerate(kept.rows(version)) if index in drawn)
+    chosen = (row for index, row in enumerate(version_store.rows(version)) if index in drawn)
     made = {"verb": "sample", "n_rows": n_rows, "seed": seed}
     side = "sample" if version.side == "all" else version.side
-    return kept.derive(ws, version, chosen, made, side=side)
+    return version_store.derive(ws, version, chosen, made, side=side)
 
 
 def redact(
     ws: Workspace,
     dataset: DatasetVersion | str | int,
     *,
-    kinds: Sequence[str] = tuple(personal.KINDS),
+    kinds: Sequence[str] = tuple(pii.KINDS),
 ) -> DatasetVersion:
     """Return a new version with [E-MAIL] and so on in place of personal data and keys.
 
@@ -351,15 +354,15 @@ def redact(
     """
     version = get(ws, dataset)
     for kind in kinds:
-        if kind not in personal.KINDS:
-            known = ", ".join(personal.KINDS)
+        if kind not in pii.KINDS:
+            known = ", ".join(pii.KINDS)
             raise InputError(f"There is no kind {kind!r}; there are {known}.")
     wanted = frozenset(kinds)
     rows = (
-        chats.with_texts(row, lambda text: personal.redact(text, wanted))
-        for row in kept.rows(version)
+        schema.with_texts(row, lambda text: pii.redact(text, wanted))
+        for row in version_store.rows(version)
     )
-    return kept.derive(ws, version, rows, {"verb": "redact", "kinds": sorted(wanted)})
+    return version_store.derive(ws, version, rows, {"verb": "redact", "kinds": sorted(wanted)})
 
 
 def merge(
@@ -381,11 +384,11 @@ def merge(
         {"id": item.id, "dataset": item.dataset, "content_sha256": item.content_sha256}
         for item in found
     ]
-    with kept.draft(ws, name, *kinds) as draft:
+    with version_store.draft(ws, name, *kinds) as draft:
         for version in found:
-            for row in kept.rows(version):
+            for row in version_store.rows(version):
                 draft.write([row])
-        return draft.keep(ws, kept.check_name(name), "all", {"verb": "merge", "of": of})
+        return draft.keep(ws, version_store.check_name(name), "all", {"verb": "merge", "of": of})
 
 
 def list(ws: Workspace) -> Rows[Dataset]:
@@ -412,7 +415,7 @@ def versions(ws: Workspace, name: str) -> Rows[DatasetVersion]:
             f"There is no dataset {name!r}.{nearest(name, names)} "
             "See them with datasets.list(ws), or add one with datasets.add(ws, path)."
         )
-    return Rows(kept.version(row) for row in found)
+    return Rows(version_store.version(row) for row in found)
 
 
 def get(ws: Workspace, dataset: DatasetVersion | str | int) -> DatasetVersion:
@@ -429,16 +432,16 @@ def get(ws: Workspace, dataset: DatasetVersion | str | int) -> DatasetVersion:
             raise NotFound(
                 f"There is no dataset version {dataset}. See them with datasets.versions(ws, name)."
             )
-        return kept.version(row)
+        return version_store.version(row)
     versions(ws, dataset)
     whole = {"dataset": dataset, "side": "all"}
     (row,) = ws.store.rows("dataset_versions", order="added_at", descending=True, limit=1, **whole)
-    return kept.version(row)
+    return version_store.version(row)
 
 
 def rows(ws: Workspace, dataset: DatasetVersion | str | int) -> Iterator[dict[str, Any]]:
     """Yield the rows of a version in their order."""
-    return kept.rows(get(ws, dataset))
+    return version_store.rows(get(ws, dataset))
 
 
 def preview(
@@ -449,7 +452,7 @@ def preview(
         Turn(row=index, role=role, content=content)
         for index, row in enumerate(rows(ws, dataset))
         if start <= index < start + n_rows
-        for role, content in chats.shown(row)
+        for role, content in schema.shown(row)
     )
 
 
@@ -458,7 +461,7 @@ def problems(ws: Workspace, dataset: DatasetVersion | str | int) -> Rows[Problem
     version = get(ws, dataset)
     if not version.n_refused:  # the same rows may have come from a file without a bad line
         return Rows()
-    with version.path.with_suffix(kept.ASIDE[1]).open("rb") as file:
+    with version.path.with_suffix(version_store.ASIDE[1]).open("rb") as file:
         return Rows(Problem(**msgspec.json.decode(line)) for line in islice(file, KEPT))
 
 
@@ -484,7 +487,7 @@ def mask(
     """
     found = models.pull(ws, model.id if isinstance(model, Model) else model)
     length = _length(found, max_length)
-    return lens.mask(ws, get(ws, dataset), found, row=row, side=side, length=length)
+    return token_mask.mask(ws, get(ws, dataset), found, row=row, side=side, length=length)
 
 
 def _length(model: Model, max_length: int | None) -> int:
@@ -522,33 +525,36 @@ def quality(
     if model is not None:
         found = models.pull(ws, model.id if isinstance(model, Model) else model)
     length = _length(found, max_length) if found else None
-    asked = traits.Asked(found, length, _held_out(ws, version), losses)
-    return traits.judge(version, asked, traits.look(ws, version, asked, progress))
+    asked = quality_report.Asked(found, length, _held_out(ws, version), losses)
+    return quality_report.judge(version, asked, quality_report.look(ws, version, asked, progress))
 
 
 def _held_out(ws: Workspace, version: DatasetVersion) -> DatasetVersion | None:
     """Return the other side of the split that a train side comes from, however much it changed."""
     if version.side != "train":
         return None
-    while version.made.get("verb") != "split" and version.parent_id is not None:
+    while version.derivation.get("verb") != "split" and version.parent_id is not None:
         version = get(ws, version.parent_id)
     rows = ws.store.rows("dataset_versions", parent_id=version.parent_id, side="held_out")
-    same = [row for row in rows if row["made"] == version.made]
-    return kept.version(same[-1]) if same else None
+    same = [row for row in rows if row["derivation"] == version.derivation]
+    return version_store.version(same[-1]) if same else None
 
 
 def overlap(
     ws: Workspace, dataset: DatasetVersion | str | int, other: DatasetVersion | str | int
-) -> Rows[Likeness]:
+) -> Rows[DuplicatePair]:
     """Return rows of a version that another repeats: whole or nearly, or in their question."""
-    return Rows(Likeness(*item) for item in traits.repeated_in(get(ws, dataset), get(ws, other)))
+    return Rows(
+        DuplicatePair(*item)
+        for item in quality_report.repeated_in(get(ws, dataset), get(ws, other))
+    )
 
 
 def diff(
     ws: Workspace, before: DatasetVersion | str | int, after: DatasetVersion | str | int
 ) -> Diff:
     """Return which rows two versions share, and which were added, removed or changed."""
-    return changes.diff(get(ws, before), get(ws, after))
+    return version_diff.diff(get(ws, before), get(ws, after))
 
 
 def card(ws: Workspace, dataset: DatasetVersion | str | int) -> Card:
@@ -557,7 +563,7 @@ def card(ws: Workspace, dataset: DatasetVersion | str | int) -> Card:
     line = [version]
     while line[-1].parent_id is not None:
         line.append(get(ws, line[-1].parent_id))
-    return Card(traits.card(line, quality(ws, version)))
+    return Card(quality_report.card(line, quality(ws, version)))
 
 
 def delete(ws: Workspace, name: str) -> None:
@@ -585,4 +591,4 @@ def delete(ws: Workspace, name: str) -> None:
         for path in unused:
             ws.store.delete("qualities", content_sha256=paths[path])
     for path in unused:
-        kept.remove(ws, path)
+        version_store.remove(ws, path)

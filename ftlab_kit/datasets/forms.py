@@ -20,8 +20,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from ftlab_kit.datasets.chats import FORM, PREFERENCE, Chat, Row, of_kind
-from ftlab_kit.datasets.strict import Fault
+from ftlab_kit.datasets.json_strict import Fault
+from ftlab_kit.datasets.schema import FORM, PREFERENCE, Chat, Row, of_kind
 from ftlab_kit.errors import InputError, nearest
 
 KIND = {"preference": "preference", "kto": "label", "text": "text"}  # of a form's rows, else chats

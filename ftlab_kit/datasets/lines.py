@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
-from ftlab_kit.datasets.strict import Fault, decode
+from ftlab_kit.datasets.json_strict import Fault, decode
 
 BLOCK = 2**16
 BEGINNING = 2**20  # bytes of a row that are set aside, where it is too long
@@ -129,7 +129,7 @@ def _values(stream: Stream) -> Iterator[Line]:
             cure = "Put all rows in one array."
             fault = Fault("line", "more after the array", "nothing after the array", cure)
         elif end is None:
-            found = f"{fault.found if fault else 'no JSON'}; what comes after it was not read"
+            found = f"{fault.got if fault else 'no JSON'}; what comes after it was not read"
             cure = "Mend it and read the file again, or write one row a line."
             fault = Fault("line", found, "JSON values", cure)
         yield Line(None, text.line, raw[:LONGEST], value, fault)

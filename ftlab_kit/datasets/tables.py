@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from ftlab_kit.datasets.json_strict import ENCODE, Fault
 from ftlab_kit.datasets.lines import BEGINNING, LONGEST, Line, Stream
-from ftlab_kit.datasets.strict import ENCODE, Fault
 from ftlab_kit.errors import InputError, NotFound, Unavailable
 
 AT_ONCE = 1000  # rows

@@ -15,7 +15,7 @@ from ftlab_kit import trainers
 from ftlab_kit.configs import Config
 from ftlab_kit.errors import Conflict, InputError, NotFound, nearest
 from ftlab_kit.records import DatasetVersion, Diagnosis, Finding, Job, Rows
-from ftlab_kit.trainers.live import is_live
+from ftlab_kit.trainers.run_state import is_live
 from ftlab_kit.workspace import Workspace
 
 # the question of the flowchart at which a finding turns off, and the answer there
@@ -50,14 +50,14 @@ def check(ws: Workspace, job: Job | int) -> Rows[Finding]:
     Raises:
         NotFound: There is no such job.
     """
-    from ftlab_kit.diagnostics import curves, evidence, machine, rows
+    from ftlab_kit.diagnostics import curve_findings, evidence, machine_findings, row_findings
 
     seen = evidence.gather(ws, job)
-    found = [next(filter(None, (look(seen) for look in curves.CURVES.values())), None)]
-    found += [curves.overfitting(seen), rows.endless(seen)]
+    found = [next(filter(None, (look(seen) for look in curve_findings.CURVES.values())), None)]
+    found += [curve_findings.overfitting(seen), row_findings.endless(seen)]
     if seen.reading is not None:
-        found += [look(seen.reading) for look in rows.ROWS.values()]
-    found += [look(seen) for look in machine.MACHINE.values()]
+        found += [look(seen.reading) for look in row_findings.ROWS.values()]
+    found += [look(seen) for look in machine_findings.MACHINE.values()]
     return Rows(sorted(filter(None, found), key=lambda item: item.importance))
 
 
@@ -83,7 +83,7 @@ def cure(ws: Workspace, job: Job | int, finding: Finding | str) -> Job:
     if not finding.changes:
         raise InputError(
             f"No setting cures {finding.problem!r}: {finding.cause}; expected a finding with "
-            f"changes. By hand: {finding.cure}"
+            f"changes. By hand: {finding.fix}"
         )
     found = trainers.status(ws, job)
     changes, old = dict(finding.changes), evidence.settings(ws, found)
@@ -126,11 +126,11 @@ def explain(finding: Finding | Diagnosis) -> str:
     Of a diagnosis of ten rows it is what they say, and the path that follows.
     """
     if isinstance(finding, Diagnosis):
-        return f"{finding.words} Model or data? That is {PATHS[finding.side]}."
+        return f"{finding.message} Model or data? That is {PATHS[finding.side]}."
     sign = SIGNS.get(finding.problem, "Does it learn? Yes")
     return (
         f"{finding.problem[0].upper()}{finding.problem[1:]}. {finding.evidence} Model or data? "
-        f"{sign}: that is {PATHS[finding.side]}. Cause: {finding.cause}. {finding.cure}"
+        f"{sign}: that is {PATHS[finding.side]}. Cause: {finding.cause}. {finding.fix}"
     )
 
 
@@ -156,6 +156,6 @@ def overfit_ten(
     Raises:
         InputError: The method learns no answers, or there are too few rows or steps.
     """
-    from ftlab_kit.diagnostics import ten
+    from ftlab_kit.diagnostics import overfit
 
-    return ten.diagnose(ws, config, dataset, ten.Size(steps, n_rows), progress)
+    return overfit.diagnose(ws, config, dataset, overfit.Size(steps, n_rows), progress)

@@ -6,8 +6,8 @@ from typing import Any
 
 from ftlab_kit import configs, datasets, models, trainers
 from ftlab_kit.configs import Config
-from ftlab_kit.datasets import encodings
-from ftlab_kit.datasets.encodings import Encodings
+from ftlab_kit.datasets import tokenized
+from ftlab_kit.datasets.tokenized import Encodings
 from ftlab_kit.errors import NotFound
 from ftlab_kit.records import DatasetVersion, Evaluation, Event, Job, Metric, Rows
 from ftlab_kit.workspace import Workspace
@@ -91,7 +91,7 @@ def settings(ws: Workspace, job: Job) -> Config:
     changes: dict[str, Any] = {}
     for event in trainers.events(ws, job):
         if event.command == "adjust" and event.state == "applied":
-            changes |= event.asked or {}
+            changes |= event.arguments or {}
     return Config(**{**job.config, **changes})
 
 
@@ -108,8 +108,8 @@ def read(ws: Workspace, config: Config, version: DatasetVersion) -> Reading | No
         config=config,
         version=version,
         context_tokens=model.context_tokens,
-        cut=encodings.read(ws, version, model.path, length),
-        whole=encodings.read(ws, version, model.path),
+        cut=tokenized.read(ws, version, model.path, length),
+        whole=tokenized.read(ws, version, model.path),
     )
 
 

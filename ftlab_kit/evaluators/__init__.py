@@ -85,7 +85,7 @@ def run(
     scored = datasets.get(ws, dataset)
     _check_kind(scored, metrics, fillings)
     began = time.perf_counter()
-    with targets.speaker(ws, target, checkpoint=config.checkpoint) as speaker:
+    with targets.open_model(ws, target, checkpoint=config.checkpoint) as speaker:
         scoring.check(speaker, fillings)
         values = scoring.scored(ws, speaker, scored, fillings, config, progress)
     return _keep(ws, speaker, scored.id, config, began, values)
@@ -199,7 +199,7 @@ def suite(
     config = EvaluationConfig(**settings)
     suites.check(tasks, folder)
     began = time.perf_counter()
-    with targets.speaker(ws, target, checkpoint=config.checkpoint) as speaker:
+    with targets.open_model(ws, target, checkpoint=config.checkpoint) as speaker:
         if progress:
             progress("lm-eval", 0, len(tasks))
         values = suites.scored(speaker, tasks, folder, config)
@@ -208,7 +208,7 @@ def suite(
 
 def _keep(
     ws: Workspace,
-    speaker: targets.Speaker,
+    speaker: targets.ChatModel,
     version_id: int | None,
     config: EvaluationConfig,
     began: float,

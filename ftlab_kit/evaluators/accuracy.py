@@ -12,8 +12,8 @@ MEASURES = (Measure("token_accuracy", True, ratio),)
 def score(cases: Sequence[Case], ask: Ask) -> Scored:
     """Return what rows add: tokens that are right, and tokens."""
     counts = [
-        (float(case.n_right), float(case.n_trained))
-        if case.n_right is not None and case.n_trained
+        (float(case.n_correct), float(case.n_trained))
+        if case.n_correct is not None and case.n_trained
         else None
         for case in cases
     ]

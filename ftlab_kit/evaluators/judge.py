@@ -15,13 +15,13 @@ from typing import Any
 
 from ftlab_kit import datasets
 from ftlab_kit.chats import targets
-from ftlab_kit.chats.targets import Speaker
-from ftlab_kit.datasets import chats
+from ftlab_kit.chats.targets import ChatModel
+from ftlab_kit.datasets import schema
 from ftlab_kit.errors import InputError, KitError
 from ftlab_kit.evaluators import rubric
 from ftlab_kit.evaluators.measures import Ask, Case, Counts, Measure, Scored, ratio
 from ftlab_kit.evaluators.rubric import Judged, Pair, Unreadable
-from ftlab_kit.models.asking import Manner
+from ftlab_kit.lm.generation_settings import GenerationSettings
 from ftlab_kit.records import Message
 
 NEEDS = frozenset({"answers"})
@@ -128,18 +128,18 @@ def _marks(answer: Message | None, names: Sequence[str]) -> rubric.Marks:
     try:
         return rubric.marks(answer.content, names)
     except Unreadable as error:
-        if answer.is_whole is not False:
+        if answer.is_complete is not False:
             raise
         raise Unreadable(f"the reply was cut, and {error}", error.said) from None
 
 
-def _judge(ask: Ask) -> Speaker:
+def _judge(ask: Ask) -> ChatModel:
     if ask.config.judge is None:
         raise InputError("No judge is named; expected a model. Set judge to one.")
-    return targets.speaker(ask.ws, ask.config.judge, checkpoint=ask.config.checkpoint)
+    return targets.open_model(ask.ws, ask.config.judge, checkpoint=ask.config.checkpoint)
 
 
-def _scored(cases: Sequence[Case], ask: Ask, judge: Speaker) -> Scored:
+def _scored(cases: Sequence[Case], ask: Ask, judge: ChatModel) -> Scored:
     rows = [row for row, case in enumerate(cases) if case.answer is not None and case.reference]
     session = _heard([_pair(cases[row]) for row in rows], ask, judge)
     counts: dict[str, list[Counts | None]] = {item.name: [None] * len(cases) for item in MEASURES}
@@ -155,11 +155,11 @@ def _scored(cases: Sequence[Case], ask: Ask, judge: Speaker) -> Scored:
     return Scored(counts, details, reason)
 
 
-def _heard(pairs: Sequence[Pair], ask: Ask, judge: Speaker) -> Session:
+def _heard(pairs: Sequence[Pair], ask: Ask, judge: ChatModel) -> Session:
     """Have the judge mark each pair in both orders."""
     names = rubric.criteria(ask.config.criteria)
     room = TOKENS_ELSEWHERE if judge.model is None else TOKENS + TOKENS_OF_ONE * len(names)
-    manner = Manner(
+    manner = GenerationSettings(
         max_new_tokens=max(room, ask.config.max_new_tokens),
         seed=ask.config.seed,
         max_seconds=ask.config.max_seconds,
@@ -168,14 +168,14 @@ def _heard(pairs: Sequence[Pair], ask: Ask, judge: Speaker) -> Session:
     return read(judge.answers(asked, manner, ask.progress) if asked else [], names)
 
 
-def _agreed_or_why(ask: Ask, judge: Speaker, version_id: int) -> dict[str, Any]:
+def _agreed_or_why(ask: Ask, judge: ChatModel, version_id: int) -> dict[str, Any]:
     try:
         return _agreed(_labelled(ask, version_id), ask, judge)
     except KitError as error:
         return {"share": None, "reason": str(error)}
 
 
-def _agreed(pairs: Sequence[Pair], ask: Ask, judge: Speaker) -> dict[str, Any]:
+def _agreed(pairs: Sequence[Pair], ask: Ask, judge: ChatModel) -> dict[str, Any]:
     session = _heard(pairs, ask, judge)
     won = [item.won for item in session.known]
     share = fmean(won) if won else None
@@ -213,7 +213,7 @@ def _pair(case: Case) -> Pair:
 
 
 def _told(turns: list[dict[str, Any]]) -> str:
-    return "\n\n".join(f"{who}: {said}" for who, said in chats.shown({"messages": turns}))
+    return "\n\n".join(f"{who}: {said}" for who, said in schema.shown({"messages": turns}))
 
 
 def _said(turns: list[dict[str, Any]]) -> str:
@@ -249,7 +249,7 @@ def _counted(session: Session) -> dict[str, Any]:
     }
 
 
-def _why_none(session: Session, judge: Speaker) -> str:
+def _why_none(session: Session, judge: ChatModel) -> str:
     if not session.judged:
         return "There is no row with two answers to compare."
     why, count = Counter(session.reasons).most_common(1)[0]

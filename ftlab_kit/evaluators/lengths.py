@@ -17,7 +17,7 @@ def score(cases: Sequence[Case], ask: Ask) -> Scored:
     """Return the length of each answer, and whether it ended and is empty."""
     counts = {
         **means("answer_tokens", cases, lambda case: case.n_tokens),
-        **means("ended", cases, lambda case: case.is_whole),
+        **means("ended", cases, lambda case: case.is_complete),
         **means("empty", cases, lambda case: not case.answer),
     }
     tokens = sorted(case.n_tokens for case in cases if case.n_tokens is not None)

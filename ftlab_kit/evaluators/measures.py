@@ -41,7 +41,7 @@ class Case:
     """A row to be scored. `answer` and what is known of the likelihood are None where not asked.
 
     `nll` is the summed negative log-likelihood of the `n_trained` tokens of the reference turns,
-    `n_right` how many of these were the likeliest, `n_bytes` their length in UTF-8.
+    `n_correct` how many of these were the likeliest, `n_bytes` their length in UTF-8.
     """
 
     row: int
@@ -50,11 +50,11 @@ class Case:
     reference: str
     n_bytes: int = 0
     answer: str | None = None
-    is_whole: bool | None = None
+    is_complete: bool | None = None
     n_tokens: int | None = None
     nll: float | None = None
     n_trained: int = 0
-    n_right: int | None = None
+    n_correct: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

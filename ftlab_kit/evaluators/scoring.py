@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 
 from ftlab_kit import datasets
-from ftlab_kit.chats.targets import Speaker
+from ftlab_kit.chats.targets import ChatModel
 from ftlab_kit.configs import EvaluationConfig
-from ftlab_kit.datasets import chats, encodings
+from ftlab_kit.datasets import schema, tokenized
 from ftlab_kit.errors import InputError
 from ftlab_kit.evaluators.measures import Ask, Case, Counts, Measure, Scored
-from ftlab_kit.models import likelihood
-from ftlab_kit.models.asking import Manner
+from ftlab_kit.lm import likelihood
+from ftlab_kit.lm.generation_settings import GenerationSettings
 from ftlab_kit.records import DatasetVersion
 from ftlab_kit.workspace import Workspace
 
@@ -30,7 +30,7 @@ LIBRARIES = ("torch", "transformers", "peft", "sacrebleu", "rouge-score", "scipy
 TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
 
 
-def check(speaker: Speaker, fillings: Mapping[str, Any]) -> None:
+def check(speaker: ChatModel, fillings: Mapping[str, Any]) -> None:
     """Refuse a metric that looks into a model that is elsewhere.
 
     Raises:
@@ -46,7 +46,7 @@ def check(speaker: Speaker, fillings: Mapping[str, Any]) -> None:
 
 def scored(
     ws: Workspace,
-    speaker: Speaker,
+    speaker: ChatModel,
     version: DatasetVersion,
     fillings: Mapping[str, Any],
     config: EvaluationConfig,
@@ -112,12 +112,12 @@ class _Clock:
 
 
 def _case(number: int, row: dict[str, Any]) -> Case:
-    messages = chats.messages(row)
+    messages = schema.messages(row)
     return Case(
         row=number,
         messages=messages,
         question=messages[-2]["content"] if len(messages) > 1 else "",
-        reference=messages[-1]["content"] if messages else chats.answers(row),
+        reference=messages[-1]["content"] if messages else schema.answers(row),
         n_bytes=_bytes(row, messages),
     )
 
@@ -128,7 +128,7 @@ def _bytes(row: dict[str, Any], messages: Sequence[dict[str, Any]]) -> int:
     The template writes such a call in a way of its own.
     """
     if not messages:
-        return len(chats.answers(row).encode())
+        return len(schema.answers(row).encode())
     said = [turn for turn in messages if turn["role"] == "assistant" and turn.get("train", True)]
     if any(turn.get("tool_calls") for turn in said):
         return 0
@@ -137,32 +137,32 @@ def _bytes(row: dict[str, Any], messages: Sequence[dict[str, Any]]) -> int:
 
 def _look(
     ws: Workspace,
-    speaker: Speaker,
+    speaker: ChatModel,
     version: DatasetVersion,
     cases: Sequence[Case],
     progress: Callable[[int, int], None] | None,
 ) -> None:
     """Note what a model makes of the references."""
     assert speaker.folder is not None
-    encoded = encodings.read(ws, version, speaker.folder)
+    encoded = tokenized.read(ws, version, speaker.folder)
     sides = len(encoded) // version.n_rows  # of a preference the better answer comes first
     rows = [encoded[case.row * sides] for case in cases]
     found = likelihood.likelihoods(
         speaker.model, rows, pad_token_id=speaker.tokenizer.pad_token_id, progress=progress
     )
     for case, row, seen in zip(cases, rows, found, strict=True):
-        case.nll, case.n_trained, case.n_right = seen.nll, row.n_trained, seen.n_right
+        case.nll, case.n_trained, case.n_correct = seen.nll, row.n_trained, seen.n_correct
 
 
 def _ask(
-    speaker: Speaker,
+    speaker: ChatModel,
     rows: Sequence[dict[str, Any]],
     cases: Sequence[Case],
     config: EvaluationConfig,
     progress: Callable[[int, int], None] | None,
 ) -> None:
     """Let a model answer the last turn of each row."""
-    manner = Manner(
+    manner = GenerationSettings(
         max_new_tokens=config.max_new_tokens,
         temperature=config.temperature,
         seed=config.seed,
@@ -174,7 +174,7 @@ def _ask(
         cases, speaker.answers(asked, manner, progress, tools=tools), strict=True
     ):
         if answer is not None:
-            case.answer, case.is_whole = answer.content, answer.is_whole
+            case.answer, case.is_complete = answer.content, answer.is_complete
             case.n_tokens = answer.usage.n_output_tokens
 
 
@@ -249,7 +249,7 @@ def _sample(
         "reference": case.reference,
         "answer": case.answer,
         "row": case.row,
-        "is_whole": case.is_whole,
+        "is_complete": case.is_complete,
         "scores": scores,
     }
 

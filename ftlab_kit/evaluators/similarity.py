@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ftlab_kit import device, models
 from ftlab_kit.evaluators.measures import Ask, Case, Measure, Scored, means, ratio
-from ftlab_kit.models.weights import quiet
+from ftlab_kit.lm.loading import quiet
 
 NEEDS = frozenset({"answers", "references"})
 WANTS = ()

@@ -9,7 +9,7 @@ import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
-from ftlab_kit.chats.targets import Speaker
+from ftlab_kit.chats.targets import ChatModel
 from ftlab_kit.configs import EvaluationConfig
 from ftlab_kit.errors import InputError, Unavailable, nearest
 
@@ -36,7 +36,7 @@ def check(tasks: Sequence[str], folder: str | None) -> None:
 
 
 def scored(
-    speaker: Speaker, tasks: Sequence[str], folder: str | None, config: EvaluationConfig
+    speaker: ChatModel, tasks: Sequence[str], folder: str | None, config: EvaluationConfig
 ) -> dict[str, Any]:
     """Return the columns of an evaluation that lm-eval has made.
 

@@ -13,7 +13,7 @@ import numpy as np
 from ftlab_kit.errors import InputError
 from ftlab_kit.evaluators import intervals
 from ftlab_kit.evaluators.measures import Counts, Measure
-from ftlab_kit.records import Difference, Evaluation, Moved, Rows, Verdict, show
+from ftlab_kit.records import Difference, Evaluation, RowChange, Rows, Verdict, show
 
 MOST_CHANGED = 20  # rows
 EQUAL = 1e-9  # scores of a row that differ by less are a tie
@@ -117,7 +117,7 @@ def _verdict(
     return "better" if (bounds[0] > 0) == measure.greater_is_better else "worse"
 
 
-def changed(before: Evaluation, after: Evaluation, measures: Sequence[Measure]) -> list[Moved]:
+def changed(before: Evaluation, after: Evaluation, measures: Sequence[Measure]) -> list[RowChange]:
     """Return the rows whose answers' scores changed most, by the first measure of answers."""
     answered = [item for item in measures if "likelihood" not in before.details[item.name]["needs"]]
     for measure in answered or measures:
@@ -132,7 +132,7 @@ def _moved(
     after: Evaluation,
     measure: Measure,
     pairs: Sequence[tuple[int, Counts, Counts]],
-) -> list[Moved]:
+) -> list[RowChange]:
     was = _by_row(measure, [pair[1] for pair in pairs])
     now = _by_row(measure, [pair[2] for pair in pairs])
     order = sorted(range(len(pairs)), key=lambda at: -abs(now[at] - was[at]))
@@ -142,7 +142,7 @@ def _moved(
         old, new = before.samples[row], after.samples[row]
         if abs(now[at] - was[at]) > EQUAL:
             known = (float(was[at]), float(now[at]), old.prompt, old.reference)
-            found.append(Moved(measure.name, row, *known, old.answer, new.answer))
+            found.append(RowChange(measure.name, row, *known, old.answer, new.answer))
     return found
 
 

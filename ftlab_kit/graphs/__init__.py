@@ -87,10 +87,10 @@ def load(
         Conflict: Another file was loaded under this name, or the graph has another embedder.
         Unavailable: The server, or the embedder, can't be had.
     """
-    from ftlab_kit.graphs import loading, opened
+    from ftlab_kit.graphs import loading, open_graph
 
     found = loading.sources(source, name)
-    return loading.load(opened.get(ws, graph, embedder), found, _utc(at))
+    return loading.load(open_graph.get(ws, graph, embedder), found, _utc(at))
 
 
 def documents(ws: Workspace, *, graph: str | None = None) -> Rows[Document]:
@@ -99,9 +99,9 @@ def documents(ws: Workspace, *, graph: str | None = None) -> Rows[Document]:
 
     if graph is None:
         return loading.documents(ws, str(ws.graph))
-    from ftlab_kit.graphs import opened
+    from ftlab_kit.graphs import open_graph
 
-    found = opened.get(ws, graph)
+    found = open_graph.get(ws, graph)
     loading.adopt(found)
     return loading.documents(ws, found.address)
 
@@ -114,9 +114,9 @@ def delete(ws: Workspace, document: Document | str, *, graph: str | None = None)
     Raises:
         NotFound: There is no such document.
     """
-    from ftlab_kit.graphs import loading, opened
+    from ftlab_kit.graphs import loading, open_graph
 
-    return loading.delete(opened.get(ws, graph), document)
+    return loading.delete(open_graph.get(ws, graph), document)
 
 
 def search(
@@ -140,7 +140,7 @@ def search(
         InputError: A query without a word or with too many, or wishes that can't be.
         NotFound: There is no entity `near`.
     """
-    from ftlab_kit.graphs import asking, opened
+    from ftlab_kit.graphs import open_graph, searching
 
     values: dict[str, Any] = dict(wishes)
     for key in ("kinds", "types", "relations"):
@@ -151,7 +151,9 @@ def search(
         elif key in values:
             values[key] = tuple(values[key])
     values["at"] = _utc(values.get("at"))
-    return asking.search(opened.get(ws, graph), query, limit, asking.Wish(**values))
+    return searching.search(
+        open_graph.get(ws, graph), query, limit, searching.SearchOptions(**values)
+    )
 
 
 def find(
@@ -175,10 +177,10 @@ def find(
     Raises:
         InputError: There is no such type or attribute; the message names those that there are.
     """
-    from ftlab_kit.graphs import asking, opened
+    from ftlab_kit.graphs import open_graph, searching
 
     rest = (order.get("limit"), _utc(order.get("at")))
-    return asking.find(opened.get(ws, graph), type, where or {}, order.get("order"), rest)
+    return searching.find(open_graph.get(ws, graph), type, where or {}, order.get("order"), rest)
 
 
 def facts(
@@ -192,9 +194,9 @@ def facts(
     Raises:
         NotFound: There is no such entity.
     """
-    from ftlab_kit.graphs import asking, opened
+    from ftlab_kit.graphs import open_graph, searching
 
-    return asking.facts_of(opened.get(ws, graph), entity, ended=ended)
+    return searching.facts_of(open_graph.get(ws, graph), entity, ended=ended)
 
 
 def around(
@@ -210,23 +212,23 @@ def around(
     Raises:
         NotFound: There is no such entity.
     """
-    from ftlab_kit.graphs import asking, opened
+    from ftlab_kit.graphs import open_graph, searching
 
-    return asking.around(opened.get(ws, graph), entity, depth, limit)
+    return searching.around(open_graph.get(ws, graph), entity, depth, limit)
 
 
 def contradictions(ws: Workspace, *, graph: str | None = None) -> Rows[Contradiction]:
     """Return the attributes to which documents give two values at once, with both lines."""
-    from ftlab_kit.graphs import judging, opened
+    from ftlab_kit.graphs import open_graph, retrieval_eval
 
-    return Rows(judging.contradictions(opened.get(ws, graph)))
+    return Rows(retrieval_eval.contradictions(open_graph.get(ws, graph)))
 
 
 def questions(ws: Workspace, *, limit: int = 50, graph: str | None = None) -> Rows[Question]:
     """Return questions that one fact of the graph each answers, the same ones every time."""
-    from ftlab_kit.graphs import judging, opened
+    from ftlab_kit.graphs import open_graph, retrieval_eval
 
-    return Rows(judging.questions(opened.get(ws, graph), limit))
+    return Rows(retrieval_eval.questions(open_graph.get(ws, graph), limit))
 
 
 def judge(
@@ -246,13 +248,13 @@ def judge(
     Raises:
         InputError: There is no question, or no such recipe.
     """
-    from ftlab_kit.graphs import judging, opened
+    from ftlab_kit.graphs import open_graph, retrieval_eval
 
-    found = opened.get(ws, graph)
-    asked = judging.questions(found, 50) if questions is None else questions
+    found = open_graph.get(ws, graph)
+    asked = retrieval_eval.questions(found, 50) if questions is None else questions
     if not asked:
         raise InputError("There is no question to judge by. Load a document first: graphs.load.")
-    return Rows(judging.judge(found, asked, k, recipes))
+    return Rows(retrieval_eval.judge(found, asked, k, recipes))
 
 
 def export(
@@ -268,12 +270,12 @@ def export(
     Raises:
         InputError: The graph answers no question.
     """
-    from ftlab_kit.graphs import judging, opened
+    from ftlab_kit.graphs import open_graph, retrieval_eval
 
-    asked = judging.questions(opened.get(ws, graph), 10**9 if limit is None else limit)
+    asked = retrieval_eval.questions(open_graph.get(ws, graph), 10**9 if limit is None else limit)
     if not asked:
         raise InputError("The graph answers no question yet. Load a document first: graphs.load.")
-    return judging.export(asked, Path(path).expanduser().absolute())
+    return retrieval_eval.export(asked, Path(path).expanduser().absolute())
 
 
 def copy(ws: Workspace, to: str, *, graph: str | None = None) -> Rows[Document]:
@@ -286,10 +288,10 @@ def copy(ws: Workspace, to: str, *, graph: str | None = None) -> Rows[Document]:
         Conflict: The other graph is not empty.
         Unavailable: Its server does not answer.
     """
-    from ftlab_kit.graphs import copying, loading, opened
+    from ftlab_kit.graphs import copying, loading, open_graph
 
-    source = opened.get(ws, graph)
-    other = opened.get(ws, to, source.embedder.name)
+    source = open_graph.get(ws, graph)
+    other = open_graph.get(ws, to, source.embedder.name)
     copying.copy(source, other)
     loading.adopt(other)
     return loading.documents(ws, other.address)
@@ -301,9 +303,10 @@ def lineage(ws: Workspace, *, graph: str | None = None) -> Loading:
 
     Called again it writes what has changed since; what no longer is so has ended.
     """
-    from ftlab_kit.graphs import opened, recording
+    from ftlab_kit.analytics import lineage
+    from ftlab_kit.graphs import open_graph
 
-    return recording.record(opened.get(ws, graph))
+    return lineage.record(open_graph.get(ws, graph))
 
 
 def estimate(
@@ -318,9 +321,9 @@ def estimate(
         NotFound: There is no such document.
         InputError: There can be no such model.
     """
-    from ftlab_kit.graphs import enriching, opened
+    from ftlab_kit.graphs import enriching, open_graph
 
-    return enriching.estimate(opened.get(ws, graph), document, model)
+    return enriching.estimate(open_graph.get(ws, graph), document, model)
 
 
 def enrich(
@@ -345,11 +348,11 @@ def enrich(
         BudgetSpent: The budget is spent; what was found is kept.
         Unavailable: The model does not answer as it should; what was found is kept.
     """
-    from ftlab_kit.graphs import enriching, opened
+    from ftlab_kit.graphs import enriching, open_graph
 
     budget = (allowed.get("budget_usd"), allowed.get("budget_tokens"))
     tell = allowed.get("tell") or (lambda *_: None)
-    return enriching.enrich(opened.get(ws, graph), document, model, budget, tell)
+    return enriching.enrich(open_graph.get(ws, graph), document, model, budget, tell)
 
 
 def _utc(at: datetime | None) -> datetime | None:

@@ -12,9 +12,9 @@ from graphiti_core.search.search_utils import (
 )
 
 from ftlab_kit.errors import Conflict, Unavailable
-from ftlab_kit.graphs import asking, bridge
+from ftlab_kit.graphs import event_loop, searching
 from ftlab_kit.graphs.drivers.protocol import Change
-from ftlab_kit.graphs.opened import Graph
+from ftlab_kit.graphs.open_graph import Graph
 
 NODES = (EntityNode, EpisodicNode, SagaNode, CommunityNode)
 LINKS = (EpisodicEdge, HasEpisodeEdge, NextEpisodeEdge, CommunityEdge)
@@ -29,7 +29,7 @@ def copy(graph: Graph, other: Graph) -> None:
     """
     if graph.address == other.address:
         raise Conflict(f"{graph.address} would be copied onto itself. Name another graph.")
-    bridge.run(_copy(graph, other))
+    event_loop.run(_copy(graph, other))
 
 
 async def _copy(graph: Graph, other: Graph) -> None:
@@ -63,7 +63,7 @@ async def read(graph: Graph) -> Change:
     change = Change(group=graph.group)
     for cls in NODES:
         change.nodes += await cls.get_by_group_ids(graph.driver, [graph.group])
-    change.edges += await asking.edges(graph)
+    change.edges += await searching.edges(graph)
     for kind in LINKS:
         change.edges += await _links(graph, kind)
     await _with_vectors(graph, change)

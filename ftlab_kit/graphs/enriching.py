@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ftlab_kit.chats import asked, prices
-from ftlab_kit.chats import openai as protocol
-from ftlab_kit.chats.line import PLACEHOLDER, TRIES, Said
+from ftlab_kit.chats import prices, requests
+from ftlab_kit.chats.connection import PLACEHOLDER, TRIES, Completion
+from ftlab_kit.chats.providers import openai as protocol
 from ftlab_kit.errors import BudgetSpent, Conflict, InputError, KitError, Unavailable
-from ftlab_kit.graphs import bridge, keeping, loading
+from ftlab_kit.graphs import event_loop, loading, updates
 from ftlab_kit.graphs.drivers.protocol import DECIMALS
-from ftlab_kit.graphs.opened import Graph
+from ftlab_kit.graphs.open_graph import Graph
 from ftlab_kit.records import Document, Enrichment
 
 # of one chunk of 540 characters with Graphiti 0.31, until a document's own chunks tell better:
@@ -44,7 +44,7 @@ NOTHING: dict[str, Any] = {
 
 
 @dataclass
-class Purse:
+class Budget:
     """What may be spent now, and what has been. Once closed, nothing more is."""
 
     limit: tuple[float | None, int | None]
@@ -80,7 +80,7 @@ class Purse:
             )
         return None
 
-    def pay(self, said: Said, cost_usd: float | None) -> None:
+    def pay(self, said: Completion, cost_usd: float | None) -> None:
         """Write a call down."""
         self.n_calls += 1
         self.n_input += said.n_input_tokens or 0
@@ -126,9 +126,9 @@ def estimate(graph: Graph, document: Document | str, model: str) -> Enrichment:
         n_calls=round(calls * todo),
         n_input_tokens=n_input,
         n_output_tokens=n_output,
-        cost_usd=prices.cost_usd(name, url, Said("", True, n_input, n_output)),
+        cost_usd=prices.cost_usd(name, url, Completion("", True, n_input, n_output)),
         seconds=seconds,
-        words=f"{todo} chunks, {basis}",
+        message=f"{todo} chunks, {basis}",
     )
 
 
@@ -153,7 +153,7 @@ def enrich(
     before = {**NOTHING, **(row["enriched"] or {}), "model": model}
     todo, done = _rest(chunks, before), [*before["done"]]
     previous = {two.uuid: one.uuid for one, two in zip(chunks, chunks[1:], strict=False)}
-    purse = Purse(budget)
+    purse = Budget(budget)
     client = _client(model, purse)
     reader = _reader(graph, client, purse, {chunk.uuid for chunk in chunks})
     began, error = time.perf_counter(), STOPPED
@@ -168,7 +168,7 @@ def enrich(
     try:
         for number, chunk in enumerate(todo):
             purse.look()
-            bridge.run(_read(reader, chunk, previous.get(chunk.uuid)))
+            event_loop.run(_read(reader, chunk, previous.get(chunk.uuid)))
             done.append(chunk.uuid)
             tell(number + 1, len(todo), note("processing"))
         error = ""
@@ -176,7 +176,7 @@ def enrich(
         error = str(stop)
         raise
     finally:
-        bridge.run(client.client.close())
+        event_loop.run(client.client.close())
         note("partial_failure" if error or row["notes"] else "completed", error or None)
     return Enrichment(
         model=model,
@@ -187,7 +187,7 @@ def enrich(
         n_output_tokens=purse.n_output,
         cost_usd=purse.cost_usd,
         seconds=time.perf_counter() - began,
-        words=f"{len(todo)} chunks of {row['name']} read",
+        message=f"{len(todo)} chunks of {row['name']} read",
     )
 
 
@@ -195,7 +195,7 @@ def _check(model: str, budget: tuple[float | None, int | None]) -> None:
     name, url = _named(model)
     if budget == (None, None):
         raise InputError("Enriching costs. Allow something: budget_usd= or budget_tokens=.")
-    if budget[0] is not None and prices.cost_usd(name, url, Said("", True, 1, 1)) is None:
+    if budget[0] is not None and prices.cost_usd(name, url, Completion("", True, 1, 1)) is None:
         raise InputError(
             f"{model} has no known price, so that dollars can't be counted. Give budget_tokens=."
         )
@@ -206,11 +206,11 @@ def _read_before(graph: Graph, document: Document | str) -> tuple[dict[str, Any]
     name = document.name if isinstance(document, Document) else document
     loading.get(graph.ws, name, graph.address)
     row = graph.ws.store.get("documents", graph=graph.address, name=name) or {}
-    return row, _living(bridge.run(keeping.episodes_of(graph, name)))
+    return row, _living(event_loop.run(updates.episodes_of(graph, name)))
 
 
 def _living(episodes: Mapping[str, Any]) -> list[Any]:
-    return [item for item in episodes.values() if not keeping.about(item).get("ended_at")]
+    return [item for item in episodes.values() if not updates.about(item).get("ended_at")]
 
 
 def _rest(chunks: Iterable[Any], spent: Mapping[str, Any]) -> list[Any]:
@@ -223,8 +223,8 @@ def _write_down(graph: Graph, name: str, spent: dict[str, Any], row: dict[str, A
     """Write down what a document holds by now, and what that took."""
     from graphiti_core.search.search_utils import get_mentioned_nodes
 
-    chunks = _living(bridge.run(keeping.episodes_of(graph, name)))
-    mentioned = bridge.run(get_mentioned_nodes(graph.driver, chunks)) if chunks else []
+    chunks = _living(event_loop.run(updates.episodes_of(graph, name)))
+    mentioned = event_loop.run(get_mentioned_nodes(graph.driver, chunks)) if chunks else []
     values = {
         "enriched": spent,
         "n_tokens": spent["input"] + spent["output"],
@@ -242,7 +242,7 @@ def _named(model: str) -> tuple[str, str]:
             f"{model!r} can't enrich a graph; give openai:NAME, or openai:NAME@URL for any "
             "endpoint that speaks OpenAI's protocol."
         )
-    found = asked.address(model)
+    found = requests.address(model)
     return found.name, found.base_url or os.environ.get("OPENAI_BASE_URL") or VENDOR
 
 
@@ -268,7 +268,7 @@ async def _read(reader: Any, chunk: Any, previous: str | None) -> None:
         ) from error
 
 
-def _reader(graph: Graph, client: Any, purse: Purse, own: set[str]) -> Any:
+def _reader(graph: Graph, client: Any, purse: Budget, own: set[str]) -> Any:
     """Return Graphiti with a model, which writes what was found beside what is there.
 
     Graphiti alone takes the attributes (evidence, value, unit) of facts that the model takes for
@@ -330,7 +330,7 @@ def _refuse_ended(chunk: Any) -> None:
     Raises:
         Conflict: It has ended since the reading began.
     """
-    if keeping.about(chunk).get("ended_at"):
+    if updates.about(chunk).get("ended_at"):
         raise Conflict(
             f"{chunk.name} was loaded anew while it was read. What was found is kept; to read its "
             "new content, call graphs.enrich again."
@@ -340,7 +340,7 @@ def _refuse_ended(chunk: Any) -> None:
 def _kept(edge: Any, there: Any, chunk: str, own: set[str]) -> Any:
     """Return a fact as it shall be: of one that others say too, the model only adds its word."""
     if there is None or (
-        keeping.EVIDENCE not in there.attributes and own.issuperset(there.episodes)
+        updates.EVIDENCE not in there.attributes and own.issuperset(there.episodes)
     ):
         return edge
     episodes = sorted({*there.episodes, *({chunk} & {*edge.episodes})})
@@ -348,7 +348,7 @@ def _kept(edge: Any, there: Any, chunk: str, own: set[str]) -> Any:
     return there.model_copy(update=more)
 
 
-def _client(model: str, purse: Purse) -> Any:
+def _client(model: str, purse: Budget) -> Any:
     """Return Graphiti's client of an endpoint, which pays for each call."""
     import openai
     from graphiti_core.llm_client import LLMConfig
@@ -408,7 +408,7 @@ def _client(model: str, purse: Purse) -> Any:
     return Client(LLMConfig(api_key=key, model=name, small_model=name), client=line)
 
 
-def _counted(said: Said | None, turns: Iterable[Mapping[str, str]]) -> Said:
+def _counted(said: Completion | None, turns: Iterable[Mapping[str, str]]) -> Completion:
     """Return what was said with its tokens; of a server that does not count them, about as many."""
     if said is None:
         raise ValueError("it is no chat completion")
@@ -418,7 +418,7 @@ def _counted(said: Said | None, turns: Iterable[Mapping[str, str]]) -> Said:
     n_output = said.n_output_tokens
     if n_output is None:
         n_output = len(said.text) // 4
-    return Said(said.text, said.is_whole, n_input, n_output, said.n_cached_tokens)
+    return Completion(said.text, said.is_complete, n_input, n_output, said.n_cached_tokens)
 
 
 def _no_answer(model: str, error: Exception) -> Unavailable:

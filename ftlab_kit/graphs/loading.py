@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ftlab_kit.errors import Conflict, InputError, KitError, NotFound, nearest
-from ftlab_kit.graphs import bridge, loaders
-from ftlab_kit.graphs.opened import Graph
+from ftlab_kit.graphs import event_loop, loaders
+from ftlab_kit.graphs.open_graph import Graph
 from ftlab_kit.records import Contradiction, Document, Loading, Rows
 from ftlab_kit.workspace import Workspace, now
 
 if TYPE_CHECKING:
     from graphiti_core.nodes import EpisodicNode
 
-    from ftlab_kit.graphs.keeping import Draft, Kept
+    from ftlab_kit.graphs.updates import ChangeSummary, Draft
 
 HIDDEN = ("created_at", "enriched")
 MOST_FILES = 10_000
@@ -47,7 +47,7 @@ def sources(source: str | Path, name: str | None) -> list[Source]:
         return [Source(path, name or path.name, name is not None)]
     if name:
         raise InputError(f"{path} is a folder: its documents are named by their files. Drop name=.")
-    known = tuple(f".{form}" for form in loaders.forms())
+    known = tuple(f".{format}" for format in loaders.forms())
     found = sorted(
         item
         for item in path.rglob("*")
@@ -74,9 +74,9 @@ def load(graph: Graph, found: Sequence[Source], at: datetime | None) -> Loading:
     began = time.perf_counter()
     _refuse_clashes(graph, found)
     for source in found:
-        form = source.path.suffix.lower().lstrip(".")
-        write_down(graph, source.name, path=str(source.path), form=form)
-    done: list[tuple[Document, Kept | None, list[Contradiction]]] = []
+        format = source.path.suffix.lower().lstrip(".")
+        write_down(graph, source.name, path=str(source.path), format=format)
+    done: list[tuple[Document, ChangeSummary | None, list[Contradiction]]] = []
     try:
         for source in found:
             try:
@@ -117,40 +117,40 @@ def _refuse_clashes(graph: Graph, found: Iterable[Source]) -> None:
             )
 
 
-def write_down(graph: Graph, name: str, *, path: str, form: str) -> None:
+def write_down(graph: Graph, name: str, *, path: str, format: str) -> None:
     """Write down that a document waits to be loaded."""
     key = {"graph": graph.address, "name": name}
-    values = {"path": path, "form": form, "state": "pending", "error": None}
+    values = {"path": path, "format": format, "state": "pending", "error": None}
     if not graph.ws.store.update("documents", key, **values):
         graph.ws.store.insert_new("documents", **key, **values, notes=[], created_at=now())
 
 
 def _load_one(
     graph: Graph, source: Source, at: datetime | None
-) -> "tuple[Document, Kept | None, list[Contradiction]]":
-    from ftlab_kit.graphs import extraction, judging, keeping
+) -> "tuple[Document, ChangeSummary | None, list[Contradiction]]":
+    from ftlab_kit.graphs import extraction, retrieval_eval, updates
 
     _set(graph, source.name, state="processing", error=None)
     text = loaders.read(source.path)
     sha256 = hashlib.sha256(source.path.read_bytes()).hexdigest()
-    before = bridge.run(keeping.episodes_of(graph, source.name))
-    if keeping.is_same(before, sha256):
+    before = event_loop.run(updates.episodes_of(graph, source.name))
+    if updates.is_same(before, sha256):
         row = {} if _is_known(graph, source.name) else _kept(graph, before)
         _set(graph, source.name, **row, state=_state(text.notes), notes=list(text.notes))
         return get(graph.ws, source.name, graph.address), None, []
     loaded_at = now()
     extract = extraction.read(text)
     dated_at = at or extract.dated_at or loaded_at
-    form = source.path.suffix.lower().lstrip(".")
-    named = (source.name, str(source.path), form, sha256)
-    draft = keeping.Draft(*named, extract, dated_at, loaded_at)
-    kept = bridge.run(keeping.put(graph, draft, vectors(graph, draft)))
+    format = source.path.suffix.lower().lstrip(".")
+    named = (source.name, str(source.path), format, sha256)
+    draft = updates.Draft(*named, extract, dated_at, loaded_at)
+    kept = event_loop.run(updates.put(graph, draft, vectors(graph, draft)))
     finish(graph, draft, kept, notes=text.notes)
-    found = judging.contradictions(graph, kept.touched)
+    found = retrieval_eval.contradictions(graph, kept.touched)
     return get(graph.ws, source.name, graph.address), kept, found
 
 
-def finish(graph: Graph, draft: "Draft", kept: "Kept", *, notes: Sequence[str]) -> None:
+def finish(graph: Graph, draft: "Draft", kept: "ChangeSummary", *, notes: Sequence[str]) -> None:
     """Write down that a document was loaded, and what came of it."""
     row = {
         "state": _state(notes),
@@ -180,12 +180,12 @@ def _kept(graph: Graph, episodes: "Mapping[str, EpisodicNode]") -> dict[str, Any
     """Return what a graph tells of a document by its chunks."""
     from graphiti_core.search.search_utils import get_mentioned_nodes
 
-    from ftlab_kit.graphs import keeping
+    from ftlab_kit.graphs import updates
 
-    every = [keeping.about(episode) for episode in episodes.values()]
+    every = [updates.about(episode) for episode in episodes.values()]
     newest: dict[str, Any] = max(every, key=lambda kept: kept.get("version", 0), default={})
-    live = [item for item in episodes.values() if not keeping.about(item).get("ended_at")]
-    mentioned = bridge.run(get_mentioned_nodes(graph.driver, live)) if live else []
+    live = [item for item in episodes.values() if not updates.about(item).get("ended_at")]
+    mentioned = event_loop.run(get_mentioned_nodes(graph.driver, live)) if live else []
     return {
         "version": newest.get("version", 1),
         "content_sha256": newest.get("sha256"),
@@ -209,19 +209,19 @@ def vectors(graph: Graph, draft: "Draft") -> Mapping[str, list[float]]:
     from graphiti_core.edges import EntityEdge
     from graphiti_core.nodes import EntityNode
 
-    from ftlab_kit.graphs import keeping
+    from ftlab_kit.graphs import updates
 
-    facts = {keeping.fact_id(graph, claim): claim.sentence for claim in draft.extract.claims}
+    facts = {updates.fact_id(graph, claim): claim.sentence for claim in draft.extract.claims}
     things = {end for claim in draft.extract.claims for end in (claim.source, claim.target)}
     things |= {thing for _, thing in draft.extract.mentions}
-    names = {keeping.thing_id(graph, thing): thing.name for thing in things}
+    names = {updates.thing_id(graph, thing): thing.name for thing in things}
 
     async def known() -> set[str]:
         nodes = await EntityNode.get_by_uuids(graph.driver, sorted(names)) if names else []
         edges = await EntityEdge.get_by_uuids(graph.driver, sorted(facts)) if facts else []
         return {item.uuid for item in (*nodes, *edges)}
 
-    there = bridge.run(known())
+    there = event_loop.run(known())
     new = sorted({text for key, text in (facts | names).items() if key not in there})
     return dict(zip(new, graph.vectors(new), strict=True)) if new else {}
 
@@ -232,11 +232,11 @@ def delete(graph: Graph, document: Document | str) -> Document:
     Raises:
         NotFound: There is no such document.
     """
-    from ftlab_kit.graphs import keeping
+    from ftlab_kit.graphs import updates
 
     name = document.name if isinstance(document, Document) else document
     was = get(graph.ws, name, graph.address)
-    bridge.run(keeping.drop(graph, name))
+    event_loop.run(updates.drop(graph, name))
     graph.ws.store.delete("documents", graph=graph.address, name=name)
     return was
 
@@ -265,21 +265,21 @@ def adopt(graph: Graph) -> None:
     """Write down the documents that a graph holds and this workspace does not know of."""
     from graphiti_core.nodes import SagaNode
 
-    from ftlab_kit.graphs import keeping
+    from ftlab_kit.graphs import updates
 
     known = {row["name"] for row in graph.ws.store.rows("documents", graph=graph.address)}
-    sagas = bridge.run(SagaNode.get_by_group_ids(graph.driver, [graph.group]))
+    sagas = event_loop.run(SagaNode.get_by_group_ids(graph.driver, [graph.group]))
     for saga in sorted(sagas, key=lambda item: (item.created_at, item.name)):
         if saga.name in known:
             continue
-        episodes = bridge.run(keeping.episodes_of(graph, saga.name))
-        first = next(map(keeping.about, episodes.values()), {})
+        episodes = event_loop.run(updates.episodes_of(graph, saga.name))
+        first = next(map(updates.about, episodes.values()), {})
         graph.ws.store.insert_new(
             "documents",
             graph=graph.address,
             name=saga.name,
             path=first.get("path", ""),
-            form=first.get("form", "episode"),
+            format=first.get("format", "episode"),
             state="completed",
             notes=[],
             **_kept(graph, episodes),

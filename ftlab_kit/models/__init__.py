@@ -32,11 +32,11 @@ from ftlab_kit.workspace import Workspace, now
 __all__ = ["DEFAULT", "add", "delete", "get", "list", "memory", "pull"]
 
 SOURCES = {
-    "hub": "ftlab_kit.models.hub",
-    "wheel": "ftlab_kit.models.wheel",
-    "gguf": "ftlab_kit.models.gguf",
-    "folder": "ftlab_kit.models.folder",
-    "tiny": "ftlab_kit.models.tiny",
+    "hub": "ftlab_kit.models.sources.hub",
+    "wheel": "ftlab_kit.models.sources.wheel",
+    "gguf": "ftlab_kit.models.sources.gguf",
+    "folder": "ftlab_kit.models.sources.folder",
+    "tiny": "ftlab_kit.models.sources.tiny",
 }
 
 
@@ -200,7 +200,7 @@ def _keep(
 def _remember(
     ws: Workspace, name: str, source: str, folder: Path, skipped: dict[str, str] | None = None
 ) -> None:
-    from ftlab_kit.models.folder import facts
+    from ftlab_kit.models.sources.folder import facts
 
     ws.store.upsert(
         "models",

@@ -19,7 +19,7 @@ class Usage(Record):
 
 @dataclass(frozen=True, slots=True)
 class Message(Record):
-    """What a chat model said. `is_whole` tells whether it ended by itself, None if not known.
+    """What a chat model said. `is_complete` tells whether it ended by itself, None if not known.
 
     `left_out` names the settings that the model takes none of, and that it answered without.
     """
@@ -27,6 +27,6 @@ class Message(Record):
     role: str
     content: str
     usage: Usage
-    is_whole: bool | None
+    is_complete: bool | None
     seconds: float
     left_out: tuple[str, ...] = ()

@@ -49,7 +49,7 @@ class DatasetVersion(Record):
     content_sha256: str = field(metadata=LONG)
     path: Path = field(metadata=LONG)
     parent_id: int | None
-    made: Mapping[str, Any] = field(hash=False)
+    derivation: Mapping[str, Any] = field(hash=False)
     created_at: datetime
 
 
@@ -63,14 +63,14 @@ class Problem(Record):
 
     line: int
     field: str
-    found: str
+    got: str
     expected: str
-    cure: str
+    fix: str
     file: str | None = dataclasses.field(default=None, metadata=LONG)
     text: str | None = dataclasses.field(default=None, metadata=LONG)
 
     def __str__(self) -> str:
-        return f"{self.field} is {self.found}; expected {self.expected}. {self.cure}"
+        return f"{self.field} is {self.got}; expected {self.expected}. {self.fix}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Report(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Likeness(Record):
+class DuplicatePair(Record):
     """Two rows that say the same or nearly so, counted from 0.
 
     `share` is that of the runs of three words which they have in common, 1 for equal rows. In a
@@ -109,7 +109,7 @@ class Personal(Record):
     row: int
     field: str
     kind: str
-    found: str
+    got: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ class Part(Record):
     name: str
     points: float | None
     out_of: float
-    found: str
+    got: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +156,8 @@ class Quality(Record):
     n_untrained: int | None
     percentiles: Mapping[str, float] | None
     lengths: tuple[int, ...] | None = field(metadata=LONG)
-    duplicates: Rows[Likeness]
-    leaks: Rows[Likeness] | None
+    duplicates: Rows[DuplicatePair]
+    leaks: Rows[DuplicatePair] | None
     languages: Mapping[str, float]
     personal: Rows[Personal]
     outliers: Rows[Outlier] | None

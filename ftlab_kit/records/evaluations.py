@@ -14,7 +14,7 @@ class Sample(Record):
     """One prompt with its reference and the model's answer.
 
     In an evaluation `row` counts from 0 and `scores` holds the row's own, None where it has none;
-    `is_whole` tells whether the answer ended by itself. `step` is that of the weights.
+    `is_complete` tells whether the answer ended by itself. `step` is that of the weights.
     """
 
     prompt: str
@@ -22,7 +22,7 @@ class Sample(Record):
     answer: str | None
     row: int | None = None
     step: int | None = None
-    is_whole: bool | None = None
+    is_complete: bool | None = None
     scores: Mapping[str, float | None] = field(default_factory=dict, hash=False)
 
 
@@ -94,7 +94,7 @@ class Difference(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Moved(Record):
+class RowChange(Record):
     """A row whose score is quite another in the second evaluation."""
 
     measure: str
@@ -111,12 +111,12 @@ class Moved(Record):
 class Verdict(Record):
     """What two or more evaluations of the same rows say about each other."""
 
-    words: str
+    message: str
     differences: "Rows[Difference]"
-    changed: "Rows[Moved]"
+    changed: "Rows[RowChange]"
 
     def _repr_html_(self) -> str:
         return (
-            f"<p>{html.escape(self.words)}</p>{self.differences._repr_html_()}"
+            f"<p>{html.escape(self.message)}</p>{self.differences._repr_html_()}"
             f"<h3>rows that changed most</h3>{Rows(self.changed[:SHOWN])._repr_html_()}"
         )

@@ -9,7 +9,7 @@ from ftlab_kit.records.shown import LONG, Record, Rows
 
 
 @dataclass(frozen=True, slots=True)
-class Place(Record):
+class Citation(Record):
     """Where something is said: a document and its lines, counted from 1.
 
     `part` names what a line is counted in where that is not the whole document: a page, a cell.
@@ -38,7 +38,7 @@ class Document(Record):
     id: int
     name: str
     state: str
-    form: str
+    format: str
     version: int
     n_chunks: int
     n_entities: int
@@ -62,7 +62,7 @@ class Entity(Record):
     type: str
     attributes: Mapping[str, Any] = field(hash=False)
     summary: str
-    places: tuple[Place, ...]
+    places: tuple[Citation, ...]
     id: str = field(metadata=LONG)
 
 
@@ -78,7 +78,7 @@ class Fact(Record):
     relation: str
     source: str
     target: str
-    places: tuple[Place, ...]
+    places: tuple[Citation, ...]
     valid_at: datetime | None
     invalid_at: datetime | None
     expired_at: datetime | None = field(metadata=LONG)
@@ -100,7 +100,7 @@ class Hit(Record):
     kind: str
     score: float
     scores: Mapping[str, float] = field(hash=False)
-    places: tuple[Place, ...]
+    places: tuple[Citation, ...]
     valid_at: datetime | None
     invalid_at: datetime | None
     id: str = field(metadata=LONG)
@@ -113,9 +113,9 @@ class Contradiction(Record):
     entity: str
     attribute: str
     first: Any = field(hash=False)
-    first_place: Place
+    first_place: Citation
     second: Any = field(hash=False)
-    second_place: Place
+    second_place: Citation
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ class Enrichment(Record):
     n_output_tokens: int
     cost_usd: float | None
     seconds: float | None
-    words: str
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +176,7 @@ class Question(Record):
     question: str
     answer: str
     fact_id: str = field(metadata=LONG)
-    places: tuple[Place, ...]
+    places: tuple[Citation, ...]
 
 
 @dataclass(frozen=True, slots=True)

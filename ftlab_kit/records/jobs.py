@@ -77,7 +77,7 @@ class Metric(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch(Record):
+class Bucket(Record):
     """Some steps of a curve: the first and last with a value, how many, and what they say."""
 
     first: int
@@ -97,7 +97,7 @@ class Curve(Record):
 
     name: str
     width_steps: int
-    stretches: "Rows[Stretch]" = field(metadata=LONG)
+    stretches: "Rows[Bucket]" = field(metadata=LONG)
     start: float | None
     end: float | None
 
@@ -151,7 +151,7 @@ class Export(Record):
     id: int
     job_id: int
     step: int
-    form: str
+    format: str
     precision: str
     model: str | None
     path: Path
@@ -175,8 +175,8 @@ class Event(Record):
     state: str
     step: int | None
     at_step: int | None = field(metadata=LONG)
-    who: str | None
-    asked: Mapping[str, Any] | None
+    author: str | None
+    arguments: Mapping[str, Any] | None
     result: Mapping[str, Any] | None
     note: str | None
     created_at: datetime
@@ -218,5 +218,5 @@ class Check(Record):
 
     name: str
     is_ok: bool
-    found: str
-    cure: str
+    got: str
+    fix: str

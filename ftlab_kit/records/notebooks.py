@@ -22,8 +22,8 @@ class Checked(Record):
     """What an exercise says to an answer; `is_right` is None while there is none."""
 
     is_right: bool | None
-    words: str
+    message: str
 
     def _repr_html_(self) -> str:
         sign = {True: "✔", False: "✘", None: "…"}[self.is_right]
-        return f'<p role="status">{sign} {html.escape(self.words)}</p>'
+        return f'<p role="status">{sign} {html.escape(self.message)}</p>'

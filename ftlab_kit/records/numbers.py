@@ -10,7 +10,7 @@ from ftlab_kit.records.shown import CELL, LONG, Record, Rows, fields_of, grid, s
 
 
 @dataclass(frozen=True, slots=True)
-class Course(Record):
+class LossSummary(Record):
     """A loss at the first, best and last step that it was measured at; None where it never was."""
 
     first: float | None = None
@@ -30,7 +30,7 @@ class Course(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Spread(Record):
+class RateSummary(Record):
     """A rate over a job: in all, and the median and the greatest of what was measured."""
 
     mean: float | None = None
@@ -63,13 +63,13 @@ class JobAnalytics(Record):
     running_s: float | None
     trained_s: float | None
     n_tokens: int | None
-    tokens_per_s: Spread
-    samples_per_s: Spread
-    gpu_utilisation: Spread
+    tokens_per_s: RateSummary
+    samples_per_s: RateSummary
+    gpu_utilisation: RateSummary
     peak_memory_gib: float | None
     peak_gpu_memory_gib: float | None
-    loss: Course
-    eval_loss: Course
+    loss: LossSummary
+    eval_loss: LossSummary
     n_checkpoints: int
     checkpoints_bytes: int
     best_checkpoint_step: int | None
@@ -108,13 +108,13 @@ class Estimate(Record):
 class Failure(Record):
     """Jobs that failed for the same reason, but for the numbers in its words."""
 
-    words: str
+    message: str
     n_jobs: int
     job_ids: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Leader(Record):
+class BestJob(Record):
     """The job with the lowest held-out loss among those whose losses can be compared."""
 
     held_out_version_id: int
@@ -141,7 +141,7 @@ class Summary(Record):
     n_checkpoints: int
     checkpoints_bytes: int
     failures: "Rows[Failure]"
-    best: "Rows[Leader]"
+    best: "Rows[BestJob]"
 
     def _repr_html_(self) -> str:
         tables = ("failures", "best")
@@ -181,7 +181,7 @@ class Measure(Record):
 class JobComparison(Record):
     """Jobs side by side: only what differs in their settings, and who did best by each measure."""
 
-    words: str
+    message: str
     jobs: "Rows[Job]"
     differences: "Rows[Choice]"
     measures: "Rows[Measure]"
@@ -199,7 +199,7 @@ class JobComparison(Record):
             for item in self.measures
         ]
         return (
-            f"<p>{html.escape(self.words)}</p>{grid(['setting', *names], settings)}"
+            f"<p>{html.escape(self.message)}</p>{grid(['setting', *names], settings)}"
             f"{grid(['measure', *names, 'best', 'note'], measures)}"
         )
 
@@ -218,7 +218,7 @@ class Finding(Record):
     side: str
     evidence: str
     cause: str
-    cure: str
+    fix: str
     changes: Mapping[str, Any] | None = field(hash=False)
 
 
@@ -233,7 +233,7 @@ class Diagnosis(Record):
     """
 
     side: str
-    words: str
+    message: str
     is_learnt: bool | None
     job_id: int | None
     n_rows: int
@@ -252,4 +252,4 @@ class Diagnosis(Record):
             for name in names
         )
         found = f"<h3>findings</h3>{self.findings._repr_html_()}"
-        return f"<p>{html.escape(self.words)}</p><table>{rows}</table>{found}"
+        return f"<p>{html.escape(self.message)}</p><table>{rows}</table>{found}"

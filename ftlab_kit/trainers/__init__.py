@@ -18,6 +18,7 @@ from ftlab_kit import datasets
 from ftlab_kit import metrics as measured
 from ftlab_kit.configs import Config
 from ftlab_kit.errors import Conflict, InputError, JobFailed, OutOfRoom, Unavailable
+from ftlab_kit.jobs import processes, states
 from ftlab_kit.records import (
     Check,
     Checkpoint,
@@ -30,7 +31,7 @@ from ftlab_kit.records import (
     Rows,
     Sample,
 )
-from ftlab_kit.trainers import control, processes, voice
+from ftlab_kit.trainers import generations
 from ftlab_kit.workspace import Workspace, now
 
 ASK_S = 10.0  # cancel asks so long, then terminates, and 2 s later kills
@@ -39,7 +40,7 @@ POLL_S = 0.2
 
 def preflight(ws: Workspace, config: Config, dataset: DatasetVersion | str | int) -> Rows[Check]:
     """Return everything that is looked at before a job may start, with what was found."""
-    from ftlab_kit.trainers.checks import look
+    from ftlab_kit.trainers.preflight_checks import look
 
     return look(ws, config, datasets.get(ws, dataset))
 
@@ -70,7 +71,7 @@ def _launched(ws: Workspace, job_id: int) -> Job:
     Raises:
         JobFailed: Its supervisor could not be started.
     """
-    processes.fill(ws)
+    processes.launch_waiting(ws)
     job = status(ws, job_id)
     if job.state == "failed" and job.started_at is None:
         raise JobFailed(f"Job {job_id}: {job.error}")
@@ -110,7 +111,7 @@ def _enqueue(
         )
     refused = [check for check in preflight(ws, config, version) if not check.is_ok]
     if refused:
-        reasons = " ".join(f"{check.name}: {check.found}. {check.cure}" for check in refused)
+        reasons = " ".join(f"{check.name}: {check.got}. {check.fix}" for check in refused)
         is_small = {check.name for check in refused} <= {"memory", "disk"}
         kind = OutOfRoom if is_small else InputError
         raise kind(f"Preflight refuses the job. {reasons.strip()}")
@@ -130,7 +131,7 @@ def _enqueue(
             queued_at=at,
         )
         prepare(job_id)
-    return control.read(ws, job_id)
+    return states.read(ws, job_id)
 
 
 def list(ws: Workspace) -> Rows[Job]:
@@ -140,10 +141,10 @@ def list(ws: Workspace) -> Rows[Job]:
 
 def status(ws: Workspace, job: Job | int) -> Job:
     """Return a job as it is now; one whose worker has vanished is failed, and says so."""
-    row = control.row(ws, job)
-    if processes.bury(ws, row):
-        processes.fill(ws)  # its slot is free
-    found = control.read(ws, row["id"])
+    row = states.row(ws, job)
+    if processes.mark_dead(ws, row):
+        processes.launch_waiting(ws)  # its slot is free
+    found = states.read(ws, row["id"])
     if found.state == "running" and processes.is_silent(row):
         since = (now() - (row["heartbeat_at"] or row["launched_at"] or now())).total_seconds()
         words = f"no sign of life for {since:.0f} s: suspended, or stuck in the system"
@@ -168,7 +169,7 @@ def slots(ws: Workspace, *, jobs: int | None = None) -> int:
         if jobs < 1:
             raise InputError(f"jobs is {jobs}; expected at least 1. To stop all, pause each.")
         ws.store.upsert("settings", {"name": "slots"}, value=jobs)
-        processes.fill(ws)
+        processes.launch_waiting(ws)
     return processes.slots(ws)
 
 
@@ -202,7 +203,7 @@ def wait(
             raise JobFailed(f"Job {found.id} failed at step {found.step}: {found.error}")
         is_there = until_step is not None and found.step >= until_step
         if found.state == "queued":
-            processes.fill(ws)  # whoever was to do it may be gone
+            processes.launch_waiting(ws)  # whoever was to do it may be gone
         is_still = found.is_over or found.state == "paused"
         if is_still or is_there or (deadline and time.monotonic() >= deadline):
             return found
@@ -218,7 +219,7 @@ def pause(ws: Workspace, job: Job | int) -> Job:
         Conflict: The job does not run, or was over before the command reached it.
     """
     running = status(ws, job)
-    event = _settled(ws, control.send(ws, running.id, "pause"))
+    event = _settled(ws, states.send(ws, running.id, "pause"))
     if event.state == "refused":
         raise Conflict(f"Job {event.job_id} was not paused: {event.note}.")
     processes.wait_until_gone(running.worker_pid, timeout_s=ASK_S)
@@ -239,12 +240,12 @@ def resume(ws: Workspace, job: Job | int, *, allow_drift: bool = False) -> Job:
         Conflict: The job runs, waits, is completed or cancelled; or something has changed.
         OutOfRoom: The disk has no room for its checkpoints.
     """
-    from ftlab_kit.trainers import descent
+    from ftlab_kit.trainers import forks
 
     found = status(ws, job)
-    control.require(ws, found.id, "resume")
-    descent.look_before_resume(ws, control.row(ws, found.id), allow_drift=allow_drift)
-    processes.requeue(ws, found.id, asked={"allow_drift": allow_drift})
+    states.require(ws, found.id, "resume")
+    forks.look_before_resume(ws, states.row(ws, found.id), allow_drift=allow_drift)
+    processes.requeue(ws, found.id, arguments={"allow_drift": allow_drift})
     return _launched(ws, found.id)
 
 
@@ -262,23 +263,23 @@ def cancel(ws: Workspace, job: Job | int) -> Job:
         with ws.store.lock_timeout(ASK_S / 2):
             _ask_to_end(ws, job_id)
             # before its processes end, or the supervisor would call it a failure
-            control.move(ws, job_id, "cancelled")
+            states.move(ws, job_id, "cancelled")
     except Unavailable:
         # suspended within a transaction, a worker holds the lock on the store until it is gone
         processes.end(ws, job_id)
-        control.move(ws, job_id, "cancelled")
+        states.move(ws, job_id, "cancelled")
     processes.end(ws, job_id)
-    processes.fill(ws)
+    processes.launch_waiting(ws)
     return _as_cancelled(ws, job_id)
 
 
 def _ask_to_end(ws: Workspace, job_id: int) -> None:
     """Ask a job to end, and wait a while for it to do so; one without a worker ends at once."""
-    control.send(ws, job_id, "cancel")
+    states.send(ws, job_id, "cancel")
     deadline = time.monotonic() + ASK_S
     while time.monotonic() < deadline:
         # before its worker runs no one else reads the command
-        if control.move(ws, job_id, "cancelled", only_from=("queued", "paused")):
+        if states.move(ws, job_id, "cancelled", only_from=("queued", "paused")):
             return
         if status(ws, job_id).is_over:
             return
@@ -286,7 +287,7 @@ def _ask_to_end(ws: Workspace, job_id: int) -> None:
 
 
 def _as_cancelled(ws: Workspace, job_id: int) -> Job:
-    job = control.read(ws, job_id)
+    job = states.read(ws, job_id)
     if job.state != "cancelled":
         raise Conflict(
             f"Job {job_id} was {job.state} before the command reached it; only a running job can "
@@ -301,7 +302,7 @@ def checkpoint(ws: Workspace, job: Job | int) -> Checkpoint:
     Raises:
         Conflict: The job does not run, or ended before the command reached it.
     """
-    event = _applied(ws, control.send(ws, status(ws, job).id, "checkpoint"))
+    event = _applied(ws, states.send(ws, status(ws, job).id, "checkpoint"))
     return kept.get(ws, event.job_id, event.step)
 
 
@@ -314,7 +315,7 @@ def evaluate(ws: Workspace, job: Job | int) -> Event:
     Raises:
         Conflict: The job does not run, has no held-out rows, or ended before.
     """
-    return _applied(ws, control.send(ws, status(ws, job).id, "evaluate"))
+    return _applied(ws, states.send(ws, status(ws, job).id, "evaluate"))
 
 
 def adjust(ws: Workspace, job: Job | int, *, at_step: int | None = None, **changes: Any) -> Event:
@@ -331,7 +332,7 @@ def adjust(ws: Workspace, job: Job | int, *, at_step: int | None = None, **chang
         ConfigError: No such setting, or a value out of bounds.
         Conflict: A setting that can't change while a job runs, or a job that is over.
     """
-    from ftlab_kit.trainers import live
+    from ftlab_kit.trainers import run_state
 
     found = status(ws, job)
     if not changes:
@@ -339,9 +340,9 @@ def adjust(ws: Workspace, job: Job | int, *, at_step: int | None = None, **chang
             "adjust was given nothing to change; expected settings such as "
             "learning_rate=1e-4. See which are live with configs.settings()."
         )
-    live.check(Config(**found.config), changes)
+    run_state.check(Config(**found.config), changes)
     changes = {name: getattr(Config(**found.config).but(**changes), name) for name in changes}
-    event = control.send(ws, found.id, "adjust", changes, at_step=at_step)
+    event = states.send(ws, found.id, "adjust", changes, at_step=at_step)
     return event if at_step is not None or found.state != "running" else _applied(ws, event)
 
 
@@ -368,7 +369,7 @@ def sample(
         )
     asked = {"prompts": [*prompts], "max_new_tokens": max_new_tokens}
     if found.state == "running":
-        event = _applied(ws, control.send(ws, found.id, "sample", asked))
+        event = _applied(ws, states.send(ws, found.id, "sample", asked))
         answers = (event.result or {})["answers"]
     else:
         from ftlab_kit.trainers import resting
@@ -393,7 +394,7 @@ def samples(ws: Workspace, job: Job | int, *, step: int | None = None) -> Rows[S
     Raises:
         NotFound: There are none of this step.
     """
-    return voice.read(ws, control.read(ws, job).id, step)
+    return generations.read(ws, states.read(ws, job).id, step)
 
 
 def _settled(ws: Workspace, event: Event) -> Event:
@@ -402,10 +403,10 @@ def _settled(ws: Workspace, event: Event) -> Event:
     Raises:
         Unavailable: The worker gives no sign of life; the command stays in its mailbox.
     """
-    while (found := control.event(ws, event.id)).state == "pending":
+    while (found := states.event(ws, event.id)).state == "pending":
         job = status(ws, event.job_id)
-        if job.state not in control.WORKING:
-            return control.event(ws, event.id)
+        if job.state not in states.WORKING:
+            return states.event(ws, event.id)
         if job.state == "running" and job.note:
             raise Unavailable(
                 f"Job {job.id} can't take the command {event.command!r} now: {job.note}. It stays "
@@ -447,10 +448,10 @@ def fork(
         NotFound: There is no such checkpoint.
         Conflict: The checkpoint is damaged, or the new settings can't take its weights over.
     """
-    from ftlab_kit.trainers import descent
+    from ftlab_kit.trainers import forks
 
     parent = status(ws, job)
-    config, checkpoint = descent.child(ws, parent, from_checkpoint, changes)
+    config, checkpoint = forks.fork_config(ws, parent, from_checkpoint, changes)
     if dataset is None:
         dataset = parent.dataset_version_id
         held_out = held_out or parent.held_out_version_id
@@ -460,7 +461,7 @@ def fork(
         dataset,
         held_out=held_out,
         comes_from=(parent.id, checkpoint.step),
-        prepare=lambda job_id: descent.hand_down(ws, checkpoint.path, job_id),
+        prepare=lambda job_id: forks.copy_weights(ws, checkpoint.path, job_id),
     )
     return _launched(ws, made.id)
 
@@ -478,16 +479,16 @@ def replay(ws: Workspace, job: Job | int, *, allow_drift: bool = False) -> Job:
             back to hung on when it was paused.
         InputError: Preflight refuses the job.
     """
-    from ftlab_kit.trainers import descent
+    from ftlab_kit.trainers import forks
 
     old = status(ws, job)
-    descent.look_before_replay(ws, control.row(ws, old), allow_drift=allow_drift)
+    forks.look_before_replay(ws, states.row(ws, old), allow_drift=allow_drift)
     return _launched(ws, _again(ws, old).id)
 
 
 def _again(ws: Workspace, old: Job) -> Job:
     """Write a job down once more, with its adjustments waiting for their steps."""
-    from ftlab_kit.trainers import descent
+    from ftlab_kit.trainers import forks
 
     return _enqueue(
         ws,
@@ -495,20 +496,20 @@ def _again(ws: Workspace, old: Job) -> Job:
         old.dataset_version_id,
         held_out=old.held_out_version_id,
         comes_from=(old.parent_id, old.parent_step),
-        prepare=lambda job_id: descent.repeat(ws, old, job_id),
+        prepare=lambda job_id: forks.copy_adjustments(ws, old, job_id),
     )
 
 
 def lineage(ws: Workspace, job: Job | int) -> Lineage:
     """Return where a job comes from, what was done to it, and what came of it."""
-    from ftlab_kit.trainers import descent
+    from ftlab_kit.trainers import forks
 
-    return descent.lineage(ws, status(ws, job))
+    return forks.lineage(ws, status(ws, job))
 
 
 def logs(ws: Workspace, job: Job | int, *, last: int = 50) -> str:
     """Return the last lines of what the worker said."""
-    path = ws.job_folder(control.read(ws, job).id) / "log.txt"
+    path = ws.job_folder(states.read(ws, job).id) / "log.txt"
     if not path.exists():
         return ""
     size = path.stat().st_size
@@ -520,7 +521,7 @@ def logs(ws: Workspace, job: Job | int, *, last: int = 50) -> str:
 
 def metrics(ws: Workspace, job: Job | int, *, after_step: int | None = None) -> Rows[Metric]:
     """Return what was measured at each step, the whole history or what came after a step."""
-    return measured.read(ws, control.read(ws, job).id, after_step=after_step)
+    return measured.read(ws, states.read(ws, job).id, after_step=after_step)
 
 
 def curves(
@@ -543,13 +544,13 @@ def curves(
         InputError: A metric has no such field.
     """
     within = (first_step, last_step)
-    job_id = control.read(ws, job).id
+    job_id = states.read(ws, job).id
     return measured.curves(ws, job_id, names, within=within, at_most=at_most)
 
 
 def checkpoints(ws: Workspace, job: Job | int) -> Rows[Checkpoint]:
     """Return the checkpoints of a job that are kept, the oldest first."""
-    return kept.list(ws, control.read(ws, job).id)
+    return kept.list(ws, states.read(ws, job).id)
 
 
 def events(ws: Workspace, job: Job | int, *, last: int | None = None) -> Rows[Event]:
@@ -558,4 +559,4 @@ def events(ws: Workspace, job: Job | int, *, last: int | None = None) -> Rows[Ev
     Args:
         last: Only the newest so many.
     """
-    return control.events(ws, control.read(ws, job).id, last=last)
+    return states.events(ws, states.read(ws, job).id, last=last)

@@ -1,12 +1,12 @@
 """Answers of a job that does not run, from its newest checkpoint, in the process that asks."""
 
 from ftlab_kit import device, models
-from ftlab_kit.checkpoints import sealed
+from ftlab_kit.checkpoints import integrity
 from ftlab_kit.configs import Config
 from ftlab_kit.errors import NotFound
-from ftlab_kit.models import generation, weights
+from ftlab_kit.jobs import processes
+from ftlab_kit.lm import generation, loading
 from ftlab_kit.records import Job
-from ftlab_kit.trainers import processes
 from ftlab_kit.workspace import Workspace
 
 
@@ -16,14 +16,14 @@ def answers(ws: Workspace, job: Job, prompts: list[str], max_new_tokens: int) ->
     Raises:
         NotFound: There is none.
     """
-    found, _ = sealed.newest_valid(ws, job.id)
+    found, _ = integrity.newest_valid(ws, job.id)
     if found is None:
         raise NotFound(
             f"Job {job.id} has no checkpoint to answer from. Resume it, or ask while it runs."
         )
     folder = models.pull(ws, job.model).path
     assert folder is not None
-    dtype = weights.dtype(processes.precision(Config(**job.config)), adapter="lora")
-    model = weights.trained(folder, found.path, dtype=dtype).to(device.kind())
-    tokenizer = weights.tokenizer(folder)
+    dtype = loading.dtype(processes.precision(Config(**job.config)), adapter="lora")
+    model = loading.load_trained(folder, found.path, dtype=dtype).to(device.kind())
+    tokenizer = loading.tokenizer(folder)
     return generation.replies(model, tokenizer, prompts, max_new_tokens=max_new_tokens)

@@ -6,18 +6,18 @@ Under papermill no widget is displayed at all.
 
 from ftlab_kit.widgets.checkpoints import checkpoints
 from ftlab_kit.widgets.curves import curves
+from ftlab_kit.widgets.display import is_interactive
 from ftlab_kit.widgets.documents import documents
 from ftlab_kit.widgets.evaluations import answers, comparison, verdict
 from ftlab_kit.widgets.explorer import explorer
 from ftlab_kit.widgets.finder import finder
-from ftlab_kit.widgets.front import is_interactive
 from ftlab_kit.widgets.inspector import inspector, problems
 from ftlab_kit.widgets.jobs import jobs
 from ftlab_kit.widgets.masks import mask
 from ftlab_kit.widgets.playground import playground
 from ftlab_kit.widgets.progress import progress
+from ftlab_kit.widgets.samples import samples
 from ftlab_kit.widgets.trainer import report, trainer
-from ftlab_kit.widgets.voice import voice
 
 __all__ = [
     "answers",
@@ -37,5 +37,5 @@ __all__ = [
     "report",
     "trainer",
     "verdict",
-    "voice",
+    "samples",
 ]

@@ -9,7 +9,7 @@ from ftlab_kit import checkpoints as kept
 from ftlab_kit import trainers
 from ftlab_kit.errors import InputError
 from ftlab_kit.records import CELL, Checkpoint, Job, show
-from ftlab_kit.widgets.front import Html, button, is_interactive, keep_clicks, say
+from ftlab_kit.widgets.display import Html, button, is_interactive, say, work_around_ipykernel_7_4
 from ftlab_kit.workspace import Workspace
 
 HELD_OUT = "eval_loss"
@@ -93,7 +93,9 @@ class CheckpointsView(ipywidgets.VBox):  # type: ignore[misc]
         self.fork.disabled = self.merge.disabled = not steps
         self._shown.value, words = _table(self._ws, self._job, self.by.value)
         say(self._said, "status", words)
-        keep_clicks(self.by, self.step, self.name, self.again, self.fork, self.merge, self._shown)
+        work_around_ipykernel_7_4(
+            self.by, self.step, self.name, self.again, self.fork, self.merge, self._shown
+        )
 
     def _fork(self) -> str:
         made = trainers.fork(self._ws, self._job, from_checkpoint=self.step.value)

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 
 from ftlab_kit import trainers
 from ftlab_kit.errors import InputError
+from ftlab_kit.pictures import charts
+from ftlab_kit.pictures.traces import Trace
 from ftlab_kit.records import Job
-from ftlab_kit.widgets import charts
-from ftlab_kit.widgets.front import Html
-from ftlab_kit.widgets.traces import Trace
+from ftlab_kit.widgets.display import Html
 from ftlab_kit.workspace import Workspace
 
 

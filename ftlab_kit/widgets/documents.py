@@ -9,10 +9,10 @@ import ipywidgets
 
 from ftlab_kit import graphs
 from ftlab_kit.errors import InputError, KitError
+from ftlab_kit.pictures import charts
+from ftlab_kit.pictures.links import many
 from ftlab_kit.records import CELL, Document, show
-from ftlab_kit.widgets import charts
-from ftlab_kit.widgets.front import Html, button, is_interactive, keep_clicks, say
-from ftlab_kit.widgets.links import many
+from ftlab_kit.widgets.display import Html, button, is_interactive, say, work_around_ipykernel_7_4
 from ftlab_kit.workspace import Workspace
 
 POLL_S = 1.0
@@ -123,7 +123,9 @@ class DocumentsView(ipywidgets.VBox):  # type: ignore[misc]
             self._table.value = table(found)
             say(self._state, "status", words_of(found))
         self.delete.disabled = not names
-        keep_clicks(self.path, self.document, self.load, self.again, self.delete, self._table)
+        work_around_ipykernel_7_4(
+            self.path, self.document, self.load, self.again, self.delete, self._table
+        )
         return any(item.state in UNDER_WAY for item in found)
 
     def close(self) -> None:

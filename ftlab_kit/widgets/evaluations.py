@@ -12,9 +12,9 @@ import ipywidgets
 from ftlab_kit import evaluators
 from ftlab_kit.errors import InputError
 from ftlab_kit.evaluators import verdicts
+from ftlab_kit.pictures import charts
 from ftlab_kit.records import CELL, Difference, Evaluation, Sample, Verdict, marked, show
-from ftlab_kit.widgets import charts
-from ftlab_kit.widgets.front import Html, is_interactive, keep_clicks
+from ftlab_kit.widgets.display import Html, is_interactive, work_around_ipykernel_7_4
 from ftlab_kit.workspace import Workspace
 
 ROW_HEIGHT, MIDDLE, SIDE = 34, 330, 130  # of the picture of a verdict
@@ -62,7 +62,7 @@ def verdict(found: Verdict, *, n_rows: int = 5) -> Html:
     known = [item for item in found.differences if item.low is not None]
     picture = ""
     if known:
-        said = f"differences: {found.words}"
+        said = f"differences: {found.message}"
         table = _table(
             ["measure", "before", "after", "difference", "interval", "rows", "verdict"],
             [_line(item) for item in found.differences],
@@ -80,7 +80,7 @@ def verdict(found: Verdict, *, n_rows: int = 5) -> Html:
     ]
     head = ["row", "score", "asked", "reference", "answer, as it changed"]
     moved = f"<h3>rows that changed most</h3>{_table(head, rows)}" if rows else ""
-    return Html(f"<p>{html.escape(found.words)}</p>{picture}{moved}", found.words)
+    return Html(f"<p>{html.escape(found.message)}</p>{picture}{moved}", found.message)
 
 
 class AnswersView(ipywidgets.VBox):  # type: ignore[misc]
@@ -110,7 +110,7 @@ class AnswersView(ipywidgets.VBox):  # type: ignore[misc]
         start = (self.page.value - 1) * self.PAGE
         rows = self._order()[start : start + self.PAGE]
         self._table.value = answers_table(self._found, rows)
-        keep_clicks(self._table)
+        work_around_ipykernel_7_4(self._table)
 
     def _order(self) -> list[int]:
         rows = [*range(self._found[0].n_rows)]
@@ -149,7 +149,7 @@ def _answer(sample: Sample, before: Sample | None) -> str:
     else:
         text = marked(before.answer, sample.answer)
     scores = ", ".join(f"{name} {show(value)}" for name, value in sample.scores.items())
-    cut = "" if sample.is_whole is not False else ", cut"
+    cut = "" if sample.is_complete is not False else ", cut"
     return f"{_said(text)}<small>{html.escape(scores + cut)}</small>"
 
 

@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ftlab_kit import graphs
+from ftlab_kit.pictures import network
+from ftlab_kit.pictures.layout import Point
+from ftlab_kit.pictures.links import alt, cited, counts, ends, held, links, many, types
 from ftlab_kit.records import Entity, Fact, Neighbourhood, Rows, show
-from ftlab_kit.widgets import network
-from ftlab_kit.widgets.front import Html, is_interactive
-from ftlab_kit.widgets.links import alt, cited, counts, ends, held, links, many, types
-from ftlab_kit.widgets.springs import Point
+from ftlab_kit.widgets.display import Html, is_interactive
 from ftlab_kit.workspace import Workspace
 
 if TYPE_CHECKING:
-    from ftlab_kit.widgets.canvas import Explorer
+    from ftlab_kit.widgets.explorer_widget import Explorer
 
 EMPTY = "The graph is empty. Load a document with graphs.load(ws, path), then look again."
 
@@ -38,7 +38,9 @@ def explorer(
         return Html(f'<p role="status">{html.escape(EMPTY)}</p>', EMPTY)
     if not is_interactive():
         return Html(network.figure(found), alt(found))
-    from ftlab_kit.widgets.canvas import Explorer  # a front end's library, for who has a front end
+    from ftlab_kit.widgets.explorer_widget import (
+        Explorer,  # a front end's library, for who has a front end
+    )
 
     return Explorer(ws, found, graph=graph)
 
@@ -75,7 +77,7 @@ def edges(found: Neighbourhood) -> list[dict[str, Any]]:
         {
             "ends": [link.source, link.target],
             "label": link.label,
-            "words": link.words,
+            "words": link.message,
             "forth": link.is_forth,
             "back": link.is_back,
             "ended": link.is_ended,

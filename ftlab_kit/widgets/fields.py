@@ -11,9 +11,9 @@ from typing import Any
 import ipywidgets
 
 from ftlab_kit.configs import GROUPS
-from ftlab_kit.configs.stated import Settings, described
+from ftlab_kit.configs.settings import Settings, described
 from ftlab_kit.errors import ConfigError
-from ftlab_kit.widgets.front import keep_clicks, say
+from ftlab_kit.widgets.display import say, work_around_ipykernel_7_4
 
 LABEL = {"description_width": "165px"}
 NARROW = {"width": "330px"}
@@ -71,7 +71,7 @@ class Fields(ipywidgets.VBox):  # type: ignore[misc]
             say(self.said, "alert", str(error))
         else:
             say(self.said, "status", "")
-        keep_clicks(*self.field.values())
+        work_around_ipykernel_7_4(*self.field.values())
         self._changed()
 
 

@@ -8,9 +8,9 @@ import ipywidgets
 
 from ftlab_kit import graphs
 from ftlab_kit.errors import InputError
+from ftlab_kit.pictures.links import span
 from ftlab_kit.records import CELL, Hit, show
-from ftlab_kit.widgets.front import Html, button, is_interactive, keep_clicks
-from ftlab_kit.widgets.links import span
+from ftlab_kit.widgets.display import Html, button, is_interactive, work_around_ipykernel_7_4
 from ftlab_kit.workspace import Workspace
 
 RECIPES = {
@@ -109,5 +109,5 @@ class FinderView(ipywidgets.VBox):  # type: ignore[misc]
         )
         took_ms = 1000 * (time.perf_counter() - began)
         self._table.value = table(found)
-        keep_clicks(self.query, self.limit, self.recipe, self.ended, self._table)
+        work_around_ipykernel_7_4(self.query, self.limit, self.recipe, self.ended, self._table)
         return f"{len(found)} found in {took_ms:.0f} ms"

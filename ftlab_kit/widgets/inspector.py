@@ -12,8 +12,9 @@ from typing import Any
 import ipywidgets
 
 from ftlab_kit import datasets
-from ftlab_kit.datasets import chats
+from ftlab_kit.datasets import schema
 from ftlab_kit.errors import KitError
+from ftlab_kit.pictures import bars, charts
 from ftlab_kit.records import (
     CELL,
     DatasetVersion,
@@ -25,8 +26,7 @@ from ftlab_kit.records import (
     percent,
     show,
 )
-from ftlab_kit.widgets import bars, charts
-from ftlab_kit.widgets.front import Html, is_interactive, keep_clicks
+from ftlab_kit.widgets.display import Html, is_interactive, work_around_ipykernel_7_4
 from ftlab_kit.workspace import Workspace
 
 PAGE = 5  # rows at a time
@@ -105,7 +105,7 @@ def _parts(quality: Quality) -> list[tuple[str, float | None, str]]:
         (
             part.name,
             None if part.points is None else part.points / part.out_of,
-            f"{show(part.points)} of {part.out_of:g}: {part.found}",
+            f"{show(part.points)} of {part.out_of:g}: {part.got}",
         )
         for part in quality.parts
     ]
@@ -163,15 +163,15 @@ def _samples(
 
 
 def _said(row: dict[str, Any]) -> list[str]:
-    return [text for _, text in chats.texts(row)]
+    return [text for _, text in schema.texts(row)]
 
 
 def _row(index: int, row: dict[str, Any]) -> str:
     turns = "".join(
         f"<tr><th {CELL}>{html.escape(role)}</th><td {CELL}>{_short(text)}</td></tr>"
-        for role, text in chats.shown(row)
+        for role, text in schema.shown(row)
     )
-    known = (*chats.TURNS, "text")
+    known = (*schema.TURNS, "text")
     rest = ", ".join(f"{name} {show(row[name])}" for name in row if name not in known)
     return f"<table><caption>row {index} {html.escape(rest)}</caption>{turns}</table>"
 
@@ -231,7 +231,7 @@ class InspectorView(ipywidgets.Tab):  # type: ignore[misc]
             self._next = None
         self.more.disabled, self.back.disabled = self._next is None, len(starts) < 2
         for widget in (self.search, self.row, self.back, self.more, self._rows):
-            keep_clicks(widget)
+            work_around_ipykernel_7_4(widget)
 
     def _problems(self) -> Any:
         """Return the problems page: a field to choose one by, and the line that it is about."""
@@ -239,7 +239,7 @@ class InspectorView(ipywidgets.Tab):  # type: ignore[misc]
         if not found:
             return ipywidgets.HTML("<p>no line was set aside</p>")
         self.problem = ipywidgets.Select(
-            options=[(f"line {item.line}: {item.field} is {item.found}", item) for item in found],
+            options=[(f"line {item.line}: {item.field} is {item.got}", item) for item in found],
             rows=min(10, len(found)),
             layout=ipywidgets.Layout(width="100%"),
         )
@@ -266,7 +266,7 @@ class InspectorView(ipywidgets.Tab):  # type: ignore[misc]
             self._changes.value = found._repr_html_() if found else ""
         except KitError as error:
             self._changes.value = f'<span role="alert">{html.escape(str(error))}</span>'
-        keep_clicks(self.other)
+        work_around_ipykernel_7_4(self.other)
 
 
 def _set(widget: Any, text: str) -> None:

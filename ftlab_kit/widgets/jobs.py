@@ -11,13 +11,13 @@ import ipywidgets
 
 from ftlab_kit import analytics, datasets, trainers
 from ftlab_kit.errors import InputError, NotFound
+from ftlab_kit.jobs import states
+from ftlab_kit.pictures import charts
+from ftlab_kit.pictures.traces import Trace
 from ftlab_kit.records import CELL, Curve, Job, show
-from ftlab_kit.trainers import control
-from ftlab_kit.widgets import charts
 from ftlab_kit.widgets.curves import measured, picture
-from ftlab_kit.widgets.front import Html, button, is_interactive, keep_clicks, say
+from ftlab_kit.widgets.display import Html, button, is_interactive, say, work_around_ipykernel_7_4
 from ftlab_kit.widgets.live import TrainerView, duration
-from ftlab_kit.widgets.traces import Trace
 from ftlab_kit.workspace import Workspace
 
 PICTURES = {"loss": "loss", "held-out loss": "eval_loss"}
@@ -62,7 +62,7 @@ def side_by_side(ws: Workspace, *jobs: Job | int) -> Html:
         values = [measured(ws, job, metric) for job in found.jobs]
         if any(values):
             pictures.append(picture(title, found.jobs, values))
-    return Html(charts.in_pairs(pictures) + (found._repr_html_() or ""), found.words)
+    return Html(charts.in_pairs(pictures) + (found._repr_html_() or ""), found.message)
 
 
 def _cells(ws: Workspace, job: Job, *, is_live: bool) -> list[str]:
@@ -98,7 +98,7 @@ class JobsView(ipywidgets.VBox):  # type: ignore[misc]
         """Show the newest jobs."""
         self._ws = ws
         self._found: Sequence[Job] = ()
-        self.state = ipywidgets.Dropdown(options=[ANY, *control.STATES], description="state")
+        self.state = ipywidgets.Dropdown(options=[ANY, *states.STATES], description="state")
         self.search = ipywidgets.Text(
             placeholder="a word of model or rows", description="search", continuous_update=False
         )
@@ -137,7 +137,9 @@ class JobsView(ipywidgets.VBox):  # type: ignore[misc]
                 part.close()
             line.close()
         say(self._said, "status", f"{len(self._found)} jobs")
-        keep_clicks(self.state, self.search, self.page, self.again, self.compare, self.show_one)
+        work_around_ipykernel_7_4(
+            self.state, self.search, self.page, self.again, self.compare, self.show_one
+        )
 
     def _is_wanted(self, job: Job) -> bool:
         words = f"{job.id} {job.model} {_rows(self._ws, job)}".lower()

@@ -15,12 +15,13 @@ import ipywidgets
 from ftlab_kit import checkpoints, configs, trainers
 from ftlab_kit.configs import Config
 from ftlab_kit.errors import KitError
+from ftlab_kit.jobs import states
+from ftlab_kit.pictures import charts
 from ftlab_kit.records import Event, Job, Metric, Rows, show
-from ftlab_kit.trainers import control
-from ftlab_kit.widgets import charts, panels
+from ftlab_kit.widgets import panels
+from ftlab_kit.widgets.display import button, say, work_around_ipykernel_7_4
 from ftlab_kit.widgets.fields import Fields
-from ftlab_kit.widgets.front import button, keep_clicks, say
-from ftlab_kit.widgets.voice import answers_of
+from ftlab_kit.widgets.samples import answers_of
 from ftlab_kit.workspace import Workspace
 
 POLL_S = 1.0
@@ -135,17 +136,19 @@ class TrainerView(ipywidgets.VBox):  # type: ignore[misc]
     def _set_controls(self) -> None:
         state = self._job.state
         for name, made in self._buttons.items():
-            made.disabled = state not in control.COMMANDS[name]
+            made.disabled = state not in states.COMMANDS[name]
         newest = max(1, self._job.step)
         if newest > self.steps.max:
             low, high = self.steps.value
             follows = high >= self.steps.max
             self.steps.max = newest
             self.steps.value = (low, newest if follows else high)
-        keep_clicks(
+        work_around_ipykernel_7_4(
             self._state, self.adjust, self.smoothing, self.steps, *self.fields.field.values()
         )
-        keep_clicks(*self._buttons.values(), *self._pages.values(), *self._panels.values())
+        work_around_ipykernel_7_4(
+            *self._buttons.values(), *self._pages.values(), *self._panels.values()
+        )
 
     # --- controls -----------------------------------------------------------------------------
 
@@ -224,7 +227,7 @@ def _settings_now(job: Job, events: Rows[Event]) -> Config:
     config = Config(**job.config)
     for event in events:
         if event.command == "adjust" and event.state in ("applied", "pending"):
-            config = config.but(**(event.asked or {}))
+            config = config.but(**(event.arguments or {}))
     return config
 
 

@@ -15,9 +15,9 @@ import ipywidgets
 
 from ftlab_kit import datasets
 from ftlab_kit.errors import KitError
+from ftlab_kit.pictures import charts
 from ftlab_kit.records import LINES, DatasetVersion, Mask, Model, Token
-from ftlab_kit.widgets import charts
-from ftlab_kit.widgets.front import Html, is_interactive
+from ftlab_kit.widgets.display import Html, is_interactive
 from ftlab_kit.workspace import Workspace
 
 COLUMNS, LETTER, LINE = 112, 7.2, 19

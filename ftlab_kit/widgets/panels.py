@@ -7,11 +7,11 @@ import html
 from collections.abc import Iterator, Mapping, Sequence
 
 from ftlab_kit import metrics, trainers
+from ftlab_kit.pictures import charts
+from ftlab_kit.pictures.charts import Mark, Series
+from ftlab_kit.pictures.traces import STRETCHES, Trace
 from ftlab_kit.records import Event, Job, Metric, Rows, show
-from ftlab_kit.trainers import voice
-from ftlab_kit.widgets import charts
-from ftlab_kit.widgets.charts import Mark, Series
-from ftlab_kit.widgets.traces import STRETCHES, Trace
+from ftlab_kit.trainers import generations
 from ftlab_kit.workspace import Workspace
 
 # each panel: its title, and its lines by name and the metric they show
@@ -125,10 +125,10 @@ def events_list(events: Sequence[Event]) -> str:
     """Return the events of a job as a numbered list; the numbers are the marks' on the curves."""
     numbers = {event.id: number for number, event in enumerate(_marked(events), 1)}
     items = "".join(
-        f"<li>{html.escape(told(event))} <small>{html.escape(show(event.who))}, "
+        f"<li>{html.escape(told(event))} <small>{html.escape(show(event.author))}, "
         f"{show(event.created_at)}{_mark_of(numbers, event)}</small></li>"
         for event in events
-        if event.who != voice.WHO  # what it answered by itself stands on a page of its own
+        if event.author != generations.WHO  # what it answered by itself stands on a page of its own
     )
     return f"<ul>{items}</ul>" if items else "<p>It was not steered.</p>"
 

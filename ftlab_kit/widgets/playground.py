@@ -15,13 +15,13 @@ from typing import Any
 import ipywidgets
 
 from ftlab_kit import chats, datasets, trainers
-from ftlab_kit.chats.asked import Wishes
+from ftlab_kit.chats.requests import Wishes
 from ftlab_kit.chats.targets import Target
-from ftlab_kit.datasets.chats import messages
+from ftlab_kit.datasets.schema import messages
 from ftlab_kit.errors import InputError, KitError
 from ftlab_kit.records import CELL, Message, show
-from ftlab_kit.widgets.columns import TEXT, Chat, Column, asked, job_of, speed, words_of
-from ftlab_kit.widgets.front import Html, is_interactive, keep_clicks, say
+from ftlab_kit.widgets.chat_column import TEXT, Chat, Column, asked, job_of, speed, words_of
+from ftlab_kit.widgets.display import Html, is_interactive, say, work_around_ipykernel_7_4
 from ftlab_kit.workspace import Workspace
 
 N_HELD_OUT = 2  # rows that are asked by default
@@ -148,7 +148,7 @@ class PlaygroundView(ipywidgets.VBox):  # type: ignore[misc]
 
     def _show_busy(self, is_busy: bool) -> None:
         self.send_button.disabled, self.stop_button.disabled = is_busy, not is_busy
-        keep_clicks(
+        work_around_ipykernel_7_4(
             self.send_button, self.stop_button, self.clear_button, self.system, self.message
         )
 
@@ -239,7 +239,9 @@ def _still(ws: Workspace, targets: Sequence[Target], asked: Sequence[Chat]) -> H
 def _cell(said: Message | None) -> str:
     if said is None:
         return show(None)
-    words = f"{show(said.usage.n_output_tokens)} tokens{', cut' if said.is_whole is False else ''}"
+    words = (
+        f"{show(said.usage.n_output_tokens)} tokens{', cut' if said.is_complete is False else ''}"
+    )
     return f"{html.escape(said.content) or '<i>says nothing</i>'}<br><small>{words}</small>"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import ipywidgets
 
-from ftlab_kit.widgets.front import is_interactive
+from ftlab_kit.widgets.display import is_interactive
 
 
 class Progress(ipywidgets.HTML):  # type: ignore[misc]

@@ -8,8 +8,8 @@ from ftlab_kit import analytics, configs, datasets, models, trainers
 from ftlab_kit.configs import Config
 from ftlab_kit.errors import ConfigError
 from ftlab_kit.records import CELL, DatasetVersion, Estimate, Job, show
+from ftlab_kit.widgets.display import button, say, work_around_ipykernel_7_4
 from ftlab_kit.widgets.fields import LABEL, Fields
-from ftlab_kit.widgets.front import button, keep_clicks, say
 from ftlab_kit.widgets.live import TrainerView, duration
 from ftlab_kit.workspace import Workspace
 
@@ -117,7 +117,9 @@ class StartForm(ipywidgets.VBox):  # type: ignore[misc]
     def _forget(self) -> None:
         """What was reckoned was for other settings."""
         self._will_take.value = ""
-        keep_clicks(self.estimate, self.start, self.model, self.dataset, self.held_out, self.preset)
+        work_around_ipykernel_7_4(
+            self.estimate, self.start, self.model, self.dataset, self.held_out, self.preset
+        )
 
     def _reckon(self) -> str:
         config = self.config()

@@ -9,7 +9,7 @@ from ftlab_kit import checkpoints, trainers
 from ftlab_kit.configs import Config
 from ftlab_kit.records import Job
 from ftlab_kit.widgets import panels
-from ftlab_kit.widgets.front import Html, is_interactive
+from ftlab_kit.widgets.display import Html, is_interactive
 from ftlab_kit.widgets.live import TrainerView, sentence
 from ftlab_kit.widgets.start import StartForm
 from ftlab_kit.workspace import Workspace

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ftlab_kit import Workspace, graphs
-from ftlab_kit.graphs import embedders, opened
+from ftlab_kit.graphs import embedders, open_graph
 
 GROUP = "bench"
 QUERIES = 25
@@ -55,7 +55,7 @@ def _took(work: Any) -> float:
 
 def many(n_facts: int, uri: str | None) -> None:
     """Write so many facts and search them, in a file, and on Neo4j beside Graphiti's own driver."""
-    opened._silence()
+    open_graph._silence()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         ws = stack.enter_context(_closing(Workspace(folder / "lab")))

@@ -26,12 +26,13 @@ from trl import SFTConfig, SFTTrainer
 
 from ftlab_kit import Workspace, datasets, device, models, trainers
 from ftlab_kit.configs import Config
-from ftlab_kit.datasets import encodings
-from ftlab_kit.models import weights
-from ftlab_kit.trainers import build, steered, worker
-from ftlab_kit.trainers.order import RowStream
-from ftlab_kit.trainers.steered import Steered
-from ftlab_kit.trainers.steering import Steering
+from ftlab_kit.datasets import tokenized
+from ftlab_kit.lm import loading
+from ftlab_kit.trainers import worker
+from ftlab_kit.trainers.run import setup, trainer
+from ftlab_kit.trainers.run.callback import CommandCallback
+from ftlab_kit.trainers.run.sampler import ShuffledSampler
+from ftlab_kit.trainers.run.trainer import ExactTrainerMixin
 
 ROWS = 8  # the effective batch of every leg
 LENGTH = 1024
@@ -77,8 +78,8 @@ def kit(ws: Workspace, model: str, steps: int, seed: int, **changes: Any) -> dic
     """Run the job under the kit, and time what the engine adds to it besides."""
     clock, own = Clock(), [0.0]
     timed = {
-        Steering: ("on_step_begin", "on_step_end", "on_log"),
-        Steered: ("begin_step", "_guard"),
+        CommandCallback: ("on_step_begin", "on_step_end", "on_log"),
+        ExactTrainerMixin: ("begin_step", "_guard"),
     }
     for kind, names in timed.items():
         for name in names:
@@ -89,7 +90,7 @@ def kit(ws: Workspace, model: str, steps: int, seed: int, **changes: Any) -> dic
     return {"seconds": clock.steps(), "losses": losses, "own_s": own[0] / len(clock.began)}
 
 
-class LikeLength(RowStream):
+class LikeLength(ShuffledSampler):
     """The rival's order: of every eight batches those rows share one that are of like length."""
 
     def __iter__(self) -> Iterator[int]:
@@ -107,7 +108,7 @@ def learn(ws: Workspace, model: str, steps: int, seed: int, *, how: Any) -> dict
     Args:
         how: The kind of RowStream that orders the rows.
     """
-    steered.RowStream = how
+    trainer.RowStream = how
     clock = Clock()
     wanted = config(model, steps, seed, learning_rate=1e-3)
     job = trainers._enqueue(ws, wanted, 2, held_out=3)
@@ -175,8 +176,8 @@ def trl(ws: Workspace, model: str, steps: int, seed: int, **settings: Any) -> di
                 "labels": [row.labels for row in taken],
             }
         ),
-        processing_class=weights.tokenizer(folder),
-        peft_config=build.adapter(wanted),
+        processing_class=loading.tokenizer(folder),
+        peft_config=setup.adapter(wanted),
         callbacks=[clock],
     )
     racer.remove_callback(PrinterCallback)
@@ -234,19 +235,19 @@ def _plain(folder: Path) -> Any:
 
 def _taken(ws: Workspace, folder: Path, steps: int, seed: int) -> list[Any]:
     """Return the rows of all steps in the order in which the kit takes them."""
-    rows = encodings.read(ws, datasets.get(ws, 1), folder, LENGTH)
+    rows = tokenized.read(ws, datasets.get(ws, 1), folder, LENGTH)
     return [rows[number] for number in _order(ws, folder, steps, seed)]
 
 
 def _order(ws: Workspace, folder: Path, steps: int, seed: int) -> list[int]:
     """Return the numbers of the rows of all steps."""
-    rows = encodings.read(ws, datasets.get(ws, 1), folder, LENGTH)
-    stream = RowStream(rows.lengths.tolist(), ROWS, seed)
+    rows = tokenized.read(ws, datasets.get(ws, 1), folder, LENGTH)
+    stream = ShuffledSampler(rows.lengths.tolist(), ROWS, seed)
     return [*islice(stream, ROWS * (steps + 2))]
 
 
 LEGS: dict[str, Callable[..., dict[str, Any]]] = {
-    "shuffled": lambda *race: learn(*race, how=RowStream),
+    "shuffled": lambda *race: learn(*race, how=ShuffledSampler),
     "like length": lambda *race: learn(*race, how=LikeLength),
     "kit": kit,
     "kit fp32": lambda *race: kit(*race, precision="fp32"),

@@ -16,10 +16,10 @@ from rich.table import Table
 
 from ftlab_kit import Workspace, datasets, device, trainers
 from ftlab_kit.configs import Config
-from ftlab_kit.datasets import encodings
-from ftlab_kit.models import likelihood, weights, work
+from ftlab_kit.datasets import tokenized
+from ftlab_kit.jobs import processes
+from ftlab_kit.lm import flops, likelihood, loading
 from ftlab_kit.records import DatasetVersion
-from ftlab_kit.trainers import processes
 from tests.benchmarks import legs
 
 
@@ -39,10 +39,10 @@ def train(ws: Workspace, folder: Path, model: str, *, steps: int, rounds: int) -
         for name in [*names, *(slow if number == 0 else [])]:
             few = 2 if name in slow else steps
             for kind, found in peaks.items():
-                found.append(work.peak_gflop_per_s(kind, device.threads()))
+                found.append(flops.peak_gflop_per_s(kind, device.threads()))
             runs.setdefault(name, []).append(_leg(ws, name, model, few, number))
             print(f"round {number + 1}, {name}: {_speed(runs[name][-1]):.0f} tokens/s", flush=True)
-    needed = work.needed(folder, rank=Config().adapter_rank)
+    needed = flops.needed(folder, rank=Config().adapter_rank)
     assert needed is not None, "the race is run by models of linear layers"
     _show(runs, {kind: median(found) for kind, found in peaks.items()}, needed)
 
@@ -68,7 +68,7 @@ def _speed(run: dict[str, Any]) -> float:
 
 
 def _show(
-    runs: dict[str, list[dict[str, Any]]], peaks: dict[str, float], needed: work.Work
+    runs: dict[str, list[dict[str, Any]]], peaks: dict[str, float], needed: flops.Work
 ) -> None:
     """Print a line for each leg: speed, how much faster the kit is, memory, share of the bound."""
     speeds = {name: median(_speed(run) for run in found) for name, found in runs.items()}
@@ -144,11 +144,11 @@ def perplexity(ws: Workspace, folder: Path, version: DatasetVersion, *, rounds: 
         return
     chats = [*datasets.rows(ws, version)]
     alone = [index for index, row in enumerate(chats) if len(row["messages"]) <= 3]
-    found = encodings.read(ws, version, folder)
+    found = tokenized.read(ws, version, folder)
     rows = [found[index] for index in alone]
-    tokenizer = weights.tokenizer(folder)
+    tokenizer = loading.tokenizer(folder)
     ours, theirs, values = [], [], []
-    fast, rival = weights.load(folder).eval(), _lm_eval(folder, tokenizer)
+    fast, rival = loading.load(folder).eval(), _lm_eval(folder, tokenizer)
     requests = [_request(row) for row in rows]
     for _ in range(rounds):
         began = time.perf_counter()

@@ -18,8 +18,9 @@ from typing import Any
 from transformers import TrainerCallback
 
 from ftlab_kit import Workspace, trainers
+from ftlab_kit.jobs import processes, states
 from ftlab_kit.records import Job
-from ftlab_kit.trainers import control, processes, worker
+from ftlab_kit.trainers import worker
 
 SAME = ("loss", "grad_norm", "learning_rate", "n_tokens", "eval_loss", "epoch", "more")
 
@@ -78,7 +79,7 @@ def run(
             is_training = _Begun(log, said) if chance.random() < 0.75 else lambda: True
             done += _kill(pids, chance.uniform(*after_s), is_training, chance)
         codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
-        found = control.read(ws, job)
+        found = states.read(ws, job)
         was_killed = done > counted
         counted = done
         if found.state == "running":
@@ -127,7 +128,7 @@ def _work(root: Path, job: Job, watchers: Sequence[TrainerCallback], *, is_first
     os.dup2(log, 1)
     os.dup2(log, 2)
     if is_first:
-        ws.store.update("jobs", {"id": job.id}, **processes.me())
+        ws.store.update("jobs", {"id": job.id}, **processes.process_columns())
     ws.close()
     return worker.main(str(root), job.id, watchers if is_first else ())
 

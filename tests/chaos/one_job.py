@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 from ftlab_kit import Workspace, datasets, models, trainers
-from ftlab_kit.trainers import control, processes, worker
+from ftlab_kit.jobs import processes, states
+from ftlab_kit.trainers import worker
 from tests.conftest import TINY, chats_file
 
 CONFIG = TINY.but(max_steps=9, save_every_steps=3, adapter_dropout=0.1, keep_checkpoints=20)
@@ -32,13 +33,13 @@ def main(out: Path, source: Path) -> int:
         subprocess.run(["cp", "-a", f"{source}/.", str(out)], check=True)
     ws = Workspace(out)
     # the rows' path stands in the store; here it is that of the template, which stays
-    job = control.read(ws, 1)
+    job = states.read(ws, 1)
     if job.state == "running":  # its process was killed
-        control.move(ws, 1, "failed")
-    if control.read(ws, 1).state in ("failed", "paused"):
+        states.move(ws, 1, "failed")
+    if states.read(ws, 1).state in ("failed", "paused"):
         processes.requeue(ws, 1)
     code = worker.main(str(out), 1)
-    resumed = [event.result for event in control.events(ws, 1, command="resume") if event.result]
+    resumed = [event.result for event in states.events(ws, 1, command="resume") if event.result]
     print(f"resumed from step {resumed[-1]['from_step'] if resumed else 0}")
     done = trainers.checkpoints(ws, 1)[-1].path / "adapter_model.safetensors"
     shutil.copyfile(done, out / "final.safetensors")

@@ -14,7 +14,7 @@ import atheris
 import pyarrow
 
 with atheris.instrument_imports(include=["ftlab_kit.datasets"]):
-    from ftlab_kit.datasets import chats, files, forms, sift  # noqa: F401
+    from ftlab_kit.datasets import files, forms, reader, schema  # noqa: F401
 
 from tests.fuzz.rows import look
 

@@ -13,7 +13,7 @@ from graphiti_core.nodes import Node
 DECIMALS = 6
 
 
-class Around(NamedTuple):
+class Neighbourhood(NamedTuple):
     """What stands around some entities: the facts that touch them, the episodes' mentions.
 
     `about` is what is known of the graph as a whole: by which embedder its vectors are.
@@ -46,7 +46,7 @@ class Driver(Protocol):
         """Hold the one writer's place of a graph: what is read meanwhile stays so."""
         ...
 
-    async def around(self, group: str, uuids: Sequence[str]) -> Around:
+    async def around(self, group: str, uuids: Sequence[str]) -> Neighbourhood:
         """Return what stands around entities."""
         ...
 

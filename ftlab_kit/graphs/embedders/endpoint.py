@@ -18,7 +18,7 @@ BATCH = 256
 TIMEOUT_S = 60
 
 
-class Filling:
+class OpenAIEmbedder:
     """The embedder behind an endpoint. Its dimension is what its first answer has."""
 
     def __init__(self, ws: Workspace, name: str) -> None:

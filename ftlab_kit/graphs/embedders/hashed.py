@@ -13,7 +13,7 @@ import numpy as np
 from ftlab_kit.workspace import Workspace
 
 
-class Filling:
+class HashEmbedder:
     """The embedder that needs nothing."""
 
     def __init__(self, ws: Workspace, name: str) -> None:

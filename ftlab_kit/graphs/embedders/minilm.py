@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from ftlab_kit import device, models
-from ftlab_kit.models.weights import quiet
+from ftlab_kit.lm.loading import quiet
 from ftlab_kit.workspace import Workspace
 
 BATCH = 64
 
 
-class Filling:
+class MiniLM:
     """The embedder by sentence-transformers."""
 
     def __init__(self, ws: Workspace, name: str) -> None:

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from ftlab_kit.graphs.extraction import claims, naming, sections
-from ftlab_kit.graphs.extraction.found import Chunk, Claim, Extract
-from ftlab_kit.graphs.extraction.naming import Who
+from ftlab_kit.graphs.extraction.naming import EntityIndex
+from ftlab_kit.graphs.extraction.result import Chunk, Claim, Extract
 from ftlab_kit.graphs.extraction.sections import Section
 from ftlab_kit.graphs.loaders import Line, Text
 
@@ -73,7 +73,7 @@ def _chunks(section: Section) -> list[tuple[Chunk, list[Line]]]:
     return made
 
 
-def _mention(extract: Extract, who: Who) -> None:
+def _mention(extract: Extract, who: EntityIndex) -> None:
     """Note which chunk mentions what: by a claim, or by name."""
     for claim in extract.claims:
         number = chunk_of(extract, claim)

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ftlab_kit.graphs.extraction import naming, words
-from ftlab_kit.graphs.extraction.found import Claim, Thing
-from ftlab_kit.graphs.extraction.naming import Who
+from ftlab_kit.graphs.extraction import naming, phrases
+from ftlab_kit.graphs.extraction.naming import EntityIndex
+from ftlab_kit.graphs.extraction.result import Claim, Mention
 from ftlab_kit.graphs.extraction.sections import Item, Said, Section, Table
 
 EXCEPT = re.compile(r"(?:most|all)\s+(\w+)\s+(?:except|but)\s+(.+)$", re.IGNORECASE)
@@ -24,7 +24,7 @@ LONG_WORDS = 8
 LONGEST_SENTENCE = 400
 
 
-def read(sections: Sequence[Section], who: Who) -> Iterator[Claim]:
+def read(sections: Sequence[Section], who: EntityIndex) -> Iterator[Claim]:
     """Yield what a document says."""
     for section in sections:
         yield from _labels(section, who)
@@ -35,32 +35,32 @@ def read(sections: Sequence[Section], who: Who) -> Iterator[Claim]:
 
 
 def _claim(
-    ends: tuple[Thing, str, Thing],
+    ends: tuple[Mention, str, Mention],
     sentence: str,
     said: Said,
     sets: Mapping[str, Any] | None = None,
     unit: str = "",
 ) -> Claim:
-    text = words.sentence(sentence)
-    free = {words.free(name): value for name, value in (sets or {}).items()}
+    text = phrases.sentence(sentence)
+    free = {phrases.free(name): value for name, value in (sets or {}).items()}
     return Claim(ends[0], ends[1], ends[2], text, said.first, said.last, free, unit)
 
 
-def _own(thing: Thing, relation: str) -> tuple[Thing, str, Thing]:
+def _own(thing: Mention, relation: str) -> tuple[Mention, str, Mention]:
     return thing, relation, thing
 
 
 # labels: `**Key:** value`
 
 
-def _labels(section: Section, who: Who) -> Iterator[Claim]:
+def _labels(section: Section, who: EntityIndex) -> Iterator[Claim]:
     thing = who.of_section.get(id(section))
     if thing is not None and thing in who.records:
         for key, said in section.labels:
             yield from _label(thing, key, said, who)
 
 
-def _label(thing: Thing, key: str, said: Said, who: Who) -> Iterator[Claim]:
+def _label(thing: Mention, key: str, said: Said, who: EntityIndex) -> Iterator[Claim]:
     found = naming.endpoints(said.text)
     if found:
         for endpoint in found:
@@ -68,17 +68,17 @@ def _label(thing: Thing, key: str, said: Said, who: Who) -> Iterator[Claim]:
             yield _claim((thing, "USES", endpoint), sentence, said)
             yield _endpoint(endpoint, "", "", said)
     elif key in who.linking and (other := who.known(said.text)):
-        noun = words.spoken(words.snake(key))
-        ends = (thing, f"HAS_{words.snake(key).upper()}", other)
+        noun = phrases.spoken(phrases.snake(key))
+        ends = (thing, f"HAS_{phrases.snake(key).upper()}", other)
         yield _claim(ends, f"The {noun} of {thing.name} is {other.name}", said)
     else:
-        yield attribute(thing, words.snake(key), said)
+        yield attribute(thing, phrases.snake(key), said)
 
 
-def attribute(thing: Thing, name: str, said: Said) -> Claim:
+def attribute(thing: Mention, name: str, said: Said) -> Claim:
     """Return the claim that an attribute of a thing has a value."""
-    found = words.value(said.text)
-    spoken, own = words.spoken(name), _own(thing, name.upper())
+    found = phrases.value(said.text)
+    spoken, own = phrases.spoken(name), _own(thing, name.upper())
     sets = {name: found.value}
     if isinstance(found.value, bool):
         sentence = f"{thing.name} is {'' if found.value else 'not '}{spoken}"
@@ -88,7 +88,7 @@ def attribute(thing: Thing, name: str, said: Said) -> Claim:
         called = "" if name in TELLING else f", {spoken}"
         sentence = f"{thing.name}{called}: {found.text}"
     else:
-        verb = "are" if words.is_plural(spoken) else "is"
+        verb = "are" if phrases.is_plural(spoken) else "is"
         sentence = f"The {spoken} of {thing.name} {verb} {found.text}"
     return _claim(own, sentence, said, sets, found.unit)
 
@@ -96,7 +96,7 @@ def attribute(thing: Thing, name: str, said: Said) -> Claim:
 # lists
 
 
-def _listed(section: Section, who: Who) -> Iterator[Claim]:
+def _listed(section: Section, who: EntityIndex) -> Iterator[Claim]:
     thing = naming.about(section, who)
     if thing is None:
         return
@@ -104,7 +104,7 @@ def _listed(section: Section, who: Who) -> Iterator[Claim]:
         yield from _item(section, thing, item, who)
 
 
-def _item(section: Section, thing: Thing, item: Item, who: Who) -> Iterator[Claim]:
+def _item(section: Section, thing: Mention, item: Item, who: EntityIndex) -> Iterator[Claim]:
     """Yield what one item of a list says, by the first form that it has."""
     found = naming.endpoints(item.said.text)
     if found:
@@ -129,7 +129,7 @@ def _item(section: Section, thing: Thing, item: Item, who: Who) -> Iterator[Clai
     yield from _sentence(thing, item, who)
 
 
-def _endpoints(thing: Thing, found: list[Thing], item: Item) -> Iterator[Claim]:
+def _endpoints(thing: Mention, found: list[Mention], item: Item) -> Iterator[Claim]:
     split = naming.term(item)
     called = split[0] if split else ""
     said = " ".join(part.text for part in item.below)
@@ -145,15 +145,15 @@ def _endpoints(thing: Thing, found: list[Thing], item: Item) -> Iterator[Claim]:
             yield _claim((thing, "USES", endpoint), f"{thing.name} uses {endpoint.name}", item.said)
         for required in REQUIRES.findall(f"{item.said.text} {said}"):
             for name in re.findall(r"`([^`]+)`", required):
-                parameter = Thing("Parameter", name)
+                parameter = Mention("Parameter", name)
                 sentence = f"{endpoint.name} requires the parameter {name}"
                 yield _claim((endpoint, "REQUIRES", parameter), sentence, whole)
 
 
-def _endpoint(endpoint: Thing, called: str, said: str, where: Said) -> Claim:
+def _endpoint(endpoint: Mention, called: str, said: str, where: Said) -> Claim:
     method, path = endpoint.name.split(" ", 1)
     if called and said:
-        sentence = f"{called}, {endpoint.name}: {words.plain(said)}"
+        sentence = f"{called}, {endpoint.name}: {phrases.plain(said)}"
     elif called:
         sentence = f"{called} is {endpoint.name}"
     else:
@@ -161,14 +161,14 @@ def _endpoint(endpoint: Thing, called: str, said: str, where: Said) -> Claim:
     return _claim(_own(endpoint, "IS_ENDPOINT"), sentence, where, {"method": method, "path": path})
 
 
-def _compared(found: re.Match[str], item: Item, who: Who) -> list[Claim]:
+def _compared(found: re.Match[str], item: Item, who: EntityIndex) -> list[Claim]:
     """Return what an item of 'Price Comparison (Input / Output per 1M tokens)' says."""
-    name = words.snake(found[1])
+    name = phrases.snake(found[1])
     if member := who.known(item.said.text):
         if not item.label or who.known(item.label):
             return []
         return [attribute(member, name, Said(item.label, item.said.first, item.said.last))]
-    split = re.match(r"(.+?):\s+(\S.*)$", words.plain(item.said.text))
+    split = re.match(r"(.+?):\s+(\S.*)$", phrases.plain(item.said.text))
     member = who.known(split[1]) if split else None
     if not split or not member:
         return []
@@ -190,26 +190,28 @@ def _sides(text: str) -> tuple[list[str], str]:
     """Return the columns and the unit of 'Input / Output per 1M tokens'."""
     per = re.search(r"\bper\b.*$", text)
     columns = text[: per.start()] if per else text
-    return [words.snake(part) for part in columns.split("/") if part.strip()], per[0] if per else ""
+    return [phrases.snake(part) for part in columns.split("/") if part.strip()], per[
+        0
+    ] if per else ""
 
 
-def _of_record(thing: Thing, item: Item, who: Who) -> Iterator[Claim]:
+def _of_record(thing: Mention, item: Item, who: EntityIndex) -> Iterator[Claim]:
     """Yield what an item below a record's heading says of it."""
     split = naming.term(item)
     if split:
-        name = words.snake(split[0])
-        if words.snake(item.label) in PRICES:
+        name = phrases.snake(split[0])
+        if phrases.snake(item.label) in PRICES:
             name = f"price_{name}"
         yield attribute(thing, name, item.said._replace(text=split[1]))
     elif item.label:
-        noun = words.noun(item.label)
-        of = " ".join(words.singular(word) for word in item.label.lower().split())
-        name = words.plain(item.said.text).rstrip(".")
+        noun = phrases.noun(item.label)
+        of = " ".join(phrases.singular(word) for word in item.label.lower().split())
+        name = phrases.plain(item.said.text).rstrip(".")
         is_code = item.said.text.startswith("`")
-        other = Thing(words.label(noun), name if is_code else _capital(name))
-        sentence = f"{thing.name} has the {of} {words.lower_first(other.name)}"
+        other = Mention(phrases.label(noun), name if is_code else _capital(name))
+        sentence = f"{thing.name} has the {of} {phrases.lower_first(other.name)}"
         yield _claim(
-            (thing, f"HAS_{words.snake(_parted(noun)).upper()}", other), sentence, item.said
+            (thing, f"HAS_{phrases.snake(_parted(noun)).upper()}", other), sentence, item.said
         )
     else:
         yield from _sentence(thing, item, who)
@@ -226,15 +228,15 @@ def _parted(noun: str) -> str:
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", noun)
 
 
-def _having(found: re.Match[str], member: Thing, item: Item, who: Who) -> Iterator[Claim]:
+def _having(found: re.Match[str], member: Mention, item: Item, who: EntityIndex) -> Iterator[Claim]:
     """Yield what an item below 'Models with Vision' or 'Models without Vision' says."""
-    names = words.Names(thing.name for thing in who.of_type(CAPABILITY))
-    said = CAPABLE.sub("", words.plain(found[3]))
+    names = phrases.Names(thing.name for thing in who.of_type(CAPABILITY))
+    said = CAPABLE.sub("", phrases.plain(found[3]))
     name = next(names.within(said), _capital(said))
-    yield capability(member, Thing(CAPABILITY, name), found[2].lower() == "with", item.said)
+    yield capability(member, Mention(CAPABILITY, name), found[2].lower() == "with", item.said)
 
 
-def capability(member: Thing, other: Thing, has_it: bool, said: Said) -> Claim:
+def capability(member: Mention, other: Mention, has_it: bool, said: Said) -> Claim:
     """Return the claim that something has or lacks a capability."""
     name = other.name.lower()
     if has_it:
@@ -243,10 +245,10 @@ def capability(member: Thing, other: Thing, has_it: bool, said: Said) -> Claim:
     else:
         ends = (member, "LACKS_CAPABILITY", other)
         sentence = f"{member.name} does not support {name}: it lacks the capability {name}"
-    return _claim(ends, sentence, said, {words.snake(other.name): has_it})
+    return _claim(ends, sentence, said, {phrases.snake(other.name): has_it})
 
 
-def _member(thing: Thing, member: Thing, item: Item, who: Who) -> Iterator[Claim]:
+def _member(thing: Mention, member: Mention, item: Item, who: EntityIndex) -> Iterator[Claim]:
     """Yield what an item that is the name of a thing says: that it belongs to what is above."""
     if thing == member:
         return
@@ -256,22 +258,24 @@ def _member(thing: Thing, member: Thing, item: Item, who: Who) -> Iterator[Claim
         yield _belongs(member, thing, item.said)
 
 
-def _among(thing: Thing) -> str:
+def _among(thing: Mention) -> str:
     """Return what something is that stands below a heading."""
-    return f"{'is one of the' if words.is_plural(thing.name) else 'belongs to'} {thing.name}"
+    return f"{'is one of the' if phrases.is_plural(thing.name) else 'belongs to'} {thing.name}"
 
 
-def _belongs(member: Thing, other: Thing, said: Said) -> Claim:
+def _belongs(member: Mention, other: Mention, said: Said) -> Claim:
     if other.type == CAPABILITY:
         return capability(member, other, True, said)
-    kind = words.snake(_parted(other.type))
+    kind = phrases.snake(_parted(other.type))
     has_kind = kind.replace("_", " ") in other.name.lower()
     where = f"the {other.name}" if has_kind else f"the {kind.replace('_', ' ')} {other.name}"
     sets = {kind: other.name}
     return _claim((member, f"IN_{kind.upper()}", other), f"{member.name} is in {where}", said, sets)
 
 
-def _term(thing: Thing, named: Thing, text: str, item: Item, who: Who) -> Iterator[Claim]:
+def _term(
+    thing: Mention, named: Mention, text: str, item: Item, who: EntityIndex
+) -> Iterator[Claim]:
     """Yield what '**Term:** text' says: who belongs to the term, else what it is."""
     whole = [item.said, *item.below]
     said = Said(
@@ -284,24 +288,24 @@ def _term(thing: Thing, named: Thing, text: str, item: Item, who: Who) -> Iterat
         yield capability(member, named, False, item.said)
     if not members and said.text.strip():
         own = _own(named, "DESCRIPTION")
-        plain = words.plain(said.text)
+        plain = phrases.plain(said.text)
         yield _claim(own, f"{named.name}: {plain}", said, {"description": plain})
     if thing != named and named.type not in ("Tier", CAPABILITY, "Provider"):
         yield _claim((named, "PART_OF", thing), f"{named.name} {_among(thing)}", item.said)
 
 
-def _members(text: str, named: Thing, who: Who) -> tuple[list[Thing], list[Thing]]:
+def _members(text: str, named: Mention, who: EntityIndex) -> tuple[list[Mention], list[Mention]]:
     """Return the things that a text lists, and those that it excepts.
 
     'Most models except A and B' lists all others; 'Claude models (200K-300K)' a family.
     """
-    plain = words.plain(text).rstrip(".")
+    plain = phrases.plain(text).rstrip(".")
     if found := EXCEPT.match(plain):
-        every = who.of_type(words.label(words.singular(found[1])).capitalize())
-        others = [thing for part in words.listed(found[2]) if (thing := who.known(part))]
+        every = who.of_type(phrases.label(phrases.singular(found[1])).capitalize())
+        others = [thing for part in phrases.listed(found[2]) if (thing := who.known(part))]
         return [thing for thing in every if thing not in others], others if every else []
-    members: list[Thing] = []
-    for part in words.listed(plain):
+    members: list[Mention] = []
+    for part in phrases.listed(plain):
         known = who.known(part)
         found_all = [known] if known else naming.family(part, _records(who))
         if not found_all:
@@ -310,18 +314,18 @@ def _members(text: str, named: Thing, who: Who) -> tuple[list[Thing], list[Thing
     return members, []
 
 
-def _records(who: Who) -> list[Thing]:
+def _records(who: EntityIndex) -> list[Mention]:
     return [thing for thing in who.by_name.values() if thing in who.records]
 
 
-def _sentence(thing: Thing, item: Item, who: Who) -> Iterator[Claim]:
+def _sentence(thing: Mention, item: Item, who: EntityIndex) -> Iterator[Claim]:
     """Yield an item as a sentence, about its heading and the first thing that it names."""
-    text = words.plain(item.said.text)
+    text = phrases.plain(item.said.text)
     if len(text.split()) < 2 or len(text) > LONGEST_SENTENCE:
         return
     named = [found for found in who.within(text) if found != thing]
     ends = (thing, "SAYS", named[0] if named else thing)
-    yield _claim(ends, f"{thing.name}: {words.lower_first(text)}", item.said)
+    yield _claim(ends, f"{thing.name}: {phrases.lower_first(text)}", item.said)
     for below in item.below:
         yield from _sentence(thing, Item(below), who)
 
@@ -329,21 +333,21 @@ def _sentence(thing: Thing, item: Item, who: Who) -> Iterator[Claim]:
 # tables and paragraphs
 
 
-def _table(table: Table, who: Who) -> Iterator[Claim]:
+def _table(table: Table, who: EntityIndex) -> Iterator[Claim]:
     for cells, line in table.rows:
         thing = who.known(cells[0]) if cells else None
         for head, cell in zip(table.head[1:], cells[1:], strict=False):
             said = Said(cell, line, line)
-            if thing and words.plain(cell) not in ("", "-", "–", "—", "n/a"):
-                yield from _label(thing, words.plain(head), said, who)
+            if thing and phrases.plain(cell) not in ("", "-", "–", "—", "n/a"):
+                yield from _label(thing, phrases.plain(head), said, who)
 
 
-def _paragraphs(section: Section, who: Who) -> Iterator[Claim]:
+def _paragraphs(section: Section, who: EntityIndex) -> Iterator[Claim]:
     """Yield what a heading is, by its first paragraph, and sentences that name two things."""
     thing = naming.about(section, who)
     begins = min((item.said.first.number for item in section.items), default=None)
     for number, said in enumerate(section.paragraphs):
-        text = words.plain(said.text)
+        text = phrases.plain(said.text)
         # what follows a list, often below a ruler, is no word about the heading
         leads = not number and section.title and (begins is None or said.first.number < begins)
         if thing and leads and len(text) <= LONGEST_SENTENCE:

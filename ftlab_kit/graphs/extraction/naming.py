@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ftlab_kit.graphs.extraction import words
-from ftlab_kit.graphs.extraction.found import Thing
+from ftlab_kit.graphs.extraction import phrases
+from ftlab_kit.graphs.extraction.result import Mention
 from ftlab_kit.graphs.extraction.sections import Item, Section
 
 METHODS = "GET|POST|PUT|PATCH|DELETE|HEAD|OPTIONS"
@@ -19,37 +19,37 @@ LONGEST_NAME = 80
 
 
 @dataclass
-class Who:
+class EntityIndex:
     """What is known of a document's things: by name, and whose heading is which."""
 
-    by_name: dict[str, Thing] = field(default_factory=dict)
-    of_section: dict[int, Thing] = field(default_factory=dict)
-    records: set[Thing] = field(default_factory=set)
+    by_name: dict[str, Mention] = field(default_factory=dict)
+    of_section: dict[int, Mention] = field(default_factory=dict)
+    records: set[Mention] = field(default_factory=set)
     linking: set[str] = field(default_factory=set)  # labels whose values are things
-    names: words.Names = field(default_factory=lambda: words.Names(()))
+    names: phrases.Names = field(default_factory=lambda: phrases.Names(()))
 
-    def add(self, thing: Thing) -> Thing:
+    def add(self, thing: Mention) -> Mention:
         """Take a thing; a name that is known stays what it was."""
         return self.by_name.setdefault(thing.name.lower(), thing)
 
-    def known(self, name: str) -> Thing | None:
+    def known(self, name: str) -> Mention | None:
         """Return the thing of a name, with or without what stands in brackets after it."""
-        name = words.plain(name)
+        name = phrases.plain(name)
         found = self.by_name.get(name.lower())
-        return found or self.by_name.get(words.without_brackets(name).lower())
+        return found or self.by_name.get(phrases.without_brackets(name).lower())
 
-    def within(self, text: str) -> list[Thing]:
+    def within(self, text: str) -> list[Mention]:
         """Return the things that a text names, in order."""
-        return [self.by_name[name.lower()] for name in self.names.within(words.plain(text))]
+        return [self.by_name[name.lower()] for name in self.names.within(phrases.plain(text))]
 
-    def of_type(self, name: str) -> list[Thing]:
+    def of_type(self, name: str) -> list[Mention]:
         """Return the things of a type, in the order of the document."""
         return [thing for thing in self.by_name.values() if thing.type == name]
 
 
-def read(sections: Sequence[Section]) -> Who:
+def read(sections: Sequence[Section]) -> EntityIndex:
     """Return who is who in a document."""
-    who = Who()
+    who = EntityIndex()
     for section in sections:
         if (thing := _record(section)) is not None:
             who.of_section[id(section)] = who.add(thing)
@@ -64,26 +64,26 @@ def read(sections: Sequence[Section]) -> Who:
     for section in sections:
         if id(section) not in who.of_section and (topic := _topic(section)) is not None:
             who.of_section[id(section)] = who.add(topic)
-    who.names = words.Names(thing.name for thing in who.by_name.values() if _is_apart(thing))
+    who.names = phrases.Names(thing.name for thing in who.by_name.values() if _is_apart(thing))
     return who
 
 
-def _rows(section: Section) -> Iterator[Thing]:
+def _rows(section: Section) -> Iterator[Mention]:
     """Yield what the first cells of a section's tables name, of the type that their head says."""
     for table in section.tables:
-        kind = words.noun(table.head[0]) if table.head else ""
+        kind = phrases.noun(table.head[0]) if table.head else ""
         for cells, _ in table.rows:
             if kind and cells and _is_name(cells[0]):
-                yield Thing(words.label(kind), words.plain(cells[0]))
+                yield Mention(phrases.label(kind), phrases.plain(cells[0]))
 
 
-def _is_apart(thing: Thing) -> bool:
+def _is_apart(thing: Mention) -> bool:
     """Return whether a name can be told from a plain word of a text."""
     return len(thing.name) > 2 and thing.type not in ("Topic", "Document")
 
 
 def _is_name(text: str) -> bool:
-    plain = words.plain(text)
+    plain = phrases.plain(text)
     return bool(plain) and len(plain) <= LONGEST_NAME and bool(re.search(r"\w", plain))
 
 
@@ -93,20 +93,20 @@ def title(section: Section) -> str:
     return found[1] if found else section.title
 
 
-def _record(section: Section) -> Thing | None:
+def _record(section: Section) -> Mention | None:
     """Return the thing that a heading with labels below it is about."""
     if not section.title:
         return None
     keys = [key for key, _ in section.labels]
     for key in keys:
         if found := re.fullmatch(r"(.+?)\s+(?:ID|Id|id|name|Name)", key):
-            return Thing(words.label(words.singular(found[1])), title(section))
+            return Mention(phrases.label(phrases.singular(found[1])), title(section))
     if NUMBERED.match(section.title):
-        return Thing(_numbered(section), title(section))
+        return Mention(_numbered(section), title(section))
     if section.level == 1 and keys:
-        return Thing("Document", section.title)
+        return Mention("Document", section.title)
     if len(keys) > 1 and section.above:
-        return Thing(_type_of(section.above), title(section))
+        return Mention(_type_of(section.above), title(section))
     return None
 
 
@@ -116,21 +116,21 @@ def _numbered(section: Section) -> str:
     while top and top.above and top.above.title:
         top = top.above
     listed = top.title if top is not None and top is not section else ""
-    return _label(words.noun(listed)) if words.is_plural(listed) else "Step"
+    return _label(phrases.noun(listed)) if phrases.is_plural(listed) else "Step"
 
 
 def _type_of(section: Section) -> str:
-    return _label(words.noun(section.title))
+    return _label(phrases.noun(section.title))
 
 
 def _label(noun: str) -> str:
-    return words.label(noun) if noun and noun.lower() not in words.ABOUT else "Topic"
+    return phrases.label(noun) if noun and noun.lower() not in phrases.ABOUT else "Topic"
 
 
-def endpoints(text: str) -> list[Thing]:
+def endpoints(text: str) -> list[Mention]:
     """Return the endpoints that a text names: 'GET/POST /x' are two."""
     return [
-        Thing("Endpoint", f"{method} {path.rstrip('.')}")
+        Mention("Endpoint", f"{method} {path.rstrip('.')}")
         for several, path in ENDPOINT.findall(text)
         for method in several.split("/")
     ]
@@ -141,15 +141,15 @@ def term(item: Item) -> tuple[str, str] | None:
     found = TERM.match(item.said.text) or PLAIN_TERM.match(item.said.text)
     if not found or not _is_name(found[1]):
         return None
-    return words.plain(found[1]).rstrip(":"), found[2].strip()
+    return phrases.plain(found[1]).rstrip(":"), found[2].strip()
 
 
-def is_record(section: Section, who: Who) -> bool:
+def is_record(section: Section, who: EntityIndex) -> bool:
     """Return whether what stands below a heading is said of the heading's thing."""
     return who.of_section.get(id(section)) in who.records
 
 
-def _term(section: Section, item: Item, who: Who) -> Thing | None:
+def _term(section: Section, item: Item, who: EntityIndex) -> Mention | None:
     """Return the thing that an item defines, None if it defines none."""
     for found in endpoints(item.said.text):
         who.add(found)
@@ -158,53 +158,53 @@ def _term(section: Section, item: Item, who: Who) -> Thing | None:
         return None
     is_bold = item.said.text.startswith("**")
     heading = item.label or section.title
-    kind = words.noun(heading)
+    kind = phrases.noun(heading)
     if not is_bold and not _is_list_of(section, heading):
         return None
-    return Thing(_label(kind), split[0])
+    return Mention(_label(kind), split[0])
 
 
 def _is_list_of(section: Section, heading: str) -> bool:
     """Return whether plain items are terms: a plural above them, and every one has its text."""
-    return words.is_plural(heading) and all(
+    return phrases.is_plural(heading) and all(
         (split := term(item)) and len(split[1].split()) > 3 for item in section.items
     )
 
 
-def _link(sections: Sequence[Section], who: Who) -> None:
+def _link(sections: Sequence[Section], who: EntityIndex) -> None:
     """Find the labels whose values are things: a type has their name, or several share a value."""
     types = {thing.type for thing in who.by_name.values()}
     values: dict[str, Counter[str]] = {}
     for section in sections:
         for key, said in section.labels if is_record(section, who) else ():
-            values.setdefault(key, Counter())[words.plain(said.text)] += 1
+            values.setdefault(key, Counter())[phrases.plain(said.text)] += 1
     for key, counted in values.items():
         if key.endswith((" ID", " Id", " id")) or endpoints(" ".join(counted)):
             continue
-        is_type = words.label(words.singular(key)) in types
+        is_type = phrases.label(phrases.singular(key)) in types
         is_shared = max(counted.values()) > 1 and len(counted) > 1 and all(map(_is_proper, counted))
         if is_type or is_shared:
             who.linking.add(key)
             for name in counted:
-                who.add(Thing(words.label(words.singular(key)), name))
+                who.add(Mention(phrases.label(phrases.singular(key)), name))
 
 
 def _is_proper(text: str) -> bool:
     """Return whether a text is a name: short, its first letter a capital, no number or truth."""
-    found = words.value(text)
+    found = phrases.value(text)
     short = len(text.split()) <= 4
     return short and isinstance(found.value, str) and text[:1].isupper() and "." not in text
 
 
-def _topic(section: Section) -> Thing | None:
+def _topic(section: Section) -> Mention | None:
     """Return the thing that a heading without labels is: a topic, unless it says nothing."""
     name = title(section)
     if not name or name.lower() in EMPTY_TITLES:
         return None
-    return Thing("Topic", name)
+    return Mention("Topic", name)
 
 
-def about(section: Section, who: Who) -> Thing | None:
+def about(section: Section, who: EntityIndex) -> Mention | None:
     """Return what a section is about: its own thing, or that of the next heading above."""
     above: Section | None = section
     while above is not None:
@@ -214,10 +214,10 @@ def about(section: Section, who: Who) -> Thing | None:
     return None
 
 
-def family(text: str, things: Iterable[Thing]) -> list[Thing]:
+def family(text: str, things: Iterable[Mention]) -> list[Mention]:
     """Return the things that 'Claude models (200K-300K)' or 'GPT-5 family' mean: by their names."""
     found = re.fullmatch(
-        r"(.+?)\s+(?:models|family|series|variants|line)", words.without_brackets(text)
+        r"(.+?)\s+(?:models|family|series|variants|line)", phrases.without_brackets(text)
     )
     if not found:
         return []

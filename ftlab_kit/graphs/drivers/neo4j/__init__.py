@@ -19,9 +19,9 @@ from neo4j import AsyncGraphDatabase
 from neo4j.exceptions import AuthError, DriverError, Neo4jError
 
 from ftlab_kit.errors import InputError, Unavailable
-from ftlab_kit.graphs.drivers.neo4j.found import FACT, INDICES, Found, edge
-from ftlab_kit.graphs.drivers.neo4j.written import ENDS, LABELS, drop, put_edges, put_nodes
-from ftlab_kit.graphs.drivers.protocol import Around, Change
+from ftlab_kit.graphs.drivers.neo4j.search import FACT, INDICES, SearchMixin, edge
+from ftlab_kit.graphs.drivers.neo4j.writes import ENDS, LABELS, drop, put_edges, put_nodes
+from ftlab_kit.graphs.drivers.protocol import Change, Neighbourhood
 
 WAIT_S = 60
 LOCK = "MERGE (l:FtlabGraph {group_id: $group}) SET l.held_at = timestamp()"
@@ -44,7 +44,7 @@ class Driver(Neo4jDriver):
         self._dimension = 0
         self._is_indexed = self._is_ready = False
         self._tx: ContextVar[Any] = ContextVar("tx", default=None)
-        self.search_interface = Found()
+        self.search_interface = SearchMixin()
 
     async def reach(self) -> None:
         """See that the server answers, and knows who asks.
@@ -147,7 +147,7 @@ class Driver(Neo4jDriver):
         records, _, _ = await self.execute_query(query, routing_="r", **values)
         return list(records)
 
-    async def around(self, group: str, uuids: Sequence[str]) -> Around:
+    async def around(self, group: str, uuids: Sequence[str]) -> Neighbourhood:
         """Return the facts that touch some entities, and which episodes mention these."""
         found: dict[str, EntityEdge] = {}
         for arrow in ("(n)-[e:RELATES_TO]->(m)", "(m)<-[e:RELATES_TO]-(n)"):
@@ -171,7 +171,7 @@ class Driver(Neo4jDriver):
         kept = {key: value for key, value in known.items() if isinstance(value, str)}
         kept.pop("group_id", None)
         mentions = [get_episodic_edge_from_record(record) for record in links]
-        return Around(list(found.values()), mentions, kept)
+        return Neighbourhood(list(found.values()), mentions, kept)
 
     async def write(self, change: Change) -> None:
         """Make a change: all of it, or nothing."""

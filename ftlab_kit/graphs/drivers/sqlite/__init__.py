@@ -16,10 +16,10 @@ from typing import Any
 from graphiti_core.driver.driver import GraphDriver, GraphDriverSession, GraphProvider
 
 from ftlab_kit.errors import InputError
-from ftlab_kit.graphs.drivers.protocol import Around, Change
-from ftlab_kit.graphs.drivers.sqlite import rows, tables, vectors
-from ftlab_kit.graphs.drivers.sqlite.found import Found
-from ftlab_kit.graphs.drivers.sqlite.kept import Kept
+from ftlab_kit.graphs.drivers.protocol import Change, Neighbourhood
+from ftlab_kit.graphs.drivers.sqlite import row_codec, tables, vectors
+from ftlab_kit.graphs.drivers.sqlite.operations import GraphOperations
+from ftlab_kit.graphs.drivers.sqlite.search import SearchMixin
 
 Row = dict[str, Any]
 
@@ -72,8 +72,8 @@ class Driver(GraphDriver):
         self.path = path
         self.db = tables.connect(path)
         self.db.row_factory = sqlite3.Row
-        self.graph_operations_interface = Kept()
-        self.search_interface = Found()
+        self.graph_operations_interface = GraphOperations()
+        self.search_interface = SearchMixin()
         self._vectors: dict[tuple[str, str], vectors.Vectors] = {}
         self._seen = self._version()
         self._writer = asyncio.Lock()
@@ -91,7 +91,7 @@ class Driver(GraphDriver):
         values = values.get("params") or values
         if query.startswith(SAGA):
             sagas = self.nodes("Saga", name=[values["name"]], group_id=[values["group_id"]])
-            return [saga.model_dump() for saga in map(rows.node, sagas)], None, None
+            return [saga.model_dump() for saga in map(row_codec.node, sagas)], None, None
         if query.startswith(MENTIONED):
             found = self.edges("MENTIONS", target=[values["uuid"]])
             return [{"episode_count": len(found)}], None, None
@@ -124,7 +124,7 @@ class Driver(GraphDriver):
         async with self.writing():
             yield
 
-    async def around(self, group: str, uuids: Sequence[str]) -> Around:
+    async def around(self, group: str, uuids: Sequence[str]) -> Neighbourhood:
         """Return the facts that touch some entities, and which episodes mention these."""
         wanted = tables.listed(uuids)
         # two searches by index: asked with OR, SQLite reads the whole table
@@ -133,19 +133,19 @@ class Driver(GraphDriver):
             "AND kind = 'RELATES_TO'"
             for end in ("source", "target")
         )
-        facts = [rows.edge(dict(row)) for row in self.db.execute(sql, (wanted,))]
-        links = [rows.edge(row) for row in self.edges("MENTIONS", target=uuids)]
+        facts = [row_codec.edge(dict(row)) for row in self.db.execute(sql, (wanted,))]
+        links = [row_codec.edge(row) for row in self.edges("MENTIONS", target=uuids)]
         about = self.db.execute("SELECT name, value FROM about WHERE name LIKE ?", (f"{group}/%",))
         known = {row["name"].removeprefix(f"{group}/"): row["value"] for row in about}
-        return Around(facts, links, known)
+        return Neighbourhood(facts, links, known)
 
     async def write(self, change: Change) -> None:
         """Make a change: all of it, or nothing."""
         async with self.writing():
             self.drop_edges(change.gone_edges)
             self.drop_nodes(change.gone_nodes)
-            self.put_nodes(map(rows.of_node, change.nodes))
-            self.put_edges(map(rows.of_edge, change.edges))
+            self.put_nodes(map(row_codec.of_node, change.nodes))
+            self.put_edges(map(row_codec.of_edge, change.edges))
             about = [(f"{change.group}/{name}", value) for name, value in change.about.items()]
             self.db.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", about)
 

@@ -1,0 +1,1 @@
+"""Providers of hosted models: one file each, named in `requests.PROVIDERS`."""

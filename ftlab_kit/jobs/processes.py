@@ -1,0 +1,273 @@
+"""The processes of jobs: which may run now, how one is started, whether it lives, how it is ended.
+
+A workspace has slots. A job takes one from the moment it is launched until it ends or is paused;
+who ends a job fills the free slot with the next that waits, so that a queue needs no server.
+
+A process is known by its number, its start time and the boot of its machine. Where the boot is
+another one (a restart, or another machine on the same disk) only the worker's heartbeat can tell.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from ftlab_kit import device
+from ftlab_kit.configs import Config
+from ftlab_kit.errors import KitError, room_on_disk
+from ftlab_kit.jobs import states
+from ftlab_kit.workspace import Workspace, now
+
+START_S = 60.0  # a job whose supervisor has not reported this long after its launch never will
+HEARTBEAT_S = 5.0
+SILENT_S = 6 * HEARTBEAT_S
+TERMINATE_S = 2.0
+POLL_S = 0.2
+# large tensors come and go by the thousand: kept by the allocator, in huge pages, instead of being
+# asked of the system anew each time, which clears every page
+ALLOCATION = ":".join(
+    (
+        "glibc.malloc.hugetlb=1",
+        "glibc.malloc.mmap_threshold=8589934592",
+        "glibc.malloc.trim_threshold=8589934592",
+    )
+)
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+def slots(ws: Workspace) -> int:
+    """Return how many jobs of a workspace may run at once; one for each GPU if nothing was set."""
+    found = ws.store.get("settings", name="slots")
+    return int(found["value"]) if found else max(1, len(device.gpus()))
+
+
+def launch_waiting(ws: Workspace) -> None:
+    """Launch the jobs that wait, the longest waiting first, into the slots that are free."""
+    for row in ws.store.rows("jobs", state=[*states.WORKING]):
+        mark_dead(ws, row)
+    while (claimed := _claim(ws)) is not None:
+        try:
+            _launch(ws, claimed)
+        except (OSError, subprocess.SubprocessError, KitError) as error:
+            words = f"The worker could not be started: {error}"
+            states.move(ws, claimed["id"], "failed", error=words)
+
+
+def requeue(ws: Workspace, job_id: int, **event: Any) -> None:
+    """Put a paused or failed job into the queue again, without starting its worker.
+
+    Args:
+        event: What the event of the resume says besides.
+
+    Raises:
+        Conflict: The job is in another state by now.
+    """
+    with ws.store.transaction():
+        states.require(ws, job_id, "resume")
+        fresh = {"launched_at": None, "slot": None, "pid": None, "heartbeat_at": None}
+        states.move(ws, job_id, "queued", error=None, note=None, queued_at=now(), **fresh)
+        states.write(ws, job_id, "resume", state="applied", **event)
+
+
+def _claim(ws: Workspace) -> dict[str, Any] | None:
+    """Give the first job that waits a free slot, if there are both, and return its row."""
+    with ws.store.transaction():
+        working = ws.store.rows("jobs", order="queued_at", state=[*states.WORKING])
+        has_slot = [row for row in working if row["launched_at"] or row["state"] == "running"]
+        waiting = [row for row in working if row not in has_slot]
+        if not waiting:
+            return None
+        taken = {
+            (row["slot"] or 0) + number for row in has_slot for number in range(_wanted(ws, row))
+        }
+        wanted = _wanted(ws, waiting[0])
+        free = [
+            first
+            for first in range(slots(ws) - wanted + 1)
+            # fewer slots than before may leave jobs in numbers that are no slots any more
+            if not taken & {*range(first, first + wanted)} and len(taken) + wanted <= slots(ws)
+        ]
+        if not free:
+            return None
+        claim = {"slot": free[0], "launched_at": now(), "pid": None, "heartbeat_at": None}
+        ws.store.update("jobs", {"id": waiting[0]["id"]}, **claim)
+    return {**waiting[0], **claim}
+
+
+def _wanted(ws: Workspace, row: dict[str, Any]) -> int:
+    """Return the slots of a job: one for each of its processes, as far as there are any."""
+    return min(int(row["config"].get("processes", 1)), slots(ws))
+
+
+def _launch(ws: Workspace, row: dict[str, Any]) -> None:
+    folder = ws.job_folder(row["id"])
+    with room_on_disk(str(folder)):
+        folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "ftlab_kit.jobs.supervisor", str(ws.root), str(row["id"])]
+    # the model is here already: a worker never asks the hub
+    env = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+    env.setdefault("GLIBC_TUNABLES", ALLOCATION)
+    env.setdefault("GOMP_SPINCOUNT", device.SPIN)
+    with (folder / "log.txt").open("ab") as log:
+        subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=env, check=True
+        )
+
+
+def gpus_of(slot: int, n_processes: int) -> str:
+    """Return CUDA_VISIBLE_DEVICES for a job's workers: a GPU for each, those of its slot."""
+    names = device.gpus()
+    count = min(n_processes, len(names))
+    return ",".join(names[(slot + number) % len(names)] for number in range(count))
+
+
+def threads(config: Config) -> int:
+    """Return how many threads each of a job's processes computes with."""
+    return max(1, device.threads(config.threads) // config.processes)
+
+
+def precision(config: Config) -> str:
+    """Return what a job computes in: 'fp32', 'bf16' or 'fp16'.
+
+    On a processor with arithmetic for it 'auto' is bf16 for an adapter that learns answers, which
+    it learns as well as in fp32 and in little more than half of the time. It is fp32 for weights
+    that are trained themselves, whose steps are below bf16's last digit, and for preferences and
+    rewards, which are small differences of large sums.
+
+    Raises:
+        InputError: This device can't do what the config says.
+    """
+    is_answers = config.method == "sft" and config.adapter != "none"
+    if config.precision == "auto" and is_answers and device.kind() == "cpu" and device.has_bf16():
+        return "bf16"
+    return device.precision(config.precision)
+
+
+def process_columns() -> dict[str, Any]:
+    """Return what this process is known by, as columns of a job."""
+    return {"pid": os.getpid(), "pid_started_at": _started(os.getpid()), "boot_id": boot_id()}
+
+
+def owned_by_me(job_id: int) -> dict[str, Any]:
+    """Return what a job's row is like as long as this process is its worker."""
+    return {"id": job_id, "state": "running", "worker_pid": os.getpid()}
+
+
+def boot_id() -> str:
+    """Return what tells one start of this machine from another."""
+    if not BOOT_ID.exists():
+        return f"{psutil.boot_time():.0f}"
+    # containers on one machine share its boot, but each counts its own processes
+    return f"{BOOT_ID.read_text().strip()} {Path('/proc/self/ns/pid').readlink()}"
+
+
+def _started(pid: int) -> float | None:
+    """Return when a process was started, in seconds; None for one that is gone or a zombie.
+
+    On Linux since boot, which a clock that is set does not move.
+    """
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        stat = Path(f"/proc/{pid}/stat")
+        if not stat.exists():
+            return float(process.create_time())
+        after_name = stat.read_text().rpartition(")")[2].split()
+        return int(after_name[19]) / os.sysconf("SC_CLK_TCK")
+    except (psutil.Error, OSError):
+        return None
+
+
+def is_alive(row: dict[str, Any]) -> bool:
+    """Return whether a working job's supervisor still runs; a zombie does not."""
+    if row["state"] == "queued" and row["launched_at"] is None:
+        return True  # it waits for a slot, and no process is due yet
+    if row["pid"] is None:
+        return bool(now() - (row["launched_at"] or row["created_at"]) < timedelta(seconds=START_S))
+    if row["boot_id"] not in (None, boot_id()):
+        return not is_silent(row)
+    started = _started(row["pid"])
+    return started is not None and abs(started - row["pid_started_at"]) < 1.0
+
+
+def is_silent(row: dict[str, Any]) -> bool:
+    """Return whether a job's worker has given no sign of life for a while."""
+    last = row["heartbeat_at"] or row["launched_at"] or row["created_at"]
+    return bool(now() - last > timedelta(seconds=SILENT_S))
+
+
+def mark_dead(ws: Workspace, row: dict[str, Any]) -> bool:
+    """Call a working job failed if its processes have vanished; return whether they have."""
+    if row["state"] not in states.WORKING or is_alive(row):
+        return False
+    seen_at = time.time()
+    if row["boot_id"] not in (None, boot_id()):
+        how = "its machine was restarted"
+    elif row["pid"] is None:
+        how = f"it did not start within {START_S:.0f} s"
+    else:
+        how = "killed together with its supervisor"
+    is_buried = states.move(
+        ws,
+        row["id"],
+        "failed",
+        only_from=row["state"],
+        held_by={"pid": row["pid"]},
+        error=f"The worker has vanished: {how}. Its checkpoints are kept; go on from the last one "
+        f"with trainers.resume(ws, {row['id']}).",
+    )
+    if is_buried:  # a worker whose supervisor was killed would train on, unseen
+        end(ws, row["id"], before=seen_at)
+    return is_buried
+
+
+def end(ws: Workspace, job_id: int, *, before: float | None = None) -> None:
+    """End what still runs of a job: its supervisor and its workers.
+
+    Args:
+        before: Spare what was started after this time (seconds since 1970): a later resume's.
+    """
+    for how in (signal.SIGTERM, signal.SIGKILL):
+        for process in _processes(ws, job_id, before):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(how)
+        deadline = time.monotonic() + TERMINATE_S
+        while _processes(ws, job_id, before) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+
+
+def wait_until_gone(pid: int | None, *, timeout_s: float) -> None:
+    """Wait until a process has ended, for so long at most: then its device is free."""
+    deadline = time.monotonic() + timeout_s
+    while pid is not None and _started(pid) is not None and time.monotonic() < deadline:
+        time.sleep(POLL_S / 4)
+
+
+def _processes(ws: Workspace, job_id: int, before: float | None) -> list[psutil.Process]:
+    """Return the living processes of a job: a command line with our module, workspace and job.
+
+    Not by process group: torchrun gives each of its workers a session of its own.
+    """
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            line = process.cmdline()
+            is_ours = any(part.startswith("ftlab_kit.trainers.") for part in line)
+            if (
+                is_ours
+                and line[-1] == str(job_id)
+                and Path(line[-2]).samefile(ws.root)
+                and process.pid != os.getpid()
+                and process.status() != psutil.STATUS_ZOMBIE
+                and (before is None or process.create_time() <= before)
+            ):
+                found.append(process)
+    return found

@@ -1,0 +1,1 @@
+"""Faster layers for a processor: oneDNN products, LoRA, fused norms, short attention."""

@@ -1,0 +1,1 @@
+"""SVG text from records and numbers: pure functions, without a workspace and without ipywidgets."""

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ftlab_kit.configs.evaluation import EvaluationConfig
-from ftlab_kit.configs.settings import Real, Settings, Whole, described, setting
+from ftlab_kit.configs.settings import Real, Settings, Whole, described, setting, takes_settings
 from ftlab_kit.errors import ConfigError, Conflict, NotFound, nearest
 from ftlab_kit.workspace import Workspace, now
 
@@ -227,6 +227,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
+@takes_settings(Config)
 def preset(name: str | int, **changes: Any) -> Config:
     """Return a config that fits a number of rows.
 
@@ -286,8 +287,14 @@ def list(ws: Workspace) -> dict[str, Config]:
     return {row["name"]: Config(**row["settings"]) for row in ws.store.rows("configs")}
 
 
+@takes_settings(Config)
 def update(ws: Workspace, name: str, **changes: Any) -> Config:
-    """Change settings of a saved config and return it."""
+    """Change settings of a saved config and return it.
+
+    Args:
+        name: The name that the config was saved under.
+        changes: The settings to change.
+    """
     config = get(ws, name).but(**changes)
     ws.store.update("configs", {"name": name}, settings=config.model_dump())
     return config

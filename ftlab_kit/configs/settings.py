@@ -5,8 +5,9 @@ command-line flags and help are derived from its fields.
 """
 
 import builtins
-from collections.abc import Iterator
-from typing import Annotated, Any, Self
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -22,6 +23,17 @@ def _number(value: Any) -> Any:
 
 Real = Annotated[float, BeforeValidator(_number)]
 Whole = Annotated[int, BeforeValidator(_number)]
+Verb = TypeVar("Verb", bound=Callable[..., Any])
+
+
+class _Unchanged:
+    """The default of an option that leaves a setting as it is; None would be a value of its own."""
+
+    def __repr__(self) -> str:
+        return "unchanged"
+
+
+UNCHANGED = _Unchanged()
 
 
 def setting(default: Any, text: str, *, unit: str = "", live: bool = False, **bounds: Any) -> Any:
@@ -130,3 +142,63 @@ def _explain(error: ValidationError, kind: type[BaseModel]) -> str:
         default = f" The default is {field.default!r}." if field else ""
         sentences.append(f"{name} is {value!r}; expected {' or '.join(expectations)}.{default}")
     return " ".join(sentences)
+
+
+def takes_settings(
+    kind: type[Settings], *, only_live: bool = False, has_defaults: bool = False
+) -> Callable[[Verb], Verb]:
+    """Return a decorator that names every setting in a verb's signature and docstring.
+
+    The verb itself takes `**settings`; what Shift-Tab, `help` and the doors see instead is one
+    keyword parameter for each setting, with its type and its help, stated once in the field.
+
+    Args:
+        kind: The settings, such as Config.
+        only_live: Only those that may change while a job runs.
+        has_defaults: The verb starts from the settings' own defaults; otherwise a setting that is
+            not given stays unchanged.
+    """
+    fields = {
+        name: field
+        for name, field in kind.model_fields.items()
+        if not only_live or (field.json_schema_extra or {}).get("live")  # type: ignore[union-attr]
+    }
+
+    def decorate(verb: Verb) -> Verb:
+        signature = inspect.signature(verb)
+        *named, rest = signature.parameters.values()
+        taken = {item.name for item in named}
+        options = [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=field.default if has_defaults else UNCHANGED,
+                annotation=field.annotation,
+            )
+            for name, field in fields.items()
+            if name not in taken
+        ]
+        verb.__signature__ = signature.replace(parameters=[*named, *options])  # type: ignore[attr-defined]
+        verb.__doc__ = _with_settings(
+            verb.__doc__ or "", rest.name, kind, [o.name for o in options]
+        )
+        return verb
+
+    return decorate
+
+
+def _with_settings(doc: str, rest: str, kind: type[Settings], names: builtins.list[str]) -> str:
+    """Return a docstring with a line for each setting in place of the one for `**rest`."""
+    lines = doc.splitlines()
+    item_of = {item["name"]: item for item in described(kind)}
+    entries = []
+    for name in names:
+        unit = f" ({item_of[name]['unit']})" if item_of[name]["unit"] else ""
+        entries.append(f"        {name}: {item_of[name]['help']}{unit}.")
+    for number, line in enumerate(lines):
+        if line.startswith(f"        {rest}:"):
+            end = number + 1
+            while end < len(lines) and lines[end].startswith("         "):
+                end += 1
+            return "\n".join([*lines[:number], *entries, *lines[end:]])
+    raise ValueError(f"The docstring of a verb that takes settings has no line '{rest}: ...'.")

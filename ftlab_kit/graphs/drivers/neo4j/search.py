@@ -138,7 +138,7 @@ class SearchMixin(SearchInterface):
         )
         return _noted("full_text", records, get_episodic_node_from_record)
 
-    async def edge_similarity_search(  # noqa: PLR0913  # the signature is Graphiti's
+    async def edge_similarity_search(  # the signature is Graphiti's
         self,
         driver: Any,
         search_vector: list[float],

@@ -80,7 +80,7 @@ class SearchMixin(SearchInterface):
         found = _by_words(driver, "community_words", query, chosen, limit)
         return _nodes(driver, "full_text", found)
 
-    async def edge_similarity_search(  # noqa: PLR0913  # the signature is Graphiti's
+    async def edge_similarity_search(  # the signature is Graphiti's
         self,
         driver: "Driver",
         search_vector: list[float],

@@ -119,3 +119,13 @@ def test_an_answer_ends_where_the_template_the_tokenizer_or_the_model_says(
     with_template(tokenizer, TRIMMING.replace("<|im_end|>", "<|endoftext|>"), monkeypatch)
     model.generation_config.eos_token_id = None
     assert tokens.end_tokens(tokenizer, model) == [0, 2]
+
+
+def test_fingerprint_changes_with_the_chat_template_but_not_with_the_weights(tmp_path):
+    (tmp_path / "tokenizer.json").write_text("{}")
+    (tmp_path / "chat_template.jinja").write_text("a")
+    before = tokens.fingerprint(tmp_path)
+    (tmp_path / "model.safetensors").write_text("weights")
+    assert tokens.fingerprint(tmp_path) == before
+    (tmp_path / "chat_template.jinja").write_text("b")
+    assert tokens.fingerprint(tmp_path) != before

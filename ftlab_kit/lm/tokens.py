@@ -7,13 +7,23 @@ text without turns everything is trained.
 T: tokens of one chat.
 """
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ftlab_kit.errors import DataError
 
 Chat = list[dict[str, Any]]
 IGNORED = -100  # the label that torch's cross-entropy leaves out
+# the files in a model's folder that decide how a chat becomes tokens
+TOKENIZER_FILES = (
+    "tokenizer*",
+    "special_tokens_map.json",
+    "chat_template*",
+    "added_tokens.json",
+    "vocab*",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,3 +180,20 @@ def end_tokens(tokenizer: Any, model: Any) -> list[int]:
 
 def _many(value: Any) -> list[int]:
     return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def fingerprint(folder: Path) -> str:
+    """Return a hash of everything in a model's folder that decides its tokens.
+
+    Two models with the same fingerprint turn every chat into the same tokens, so their cached
+    tokens can be shared and their losses per token compared.
+
+    Returns:
+        16 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").digest()
+        digest.update(path.name.encode() + content)
+    return digest.hexdigest()[:16]

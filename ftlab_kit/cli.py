@@ -184,7 +184,7 @@ def _can_be_typed(verb: Callable[..., Any]) -> bool:
         return False
     wanted = [
         hints[name]
-        for name, item in inspect.signature(verb).parameters.items()
+        for name, item in _signature(verb).parameters.items()
         if item.default is item.empty and item.kind is item.POSITIONAL_OR_KEYWORD and name != "ws"
     ]
     kinds = [typing.get_args(hint) if isinstance(hint, UnionType) else (hint,) for hint in wanted]
@@ -200,7 +200,7 @@ def _can_be_typed(verb: Callable[..., Any]) -> bool:
 def _command(verb: Callable[..., Any]) -> Callable[..., None]:
     """Return a typer command that parses, calls one verb, and shows what it returns."""
     flags, readers = _flags(verb)
-    takes = inspect.signature(verb).parameters
+    takes = _signature(verb).parameters
 
     def command(context: typer.Context, as_json: bool, **given: Any) -> None:
         filled: dict[str, Any] = {}
@@ -221,11 +221,17 @@ def _command(verb: Callable[..., Any]) -> Callable[..., None]:
     return command
 
 
+def _signature(verb: Callable[..., Any]) -> inspect.Signature:
+    """Return a verb's own signature, in which its settings are one `**settings`."""
+    own: inspect.Signature | None = getattr(verb, "own_signature", None)
+    return own or inspect.signature(verb)
+
+
 def _call(verb: Callable[..., Any], filled: Mapping[str, Any]) -> Any:
     """Call a verb with its parameters by name; those that it takes in any number come in order."""
     ordered: list[Any] = []
     rest = dict(filled)
-    kinds = {name: item.kind for name, item in inspect.signature(verb).parameters.items()}
+    kinds = {name: item.kind for name, item in _signature(verb).parameters.items()}
     if inspect.Parameter.VAR_POSITIONAL in kinds.values():
         for name, kind in kinds.items():
             if kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
@@ -244,7 +250,7 @@ def _flags(verb: Callable[..., Any]) -> tuple[list[inspect.Parameter], dict[str,
     by_name = inspect.Parameter.KEYWORD_ONLY
     flags = [inspect.Parameter("context", by_name, annotation=typer.Context)]
     readers: dict[str, Reader] = {}
-    for name, item in inspect.signature(verb).parameters.items():
+    for name, item in _signature(verb).parameters.items():
         is_open = item.default is not item.empty and _is_of_records(hints[name])
         if name in ("ws", "progress") or _origin(hints[name]) is Callable or is_open:
             continue

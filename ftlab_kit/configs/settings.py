@@ -178,6 +178,8 @@ def takes_settings(
             for name, field in fields.items()
             if name not in taken
         ]
+        # the doors that make flags from settings ask for these two
+        verb.settings_kind, verb.own_signature = kind, signature  # type: ignore[attr-defined]
         verb.__signature__ = signature.replace(parameters=[*named, *options])  # type: ignore[attr-defined]
         verb.__doc__ = _with_settings(
             verb.__doc__ or "", rest.name, kind, [o.name for o in options]

@@ -14,7 +14,7 @@ from ftlab_kit.errors import InputError, NotFound
 from ftlab_kit.jobs import processes, states
 from ftlab_kit.lm import flops
 from ftlab_kit.records import Job, LossSummary, RateSummary
-from ftlab_kit.widgets.jobs import jobs as side_by_side
+from ftlab_kit.widgets.jobs_view import jobs as side_by_side
 from tests.conftest import TINY, chats_file
 
 BEGAN = datetime(2026, 1, 2, 12, tzinfo=UTC)

@@ -17,11 +17,11 @@ import pytest
 from ftlab_kit import Workspace, graphs
 from ftlab_kit.pictures import layout, links, network
 from ftlab_kit.records import Citation, Document, Entity, Fact, Hit, Neighbourhood, Rows
-from ftlab_kit.widgets.documents import DocumentsView, documents, table, words_of
-from ftlab_kit.widgets.explorer import EMPTY, explorer, facts, kinds_of, merged
+from ftlab_kit.widgets.documents_view import DocumentsView, documents, table, words_of
 from ftlab_kit.widgets.explorer_widget import STATIC, Explorer
-from ftlab_kit.widgets.finder import FinderView, finder
-from ftlab_kit.widgets.finder import table as hits_table
+from ftlab_kit.widgets.finder_view import FinderView, finder
+from ftlab_kit.widgets.finder_view import table as hits_table
+from ftlab_kit.widgets.graph_explorer import EMPTY, explorer, facts, kinds_of, merged
 from tests import front_end
 from tests.conftest import text_of, until
 from tests.test_browser import complaints
@@ -228,7 +228,7 @@ def test_the_script_is_well_formed(tmp_path: Path):
     subprocess.run(["node", "--check", module], check=True)
 
 
-@pytest.mark.parametrize("module", ["explorer", "documents", "finder"])
+@pytest.mark.parametrize("module", ["graph_explorer", "documents_view", "finder_view"])
 def test_importing_them_loads_neither_graphiti_nor_anywidget(module: str):
     code = f"import sys, ftlab_kit.widgets.{module}; print(*sys.modules)"
     loaded = subprocess.check_output([sys.executable, "-c", code], text=True).split()

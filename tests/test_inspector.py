@@ -8,9 +8,9 @@ import pytest
 
 from ftlab_kit import Workspace, datasets, widgets
 from ftlab_kit.records import DatasetVersion
-from ftlab_kit.widgets import display, masks
-from ftlab_kit.widgets.inspector import InspectorView
-from ftlab_kit.widgets.masks import MaskView
+from ftlab_kit.widgets import display, mask_view
+from ftlab_kit.widgets.inspector_view import InspectorView
+from ftlab_kit.widgets.mask_view import MaskView
 from tests.conftest import add_pairs, chats_file, text_of
 from tests.test_versions import add, chat
 
@@ -33,16 +33,18 @@ def test_headless_the_lens_is_a_picture_with_words_and_table(ws: Workspace):
 
 def test_every_role_is_told_by_more_than_its_colour(ws: Workspace):
     mask = datasets.mask(ws, add(ws, [chat("Hi", "Ho"), chat("Hi", "Ho " * 9)]), "tiny", row=1)
-    picture = masks.picture(mask)
-    assert len({look[2] for look in masks.LOOKS.values()}) == len(masks.LOOKS)
-    assert picture.count("<path") >= 2 * len(masks.LOOKS)
-    assert html.escape(masks.alt(mask)) in picture
+    picture = mask_view.picture(mask)
+    assert len({look[2] for look in mask_view.LOOKS.values()}) == len(mask_view.LOOKS)
+    assert picture.count("<path") >= 2 * len(mask_view.LOOKS)
+    assert html.escape(mask_view.alt(mask)) in picture
 
 
 def test_the_picture_holds_every_letter_of_the_row(ws: Workspace):
     said = "Zwei\nZeilen, 日本語 und\tTab\u0007. " + "lang " * 40 + "x" * 300
     mask = datasets.mask(ws, add(ws, [chat("Hi", said)]), "tiny")
-    words = "".join(re.findall(r"<text [^>]*textLength[^>]*>([^<]*)</text>", masks.picture(mask)))
+    words = "".join(
+        re.findall(r"<text [^>]*textLength[^>]*>([^<]*)</text>", mask_view.picture(mask))
+    )
     shown = html.unescape(words).replace("\xa0", " ")
     wanted = "".join(token.text for token in mask.tokens)
     for old, new in (("\n", "↵"), ("\t", "→"), ("\u0007", "�")):
@@ -52,8 +54,8 @@ def test_the_picture_holds_every_letter_of_the_row(ws: Workspace):
 
 def test_a_long_row_says_what_it_leaves_out(ws: Workspace):
     mask = datasets.mask(ws, add(ws, [chat("Hi", "word " * 2000)]), "tiny")
-    more = len(mask.tokens) - masks.MOST
-    assert f"… and {more:,} more tokens" in masks.picture(mask)
+    more = len(mask.tokens) - mask_view.MOST
+    assert f"… and {more:,} more tokens" in mask_view.picture(mask)
 
 
 def test_the_lens_follows_its_fields(seated: None, ws: Workspace):

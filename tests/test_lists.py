@@ -7,10 +7,10 @@ import pytest
 from ftlab_kit import Workspace, checkpoints, datasets, evaluators, models, trainers, widgets
 from ftlab_kit.errors import InputError
 from ftlab_kit.records import Job
-from ftlab_kit.widgets.checkpoints import CheckpointsView
+from ftlab_kit.widgets.checkpoints_view import CheckpointsView
 from ftlab_kit.widgets.display import Html
-from ftlab_kit.widgets.jobs import JobsView
-from ftlab_kit.widgets.live import TrainerView
+from ftlab_kit.widgets.jobs_view import JobsView
+from ftlab_kit.widgets.live_view import TrainerView
 from tests.conftest import TINY, every, text_of, until
 
 pytestmark = pytest.mark.usefixtures("seated")
@@ -91,7 +91,7 @@ def test_one_job_alone_is_nothing_to_compare(lab: Workspace, job: Job):
 def test_an_empty_workspace_has_no_jobs(ws: Workspace, monkeypatch: pytest.MonkeyPatch):
     assert JobsView(ws).ticks == {}
     monkeypatch.setenv("FTLAB_INTERACTIVE", "0")
-    assert widgets.jobs(ws).words == "0 jobs"
+    assert widgets.jobs(ws).message == "0 jobs"
 
 
 def test_the_best_checkpoint_is_marked_by_a_measure(lab: Workspace, job: Job):
@@ -134,7 +134,7 @@ def test_a_job_without_checkpoints_says_so(lab: Workspace, monkeypatch: pytest.M
     view = CheckpointsView(lab, job, "eval_loss")
     assert view.fork.disabled and "no checkpoint yet" in text_of(view)
     monkeypatch.setenv("FTLAB_INTERACTIVE", "0")
-    assert widgets.checkpoints(lab, job).words == f"job {job.id} has no checkpoint yet"
+    assert widgets.checkpoints(lab, job).message == f"job {job.id} has no checkpoint yet"
     trainers.cancel(lab, job)
     view.close()
 

@@ -10,7 +10,7 @@ from ftlab_kit import Workspace, metrics, trainers, widgets
 from ftlab_kit.errors import InputError
 from ftlab_kit.records import Event, Job
 from ftlab_kit.widgets import panels
-from ftlab_kit.widgets.live import TrainerView
+from ftlab_kit.widgets.live_view import TrainerView
 from tests.conftest import TINY, every, text_of, until
 
 pytestmark = pytest.mark.usefixtures("seated")

@@ -13,7 +13,7 @@ from ftlab_kit.records import Job
 from ftlab_kit.widgets import chat_column
 from ftlab_kit.widgets.chat_column import Column
 from ftlab_kit.widgets.display import Html
-from ftlab_kit.widgets.playground import PlaygroundView
+from ftlab_kit.widgets.playground_view import PlaygroundView
 from tests.chat_server import ChatServer, Turns, serving
 from tests.conftest import every, text_of, until
 

@@ -9,8 +9,8 @@ from ftlab_kit.configs import Config
 from ftlab_kit.errors import InputError
 from ftlab_kit.records import Job
 from ftlab_kit.widgets.display import Html
-from ftlab_kit.widgets.live import TrainerView
-from ftlab_kit.widgets.start import StartForm
+from ftlab_kit.widgets.live_view import TrainerView
+from ftlab_kit.widgets.start_form import StartForm
 from tests.conftest import TINY, chats_file, every, text_of, until
 
 pytestmark = pytest.mark.usefixtures("seated")

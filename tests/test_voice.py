@@ -25,8 +25,8 @@ from ftlab_kit.lm import likelihood, loading
 from ftlab_kit.records import DatasetVersion, Job, Metric
 from ftlab_kit.trainers import generations
 from ftlab_kit.trainers.run import evaluation
-from ftlab_kit.widgets.live import TrainerView
-from ftlab_kit.widgets.samples import samples as shown_voice
+from ftlab_kit.widgets.live_view import TrainerView
+from ftlab_kit.widgets.sample_answers import samples as shown_voice
 from tests.chaos.killing import Seen, differences, run
 from tests.conftest import TINY, add_pairs
 

@@ -6,8 +6,8 @@ import pytest
 from ftlab_kit import Workspace, widgets
 from ftlab_kit.records import Job, Metric
 from ftlab_kit.widgets import display
-from ftlab_kit.widgets.live import duration, sentence
-from ftlab_kit.widgets.progress import Progress
+from ftlab_kit.widgets.live_view import duration, sentence
+from ftlab_kit.widgets.progress_line import Progress
 
 
 def test_outside_a_notebook_no_one_sits_in_front(monkeypatch: pytest.MonkeyPatch):
@@ -63,9 +63,48 @@ def test_durations_are_said_as_people_say_them(seconds: float, words: str):
     assert duration(seconds) == words
 
 
-def test_importing_the_widgets_makes_none():
+def loaded(code: str) -> tuple[float, set[str]]:
+    """The seconds that some code takes in a new process, and the modules that it loads."""
     code = (
-        "import ftlab_kit.widgets; from ipywidgets.widgets.widget import _instances; "
+        f"import sys, time; began = time.perf_counter(); {code}; "
+        "print(time.perf_counter() - began, *sys.modules)"
+    )
+    seconds, *modules = subprocess.check_output([sys.executable, "-c", code], text=True).split()
+    return float(seconds), {*modules}
+
+
+def test_importing_the_widgets_is_quick_and_loads_no_ipywidgets():
+    seconds, modules = loaded("import ftlab_kit.widgets")
+    assert seconds < 0.5
+    assert not {"ipywidgets", "torch", "anywidget", "IPython", "numpy"} & modules
+
+
+def test_a_widget_is_loaded_when_it_is_used():
+    _, modules = loaded("from ftlab_kit import widgets; widgets.jobs")
+    assert "ftlab_kit.widgets.jobs_view" in modules
+    assert "ftlab_kit.widgets.playground_view" not in modules
+
+
+def test_every_name_stays_a_function_after_every_file_was_imported():
+    code = (
+        "import pkgutil, importlib; from ftlab_kit import widgets; "
+        "files = [item.name for item in pkgutil.iter_modules(widgets.__path__)]; "
+        "[importlib.import_module(f'ftlab_kit.widgets.{name}') for name in files]; "
+        "print(*(name for name in widgets.__all__ if not callable(getattr(widgets, name))), '.')"
+    )
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "."
+    assert {*widgets.__all__} == {*widgets.FILES}
+    assert {*widgets.__all__} <= {*dir(widgets)}
+
+
+def test_an_unknown_widget_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="'ftlab_kit.widgets' has no attribute 'charts'"):
+        widgets.charts  # noqa: B018
+
+
+def test_loading_every_widget_makes_none():
+    code = (
+        "from ftlab_kit.widgets import *; from ipywidgets.widgets.widget import _instances; "
         "print(len(_instances))"
     )
     # one that is made at import would be kept with every executed notebook

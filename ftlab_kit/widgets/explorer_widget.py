@@ -15,7 +15,7 @@ from ftlab_kit.pictures import network
 from ftlab_kit.pictures.links import alt, many
 from ftlab_kit.records import Entity, Neighbourhood
 from ftlab_kit.widgets.display import work_around_ipykernel_7_4
-from ftlab_kit.widgets.explorer import edges, facts, kinds_of, merged, nodes, spots
+from ftlab_kit.widgets.graph_explorer import edges, facts, kinds_of, merged, nodes, spots
 from ftlab_kit.workspace import Workspace
 
 STATIC = Path(__file__).parent / "static"

@@ -11,7 +11,7 @@ from ftlab_kit import Workspace, datasets, metrics, trainers
 from ftlab_kit.configs import Config
 from ftlab_kit.records import Job
 from ftlab_kit.store import TABLES
-from ftlab_kit.widgets.live import POLL_S, TrainerView
+from ftlab_kit.widgets.live_view import POLL_S, TrainerView
 from ftlab_kit.workspace import now
 from tests import front_end
 
@@ -90,7 +90,7 @@ def browser_memory(folder: Path, updates: int) -> None:
 import os
 os.environ["FTLAB_INTERACTIVE"] = "1"
 from ftlab_kit import metrics
-from ftlab_kit.widgets.live import TrainerView
+from ftlab_kit.widgets.live_view import TrainerView
 view = TrainerView(ws, {job.id})
 view._closed.set()  # here the cell below sets the pace
 view"""

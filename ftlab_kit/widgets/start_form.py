@@ -10,7 +10,7 @@ from ftlab_kit.errors import ConfigError
 from ftlab_kit.records import CELL, DatasetVersion, Estimate, Job, show
 from ftlab_kit.widgets.display import button, say, work_around_ipykernel_7_4
 from ftlab_kit.widgets.fields import LABEL, Fields
-from ftlab_kit.widgets.live import TrainerView, duration
+from ftlab_kit.widgets.live_view import TrainerView, duration
 from ftlab_kit.workspace import Workspace
 
 CHOSEN = [name for name in Config.model_fields if name != "model"]  # the model has its own field

@@ -15,9 +15,9 @@ from ftlab_kit.jobs import states
 from ftlab_kit.pictures import charts
 from ftlab_kit.pictures.traces import Trace
 from ftlab_kit.records import CELL, Curve, Job, show
-from ftlab_kit.widgets.curves import measured, picture
 from ftlab_kit.widgets.display import Html, button, is_interactive, say, work_around_ipykernel_7_4
-from ftlab_kit.widgets.live import TrainerView, duration
+from ftlab_kit.widgets.job_curves import measured, picture
+from ftlab_kit.widgets.live_view import TrainerView, duration
 from ftlab_kit.workspace import Workspace
 
 PICTURES = {"loss": "loss", "held-out loss": "eval_loss"}

@@ -21,7 +21,7 @@ from ftlab_kit.records import Event, Job, Metric, Rows, show
 from ftlab_kit.widgets import panels
 from ftlab_kit.widgets.display import button, say, work_around_ipykernel_7_4
 from ftlab_kit.widgets.fields import Fields
-from ftlab_kit.widgets.samples import answers_of
+from ftlab_kit.widgets.sample_answers import answers_of
 from ftlab_kit.workspace import Workspace
 
 POLL_S = 1.0

@@ -1,6 +1,6 @@
 """A graph to walk through: what stands around an entity, one step after the other.
 
-A person drags, zooms and expands it in `canvas.Explorer`; where no one can, it is a picture.
+A person drags, zooms and expands it in `explorer_widget.Explorer`; a report has a picture of it.
 """
 
 import html

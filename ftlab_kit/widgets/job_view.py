@@ -10,8 +10,8 @@ from ftlab_kit.configs import Config
 from ftlab_kit.records import Job
 from ftlab_kit.widgets import panels
 from ftlab_kit.widgets.display import Html, is_interactive
-from ftlab_kit.widgets.live import TrainerView, sentence
-from ftlab_kit.widgets.start import StartForm
+from ftlab_kit.widgets.live_view import TrainerView, sentence
+from ftlab_kit.widgets.start_form import StartForm
 from ftlab_kit.workspace import Workspace
 
 

@@ -244,7 +244,7 @@ def test_indices_can_be_built_again(driver: Any) -> None:
     asked = graphiti(driver)
     event_loop.run(asked.build_indices_and_constraints())
     event_loop.run(asked.build_indices_and_constraints())
-    assert driver.provider in (GraphProvider.NEO4J, GraphProvider.FALKORDB)
+    assert driver.provider is GraphProvider.NEO4J
 
 
 def test_what_graphiti_writes_in_bulk_is_read_back_equal(driver: Any) -> None:
@@ -638,20 +638,15 @@ def run_child(code: str, opener: Callable[[], Any], **more: str) -> "subprocess.
         begin = (
             "from ftlab_kit.graphs.drivers import neo4j\n"
             f"driver = neo4j.Driver({driver.uri!r}, 'neo4j', {auth!r})\n"
-            "bridge.run(driver.begin(384))\n"
-        )
-    elif hasattr(driver, "address"):
-        begin = (
-            "from ftlab_kit.graphs import opened\n"
-            f"driver = opened._driver(None, {driver.address!r})\n"
-            "bridge.run(driver.begin(384))\n"
+            "event_loop.run(driver.begin(384))\n"
         )
     else:
         begin = (
             "from pathlib import Path\nfrom ftlab_kit.graphs.drivers import sqlite\n"
             f"driver = sqlite.Driver(Path({str(driver.path)!r}))\n"
         )
-    head = "import warnings\nwarnings.simplefilter('ignore')\nfrom ftlab_kit.graphs import bridge\n"
+    head = "import warnings\nwarnings.simplefilter('ignore')\n"
+    head += "from ftlab_kit.graphs import event_loop\n"
     off = {"GRAPHITI_TELEMETRY_ENABLED": "false", "PYTHON_DOTENV_DISABLED": "true"}
     return subprocess.Popen(
         [sys.executable, "-c", head + begin + code],
@@ -669,7 +664,7 @@ for number in itertools.count():
     saga = SagaNode(name=str(number), group_id="g", created_at=NOW)
     chunks = [episode(f"Chunk {at} of document {number}.") for at in range(20)]
     links = [link(HasEpisodeEdge, saga, chunk) for chunk in chunks]
-    bridge.run(driver.write(Change([saga, *chunks], links, group="g")))
+    event_loop.run(driver.write(Change([saga, *chunks], links, group="g")))
     print(number, flush=True)
 """
 

@@ -210,7 +210,7 @@ async def _by_words(
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
     records, _, _ = await driver.execute_query(
         f"{call} {where} WITH * ORDER BY score DESC LIMIT $limit RETURN score, {wanted}",
-        message=words,
+        words=words,
         most={} if conditions else {"limit": limit},
         limit=limit,
         routing_="r",

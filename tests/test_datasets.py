@@ -7,6 +7,7 @@ import pytest
 from ftlab_kit import Workspace, datasets, trainers
 from ftlab_kit.datasets import schema
 from ftlab_kit.errors import Conflict, DataError, InputError, NotFound
+from ftlab_kit.records import DatasetVersion
 from tests.conftest import TINY, chats_file
 
 GSM8K = Path(__file__).parents[2] / "shared" / "data" / "gsm8k" / "train.jsonl"
@@ -88,7 +89,7 @@ def test_every_problem_can_be_exported(ws: Workspace, tmp_path: Path):
     assert (len(report.problems), report.n_refused) == (1000, 1500)
     lines = [json.loads(line) for line in (tmp_path / "problems.jsonl").read_text().splitlines()]
     assert [line["line"] for line in lines] == [*range(2, 1502)]
-    assert {*lines[0]} == {"line", "field", "found", "expected", "cure", "file", "text"}
+    assert {*lines[0]} == {"line", "field", "got", "expected", "fix", "file", "text"}
 
 
 def test_why_lines_were_set_aside_is_kept(ws: Workspace):
@@ -104,6 +105,59 @@ def test_the_same_rows_from_a_worse_file_say_what_was_set_aside(ws: Workspace, t
     assert [problem.line for problem in datasets.problems(ws, worse)] == [2]
     again = datasets.add(ws, write(tmp_path / "rows.jsonl", GOOD))
     assert (again.n_refused, datasets.problems(ws, again)) == (0, ())
+
+
+def test_two_datasets_with_equal_good_rows_keep_their_own_refused_lines(
+    ws: Workspace, tmp_path: Path
+):
+    no_answer = turns(("user", "Well?"))
+    alice = datasets.add(ws, write(tmp_path / "alice.jsonl", GOOD, "{alice"), strict=False)
+    bob = datasets.add(ws, write(tmp_path / "bob.jsonl", no_answer, GOOD), strict=False)
+    assert alice.content_sha256 == bob.content_sha256
+    assert [problem.text for problem in datasets.problems(ws, "alice")] == ["{alice"]
+    assert [problem.text for problem in datasets.problems(ws, "bob")] == [no_answer]
+
+
+def test_deleting_a_dataset_keeps_the_files_of_one_with_equal_rows(ws: Workspace, tmp_path: Path):
+    datasets.add(ws, write(tmp_path / "alice.jsonl", GOOD, "{alice"), strict=False)
+    bob = datasets.add(ws, write(tmp_path / "bob.jsonl", GOOD, "{bob"), strict=False)
+    datasets.quality(ws, bob)
+    datasets.delete(ws, "alice")
+    assert next(datasets.rows(ws, bob)) == json.loads(GOOD)
+    assert [problem.text for problem in datasets.problems(ws, bob)] == ["{bob"]
+    assert ws.store.rows("qualities")
+    datasets.delete(ws, "bob")
+    assert left_behind(ws) == []
+
+
+def as_an_older_kit_kept_it(version: DatasetVersion) -> None:
+    """Name a version's refused lines by its content, and their fields as they were before 0.3."""
+    for suffix in (".refused.jsonl", ".problems.jsonl"):
+        path = version.path.with_name(f"{version.id}{suffix}")
+        text = path.read_text().replace('"got":', '"found":').replace('"fix":', '"cure":')
+        path.unlink()
+        version.path.with_suffix(suffix).write_text(text)
+
+
+def test_refused_lines_of_an_older_workspace_are_found(ws: Workspace, tmp_path: Path):
+    version = datasets.add(ws, write(tmp_path / "rows.jsonl", GOOD, "{broken"), strict=False)
+    problems = datasets.problems(ws, version)
+    as_an_older_kit_kept_it(version)
+    assert datasets.problems(ws, version) == problems
+    datasets.delete(ws, "rows")
+    assert left_behind(ws) == []
+
+
+def test_refused_lines_that_an_older_kit_overwrote_are_not_replaced_by_others(
+    ws: Workspace, tmp_path: Path
+):
+    alice = datasets.add(ws, write(tmp_path / "alice.jsonl", GOOD, "{alice"), strict=False)
+    bob = datasets.add(ws, write(tmp_path / "bob.jsonl", GOOD, "{bob"), strict=False)
+    as_an_older_kit_kept_it(alice)
+    as_an_older_kit_kept_it(bob)
+    assert [problem.text for problem in datasets.problems(ws, bob)] == ["{bob"]
+    with pytest.raises(NotFound, match="refused lines of version 1 of 'alice' are gone"):
+        datasets.problems(ws, alice)
 
 
 @pytest.mark.skipif(not GSM8K.exists(), reason="needs the rows of GSM8K beside the project")
@@ -133,7 +187,7 @@ def test_bad_lines_can_be_set_aside_and_none_vanishes(ws: Workspace, tmp_path: P
     path = write(tmp_path / "rows.jsonl", GOOD, "{broken", turns(("user", "Well?")))
     version = datasets.add(ws, path, strict=False)
     assert (version.n_rows, version.n_refused) == (1, 2)
-    aside = version.path.with_suffix(".refused.jsonl").read_text().splitlines()
+    aside = (ws.datasets / f"{version.id}.refused.jsonl").read_text().splitlines()
     assert aside == ["{broken", turns(("user", "Well?"))]
 
 

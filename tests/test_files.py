@@ -204,7 +204,7 @@ def test_what_is_no_row_of_a_table_is_set_aside_as_it_was(ws: Workspace, tmp_pat
     path.write_text('prompt,completion\na,b\nc,"d"x\ne,f\n')
     version = datasets.add(ws, path, strict=False)
     assert (version.n_rows, version.n_refused) == (2, 1)
-    assert version.path.with_suffix(".refused.jsonl").read_text() == 'c,"d"x\n'
+    assert (ws.datasets / f"{version.id}.refused.jsonl").read_text() == 'c,"d"x\n'
 
 
 def test_objects_that_are_spread_over_lines_are_no_lines(tmp_path: Path):
@@ -256,7 +256,7 @@ def test_a_line_without_end_takes_bounded_memory(tmp_path: Path):
     report, grown_mib = _validated_elsewhere(path)
     assert (report["n_rows"], report["n_refused"]) == (2, 1)
     assert report["problems"][0]["line"] == 2
-    assert "longer than 8 MiB" in report["problems"][0]["found"]
+    assert "longer than 8 MiB" in report["problems"][0]["got"]
     assert grown_mib < 200
 
 

@@ -15,8 +15,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from ftlab_kit import models
 from ftlab_kit.configs import Config
 from ftlab_kit.datasets import (
@@ -32,7 +30,7 @@ from ftlab_kit.datasets import (
 from ftlab_kit.datasets.files import Frame
 from ftlab_kit.datasets.json_strict import ENCODE
 from ftlab_kit.datasets.reader import SHOWN, RowReader, refusal
-from ftlab_kit.errors import Conflict, DataError, InputError, NotFound, nearest, room_on_disk
+from ftlab_kit.errors import DataError, InputError, NotFound, nearest, room_on_disk
 from ftlab_kit.records import (
     Card,
     Dataset,
@@ -118,8 +116,8 @@ def add(
         path: As for validate.
         name: What to call the dataset; the file's name if None.
         strict: Refuse a source with any bad line. False sets the bad lines aside in a file beside
-            the rows (`<sha256>.refused.jsonl`, with the reasons in `<sha256>.problems.jsonl`) and
-            says in the version how many they are.
+            the rows (`<id>.refused.jsonl`, with the reasons in `<id>.problems.jsonl`) and
+            counts them in the version's `n_refused`.
         columns: What a form's fields are called here, such as {"prompt": "question"}.
         progress: Called with the share that is done, rows, and refused lines.
 
@@ -129,10 +127,10 @@ def add(
         DiskFull: Nothing of it is kept.
     """
     sieve = RowReader(files.source(path), columns)
-    name = version_store.check_name(name or _name(sieve.source.label))
-    with version_store.draft(ws, name, sieve.kind) as draft:
-        _sift(sieve, draft, strict, progress)
-        return draft.keep(ws, name, "all", _made("add", sieve))
+    name = name or _name(sieve.source.label)
+    with version_store.writer(ws, name, sieve.kind) as new:
+        _sift(sieve, new, strict, progress)
+        return new.commit("all", _made("add", sieve))
 
 
 def _sift(
@@ -195,12 +193,11 @@ def append(
             f"{sieve.source.label} holds rows of kind {kind}, version {parent.id} of kind "
             f"{parent.kind}; expected the same. Add them as a dataset of their own."
         )
-    with version_store.draft(ws, parent.dataset, parent.kind) as draft:
+    with version_store.writer(ws, parent.dataset, parent.kind) as new:
         for row in version_store.rows(parent):
-            draft.write([row])
-        _sift(sieve, draft, strict, progress)
-        made = _made("append", sieve)
-        return draft.keep(ws, parent.dataset, parent.side, made, parent_id=parent.id)
+            new.write([row])
+        _sift(sieve, new, strict, progress)
+        return new.commit(parent.side, _made("append", sieve), parent_id=parent.id)
 
 
 def split(
@@ -243,12 +240,12 @@ def split(
         )
     found = []
     for side in (False, True):
-        with version_store.draft(ws, version.dataset, version.kind) as draft:
+        with version_store.writer(ws, version.dataset, version.kind) as new:
             for row, is_held in zip(version_store.rows(version), is_out, strict=True):
                 if is_held is side:
-                    draft.write([row])
+                    new.write([row])
             name = "held_out" if side else "train"
-            found.append(draft.keep(ws, version.dataset, name, made, parent_id=version.id))
+            found.append(new.commit(name, made, parent_id=version.id))
     return found[0], found[1]
 
 
@@ -259,7 +256,7 @@ def _drawn_before(
     known: dict[float, bool] = {}
     for side in ("train", "held_out"):
         rows = ws.store.rows("dataset_versions", dataset=version.dataset, side=side)
-        same = [version_store.version(row) for row in rows if row["derivation"] == made]
+        same = [version_store.record(row) for row in rows if row["derivation"] == made]
         for last in same[-1:]:
             draws = splits.drawn(
                 lambda last=last: version_store.rows(last),  # type: ignore[misc]
@@ -384,11 +381,11 @@ def merge(
         {"id": item.id, "dataset": item.dataset, "content_sha256": item.content_sha256}
         for item in found
     ]
-    with version_store.draft(ws, name, *kinds) as draft:
+    with version_store.writer(ws, name, *kinds) as new:
         for version in found:
             for row in version_store.rows(version):
-                draft.write([row])
-        return draft.keep(ws, version_store.check_name(name), "all", {"verb": "merge", "of": of})
+                new.write([row])
+        return new.commit("all", {"verb": "merge", "of": of})
 
 
 def list(ws: Workspace) -> Rows[Dataset]:
@@ -415,7 +412,7 @@ def versions(ws: Workspace, name: str) -> Rows[DatasetVersion]:
             f"There is no dataset {name!r}.{nearest(name, names)} "
             "See them with datasets.list(ws), or add one with datasets.add(ws, path)."
         )
-    return Rows(version_store.version(row) for row in found)
+    return Rows(version_store.record(row) for row in found)
 
 
 def get(ws: Workspace, dataset: DatasetVersion | str | int) -> DatasetVersion:
@@ -432,11 +429,11 @@ def get(ws: Workspace, dataset: DatasetVersion | str | int) -> DatasetVersion:
             raise NotFound(
                 f"There is no dataset version {dataset}. See them with datasets.versions(ws, name)."
             )
-        return version_store.version(row)
+        return version_store.record(row)
     versions(ws, dataset)
     whole = {"dataset": dataset, "side": "all"}
     (row,) = ws.store.rows("dataset_versions", order="added_at", descending=True, limit=1, **whole)
-    return version_store.version(row)
+    return version_store.record(row)
 
 
 def rows(ws: Workspace, dataset: DatasetVersion | str | int) -> Iterator[dict[str, Any]]:
@@ -458,11 +455,7 @@ def preview(
 
 def problems(ws: Workspace, dataset: DatasetVersion | str | int) -> Rows[Problem]:
     """Return why lines were set aside when a version was added, the first thousand."""
-    version = get(ws, dataset)
-    if not version.n_refused:  # the same rows may have come from a file without a bad line
-        return Rows()
-    with version.path.with_suffix(version_store.ASIDE[1]).open("rb") as file:
-        return Rows(Problem(**msgspec.json.decode(line)) for line in islice(file, KEPT))
+    return Rows(islice(version_store.problems(ws, get(ws, dataset)), KEPT))
 
 
 def mask(
@@ -537,7 +530,7 @@ def _held_out(ws: Workspace, version: DatasetVersion) -> DatasetVersion | None:
         version = get(ws, version.parent_id)
     rows = ws.store.rows("dataset_versions", parent_id=version.parent_id, side="held_out")
     same = [row for row in rows if row["derivation"] == version.derivation]
-    return version_store.version(same[-1]) if same else None
+    return version_store.record(same[-1]) if same else None
 
 
 def overlap(
@@ -570,25 +563,7 @@ def delete(ws: Workspace, name: str) -> None:
     """Remove a dataset with all its versions, and the evaluations that were made on them.
 
     Raises:
-        Conflict: A job was trained on it; the message names the jobs.
+        NotFound: There is no dataset of this name.
+        Conflict: A job uses it; the message names the jobs.
     """
-    found = versions(ws, name)
-    ids = [version.id for version in found]
-    with ws.store.transaction():  # no job may start on it meanwhile
-        jobs = ws.store.rows("jobs", dataset_version_id=ids)
-        jobs += ws.store.rows("jobs", held_out_version_id=ids)
-        if jobs:
-            numbers = ", ".join(str(job) for job in sorted({job["id"] for job in jobs}))
-            raise Conflict(
-                f"Dataset {name!r} is used by job {numbers}; deleting it would leave the job "
-                "without its rows. Keep it, or add the next rows under another name."
-            )
-        ws.store.delete("evaluations", dataset_version_id=ids)
-        for number in sorted(ids, reverse=True):
-            ws.store.delete("dataset_versions", id=number)
-        paths = {version.path: version.content_sha256 for version in found}
-        unused = [path for path in paths if not ws.store.get("dataset_versions", path=str(path))]
-        for path in unused:
-            ws.store.delete("qualities", content_sha256=paths[path])
-    for path in unused:
-        version_store.remove(ws, path)
+    version_store.delete(ws, name, versions(ws, name))

@@ -1,8 +1,11 @@
-"""Versions in the workspace: rows under the hash of their content, and their record.
+"""Versions on disk and in the store: rows under the hash of their content, and a record each.
 
-<sha256>.jsonl           the rows, one a line, in the one form
-<sha256>.refused.jsonl   the lines that were set aside, as they were
-<sha256>.problems.jsonl  why, line by line
+    <sha256>.jsonl       the rows, one a line, normalised; versions with equal rows share this file
+    <id>.refused.jsonl   the lines that were set aside when version <id> was added, unchanged
+    <id>.problems.jsonl  why each of them was refused
+
+Refused lines belong to one version, not to the content of its good rows: two sources can agree in
+every good row and differ in the bad ones.
 """
 
 import hashlib
@@ -18,40 +21,40 @@ import msgspec
 
 from ftlab_kit.datasets.json_strict import ENCODE
 from ftlab_kit.datasets.schema import Row
-from ftlab_kit.errors import InputError, room_on_disk
+from ftlab_kit.errors import Conflict, InputError, NotFound, room_on_disk
 from ftlab_kit.records import DatasetVersion, Problem
 from ftlab_kit.workspace import Workspace, now
 
-ASIDE = (".refused.jsonl", ".problems.jsonl")
+REFUSED, PROBLEMS = ".refused.jsonl", ".problems.jsonl"
 ENCODE_LINES = msgspec.json.Encoder().encode_lines
-FLUSH = 2**20
+FLUSH_BYTES = 2**20
 NAME = re.compile(r"[\w][\w .:@()+-]{0,199}")
 
 
 class VersionWriter:
-    """Rows on their way to a version: written once, hashed as they go by."""
+    """Writes the rows of a new version to a private file and hashes them on the way."""
 
-    def __init__(self, folder: Path, kind: str) -> None:
-        """Write rows of a kind to a file in this folder that no one else writes to."""
+    def __init__(self, ws: Workspace, dataset: str, kind: str) -> None:
+        """Start an empty version of a dataset, for rows of one kind."""
         self.n_rows = self.n_refused = 0
-        self.kind = kind
+        self._ws, self._dataset, self._kind = ws, dataset, kind
         self._digest = hashlib.sha256()
         self._files: dict[str, IO[bytes]] = {}
-        self._path = folder / f".{uuid.uuid4().hex}.partial"
-        self._waiting = bytearray()
+        self._path = ws.datasets / f".{uuid.uuid4().hex}.partial"
+        self._buffer = bytearray()
 
     def write(self, rows: Sequence[Any]) -> None:
-        """Add rows in the one form."""
+        """Add normalised rows."""
         self.n_rows += len(rows)
-        self._waiting += ENCODE_LINES(rows)
-        if len(self._waiting) > FLUSH:
+        self._buffer += ENCODE_LINES(rows)
+        if len(self._buffer) > FLUSH_BYTES:
             self._flush()
 
     def refuse(self, raw: bytes, problem: Problem) -> None:
-        """Set a line aside, with what is wrong with it."""
+        """Set a line aside, with its problem."""
         self.n_refused += 1
-        for suffix, data in zip(ASIDE, (raw, ENCODE(problem.as_dict())), strict=True):
-            self._open(suffix).write(data + b"\n")
+        self._open(REFUSED).write(raw + b"\n")
+        self._open(PROBLEMS).write(ENCODE(problem.as_dict()) + b"\n")
 
     def _open(self, suffix: str) -> IO[bytes]:
         if suffix not in self._files:
@@ -59,104 +62,124 @@ class VersionWriter:
         return self._files[suffix]
 
     def _flush(self) -> None:
-        self._digest.update(self._waiting)
-        self._open("").write(self._waiting)
-        self._waiting.clear()
+        self._digest.update(self._buffer)
+        self._open("").write(self._buffer)
+        self._buffer.clear()
 
-    def keep(
-        self,
-        ws: Workspace,
-        name: str,
-        side: str,
-        made: Mapping[str, Any],
-        *,
-        parent_id: int | None = None,
+    def commit(
+        self, side: str, derivation: Mapping[str, Any], *, parent_id: int | None = None
     ) -> DatasetVersion:
-        """Give the rows their name by content and their record, unless they have them.
+        """Move the files into place and return the version's record.
+
+        The same rows under the same name, side and parent are the same version: its record then
+        takes the new derivation, and its refused lines are those of the last source.
 
         Args:
-            made: The verb, and what and how.
-            parent_id: The version that they were made from; the dataset's last one if None.
+            side: Which part of the dataset this is: all, train, held_out or sample.
+            derivation: The verb that made the version, and its arguments.
+            parent_id: The version that it was made from; the dataset's newest one if None.
         """
         self._flush()
-        sha256 = self._digest.hexdigest()
-        path = ws.datasets / f"{sha256}.jsonl"
-        for suffix, file in self._files.items():
+        for file in self._files.values():
             file.close()
-            Path(file.name).replace(path.with_suffix(suffix or path.suffix))
-        if parent_id is None:
-            last = ws.store.get("dataset_versions", dataset=name, side="all")
-            parent_id, key = (last["id"] if last else None), f"{name}/{side}/{sha256}/"
-        else:
-            key = f"{name}/{side}/{sha256}/{parent_id}"
-        values: dict[str, Any] = {
-            "dataset": name,
-            "side": side,
-            "content_sha256": sha256,
-            "path": str(path),
-        }
-        values |= {"kind": self.kind, "n_rows": self.n_rows, "n_refused": self.n_refused}
-        values |= {"parent_id": parent_id, "derivation": {**made}, "created_at": now()}
-        at = values["created_at"]
-        if not ws.store.insert_new("dataset_versions", key=key, added_at=at, **values):
-            # the rows are the same, and what stood beside them is what was set aside last
-            new = {"added_at": at, "n_refused": self.n_refused, "derivation": {**made}}
-            ws.store.update("dataset_versions", {"key": key}, **new)
-        row = ws.store.get("dataset_versions", key=key)
-        assert row is not None
-        return version(row)
+        sha256 = self._digest.hexdigest()
+        path = self._ws.datasets / f"{sha256}.jsonl"
+        with self._ws.store.transaction():  # `delete` removes files in one, so they can't race
+            Path(self._files.pop("").name).replace(path)
+            version = self._record(side, derivation, parent_id, path)
+            for suffix in (REFUSED, PROBLEMS):
+                destination = _beside(version, suffix)
+                if suffix in self._files:
+                    Path(self._files.pop(suffix).name).replace(destination)
+                else:
+                    destination.unlink(missing_ok=True)
+        return version
 
-    def drop(self) -> None:
-        """Remove what was not kept."""
+    def _record(
+        self, side: str, derivation: Mapping[str, Any], parent_id: int | None, path: Path
+    ) -> DatasetVersion:
+        """Insert the version's row, or update the one that has its key."""
+        store = self._ws.store
+        key = f"{self._dataset}/{side}/{path.stem}/{'' if parent_id is None else parent_id}"
+        if parent_id is None:
+            newest = store.get("dataset_versions", dataset=self._dataset, side="all")
+            parent_id = newest["id"] if newest else None
+        added_at = now()
+        changing = {
+            "n_refused": self.n_refused,
+            "derivation": {**derivation},
+            "added_at": added_at,
+        }
+        is_new = store.insert_new(
+            "dataset_versions",
+            key=key,
+            dataset=self._dataset,
+            side=side,
+            kind=self._kind,
+            n_rows=self.n_rows,
+            content_sha256=path.stem,
+            path=str(path),
+            parent_id=parent_id,
+            created_at=added_at,
+            **changing,
+        )
+        if not is_new:
+            store.update("dataset_versions", {"key": key}, **changing)
+        (row,) = store.rows("dataset_versions", key=key)
+        return record(row)
+
+    def discard(self) -> None:
+        """Remove the files that were not committed."""
         for file in self._files.values():
             file.close()
             Path(file.name).unlink(missing_ok=True)
 
 
 @contextmanager
-def draft(ws: Workspace, dataset: str, kind: str) -> Iterator[VersionWriter]:
-    """Hold a draft for a dataset, of which nothing stays that was not kept.
+def writer(ws: Workspace, dataset: str, kind: str) -> Iterator[VersionWriter]:
+    """Yield a writer for a new version; files that it does not commit are removed.
 
     Raises:
-        DiskFull: While writing it.
+        InputError: The dataset's name can't be used.
+        DiskFull: While writing.
     """
-    made = VersionWriter(ws.datasets, kind)
+    new = VersionWriter(ws, check_name(dataset), kind)
     try:
         with room_on_disk(f"the dataset {dataset}"):
-            yield made
+            yield new
     finally:
-        made.drop()
+        new.discard()
 
 
 def derive(
     ws: Workspace,
     parent: DatasetVersion,
     rows: Iterable[Row],
-    made: Mapping[str, Any],
+    derivation: Mapping[str, Any],
     *,
     side: str | None = None,
 ) -> DatasetVersion:
-    """Keep rows that were made from a version as its child, of the same dataset.
+    """Return a new version of the same dataset, made from the rows of another one.
 
     Args:
         side: Which part of the dataset it is; the parent's if None.
 
     Raises:
-        InputError: There are none.
+        InputError: There are no rows.
     """
-    with draft(ws, parent.dataset, parent.kind) as drafted:
+    with writer(ws, parent.dataset, parent.kind) as new:
         for row in rows:
-            drafted.write([row])
-        if not drafted.n_rows:
+            new.write([row])
+        if not new.n_rows:
             raise InputError(
-                f"{made['verb']} leaves none of the {parent.n_rows} rows of version {parent.id}; "
-                "expected at least one. Ask for less."
+                f"{derivation['verb']} leaves none of the {parent.n_rows} rows of version "
+                f"{parent.id}; expected at least one. Loosen the conditions."
             )
-        return drafted.keep(ws, parent.dataset, side or parent.side, made, parent_id=parent.id)
+        return new.commit(side or parent.side, derivation, parent_id=parent.id)
 
 
 def check_name(name: str) -> str:
-    """Return a name under which rows can be kept.
+    """Return a name that a dataset can have.
 
     Raises:
         InputError: It could be taken for a path, or can't be typed.
@@ -164,7 +187,7 @@ def check_name(name: str) -> str:
     if not NAME.fullmatch(name):
         raise InputError(
             f"{name!r} can't be the name of a dataset; expected letters, digits and . - _ : @ + ( )"
-            " beginning with a letter or digit, no slash. Give another name."
+            " beginning with a letter or digit, without a slash. Give another name."
         )
     return name
 
@@ -177,16 +200,88 @@ def rows(version: DatasetVersion) -> Iterator[Row]:
             yield decode(line)
 
 
-def remove(ws: Workspace, path: Path) -> None:
-    """Remove the rows at a path that no version has any more, with all that was made of them."""
-    path.unlink(missing_ok=True)
-    for suffix in ASIDE:
-        path.with_suffix(suffix).unlink(missing_ok=True)
-    for encoded in ws.tokens.glob(f"{path.stem}-*"):
-        shutil.rmtree(encoded, ignore_errors=True)
+def problems(ws: Workspace, version: DatasetVersion) -> Iterator[Problem]:
+    """Yield why lines were set aside when a version was added.
+
+    Raises:
+        NotFound: An older kit overwrote the file, or someone removed it.
+    """
+    if not version.n_refused:
+        return
+    path = _beside(version, PROBLEMS)
+    if not path.exists():
+        path = _older_problems(ws, version)
+    with path.open("rb") as file:
+        for line in file:
+            fields = msgspec.json.decode(line)
+            if "cure" in fields:  # the names that fields had before 0.3
+                fields["got"], fields["fix"] = fields.pop("found"), fields.pop("cure")
+            yield Problem(**fields)
 
 
-def version(row: dict[str, Any]) -> DatasetVersion:
+def _older_problems(ws: Workspace, version: DatasetVersion) -> Path:
+    """Return the file in which a kit before 0.3 put a version's problems.
+
+    It was named by the content, so that of several versions with the same good rows only the one
+    that was added last still has its lines.
+    """
+    path = version.path.with_suffix(PROBLEMS)
+    same = [
+        record(row)
+        for row in ws.store.rows("dataset_versions", order="added_at", path=str(version.path))
+        if row["n_refused"]
+    ]
+    older = [item for item in same if not _beside(item, PROBLEMS).exists()]
+    if path.exists() and older[-1].id == version.id:
+        return path
+    raise NotFound(
+        f"The {version.n_refused} refused lines of version {version.id} of {version.dataset!r} are "
+        "gone: an older kit overwrote them, or the file was removed. "
+        "Add the source again with strict=False."
+    )
+
+
+def _beside(version: DatasetVersion, suffix: str) -> Path:
+    """Return the path of a version's own file, beside its rows."""
+    return version.path.with_name(f"{version.id}{suffix}")
+
+
+def delete(ws: Workspace, name: str, versions: Sequence[DatasetVersion]) -> None:
+    """Remove all versions of a dataset, their evaluations, and files that no version uses any more.
+
+    Raises:
+        Conflict: A job was trained or evaluated on one of them.
+    """
+    ids = [version.id for version in versions]
+    with ws.store.transaction():  # meanwhile no job can start on it, and no version be added
+        jobs = ws.store.rows("jobs", dataset_version_id=ids)
+        jobs += ws.store.rows("jobs", held_out_version_id=ids)
+        if jobs:
+            numbers = ", ".join(str(job) for job in sorted({job["id"] for job in jobs}))
+            raise Conflict(
+                f"Dataset {name!r} is used by job {numbers}; deleting it would leave the job "
+                "without its rows. Keep it, or add the next rows under another name."
+            )
+        ws.store.delete("evaluations", dataset_version_id=ids)
+        for number in sorted(ids, reverse=True):  # children before their parents
+            ws.store.delete("dataset_versions", id=number)
+        for version in versions:
+            for suffix in (REFUSED, PROBLEMS):
+                _beside(version, suffix).unlink(missing_ok=True)
+            if ws.store.get("dataset_versions", path=str(version.path)) is None:
+                _remove_content(ws, version)
+
+
+def _remove_content(ws: Workspace, version: DatasetVersion) -> None:
+    """Remove rows that no version has any more, and everything that was computed from them."""
+    ws.store.delete("qualities", content_sha256=version.content_sha256)
+    for suffix in (".jsonl", REFUSED, PROBLEMS):
+        version.path.with_suffix(suffix).unlink(missing_ok=True)
+    for folder in ws.tokens.glob(f"{version.path.stem}-*"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def record(row: Mapping[str, Any]) -> DatasetVersion:
     """Return the record of a row of the store."""
     fields = {name: row[name] for name in row if name not in ("key", "path", "added_at")}
     return DatasetVersion(**fields, path=Path(row["path"]))

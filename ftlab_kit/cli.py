@@ -42,7 +42,7 @@ from ftlab_kit import (
     notebooks,
     trainers,
 )
-from ftlab_kit.chats.targets import ChatModel
+from ftlab_kit.chats import ChatModel
 from ftlab_kit.configs import Config, EvaluationConfig
 from ftlab_kit.configs.settings import Settings, described
 from ftlab_kit.errors import ConfigError, KitError

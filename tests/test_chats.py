@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from ftlab_kit import Workspace, chats
-from ftlab_kit.chats import prices
-from ftlab_kit.chats.connection import Completion
+from ftlab_kit.chats import connection, prices
 from ftlab_kit.errors import InputError, NotFound, Unavailable
+from ftlab_kit.records import Progress
 from tests.chat_server import ChatServer, serving
 
 ASK = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "What is snow?"}]
@@ -22,8 +22,8 @@ def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def server() -> Iterator[ChatServer]:
-    with serving(lambda turns: f"You said: {turns[-1]['content']}") as made:
-        yield made
+    with serving(lambda turns: f"You said: {turns[-1]['content']}") as server:
+        yield server
 
 
 @pytest.fixture(params=["openai", "anthropic"])
@@ -42,74 +42,77 @@ def test_a_name_tells_whether_a_model_is_hosted():
 
 
 def test_a_hosted_model_answers(ws: Workspace, model: str):
-    said = chats.reply(ws, model, ASK)
-    assert (said.role, said.content, said.is_complete) == (
+    message = chats.reply(ws, model, ASK)
+    assert (message.role, message.content, message.is_complete) == (
         "assistant",
         "You said: What is snow?",
         True,
     )
-    assert said.usage.n_output_tokens == 5
-    assert said.seconds > 0
+    assert message.usage.n_output_tokens == 5
+    assert message.seconds > 0
 
 
 def test_an_answer_that_is_cut_says_so(ws: Workspace, model: str):
-    said = chats.reply(ws, model, ASK, max_new_tokens=2)
-    assert (said.content, said.is_complete) == ("You said:", False)
+    message = chats.reply(ws, model, ASK, max_new_tokens=2)
+    assert (message.content, message.is_complete) == ("You said:", False)
 
 
-def test_what_is_sent_is_what_was_asked_for(ws: Workspace, server: ChatServer):
+def test_the_request_holds_every_setting(ws: Workspace, server: ChatServer):
     chats.reply(ws, f"openai:a:b@{server.url}", ASK, temperature=0.5, seed=3, max_new_tokens=7)
-    wanted = {"model": "a:b", "messages": ASK, "temperature": 0.5, "seed": 3, "max_tokens": 7}
-    assert wanted.items() <= server.asked[0].items()
+    expected = {"model": "a:b", "messages": ASK, "temperature": 0.5, "seed": 3, "max_tokens": 7}
+    assert expected.items() <= server.requests[0].items()
 
 
 def test_system_turns_stand_apart_with_anthropic(ws: Workspace, server: ChatServer):
-    said = chats.reply(ws, f"anthropic:m@{server.root}", ASK, seed=3)
-    assert server.asked[0]["system"] == "Be short."
-    assert server.asked[0]["messages"] == ASK[1:]
-    assert said.left_out == ("seed",)
+    message = chats.reply(ws, f"anthropic:m@{server.root}", ASK, seed=3)
+    assert server.requests[0]["system"] == "Be short."
+    assert server.requests[0]["messages"] == ASK[1:]
+    assert message.left_out == ("seed",)
 
 
 def test_an_address_of_anthropics_protocol_may_end_in_v1(ws: Workspace, server: ChatServer):
     assert chats.reply(ws, f"anthropic:m@{server.url}", ASK).is_complete
-    assert server.asked[0]["path"] == "/v1/messages"
+    assert server.requests[0]["path"] == "/v1/messages"
 
 
 def test_only_role_and_content_are_sent(ws: Workspace, server: ChatServer):
     turn = {"role": "user", "content": "Hi", "train": False, "note": "private"}
     chats.reply(ws, f"openai:m@{server.url}", [turn])
-    assert server.asked[0]["messages"] == chat("Hi")
+    assert server.requests[0]["messages"] == chat("Hi")
 
 
-def test_a_setting_that_a_model_takes_none_of_is_left_out_and_said(ws: Workspace, model: str):
-    with serving(lambda turns: "Yes", untaken=frozenset({"temperature"})) as strict:
-        said = chats.reply(ws, f"openai:m@{strict.url}", ASK, seed=1)
-        assert (said.content, said.left_out) == ("Yes", ("temperature",))
-        found = chats.replies(ws, f"openai:m@{strict.url}", [chat("Hi")] * 20)
-        assert all(found)
-        assert len(strict.asked) <= 2 + 4 + 20  # learnt once, by the few that were on their way
+def test_a_setting_that_a_model_refuses_is_left_out_and_named(ws: Workspace, model: str):
+    with serving(lambda turns: "Yes", unsupported=frozenset({"temperature"})) as strict:
+        message = chats.reply(ws, f"openai:m@{strict.url}", ASK, seed=1)
+        assert (message.content, message.left_out) == ("Yes", ("temperature",))
+        assert all(chats.replies(ws, f"openai:m@{strict.url}", [chat("Hi")] * 20))
+        assert len(strict.requests) <= 2 + 4 + 20  # learnt once, by the requests then under way
 
 
-def test_an_unknown_setting_is_no_argument(ws: Workspace):
+def test_an_unknown_setting_is_a_type_error(ws: Workspace):
     with pytest.raises(TypeError, match="max_tokens"):
         chats.reply(ws, "openai:m@http://127.0.0.1:1/v1", ASK, max_tokens=3)  # type: ignore[call-arg]
 
 
-def test_an_empty_answer_is_empty_and_no_error(ws: Workspace):
+def test_an_empty_answer_is_not_an_error(ws: Workspace):
     with serving(lambda turns: "") as silent:
         for model in (f"openai:m@{silent.url}", f"anthropic:m@{silent.root}"):
-            said = chats.reply(ws, model, ASK)
-            assert (said.content, said.usage.n_output_tokens) == ("", 0)
+            message = chats.reply(ws, model, ASK)
+            assert (message.content, message.usage.n_output_tokens) == ("", 0)
 
 
 def test_a_missing_key_is_named(ws: Workspace):
-    with pytest.raises(Unavailable, match="OPENAI_API_KEY is not set.*Set OPENAI_API_KEY"):
+    with pytest.raises(
+        Unavailable, match="OPENAI_API_KEY is not set.*Set OPENAI_API_KEY to your key of OpenAI"
+    ):
         chats.reply(ws, "openai:gpt-4o-mini", ASK)
     with pytest.raises(Unavailable, match="ANTHROPIC_API_KEY is not set"):
         chats.reply(ws, "anthropic:claude-haiku-4-5", ASK)
 
 
-def test_a_key_that_can_be_none_is_refused(ws: Workspace, monkeypatch: pytest.MonkeyPatch):
+def test_a_key_with_impossible_characters_is_refused(
+    ws: Workspace, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("OPENAI_API_KEY", "sk-…")
     with pytest.raises(InputError, match="OPENAI_API_KEY holds characters that no key has"):
         chats.reply(ws, "openai:gpt-4o-mini", ASK)
@@ -128,7 +131,7 @@ def test_the_key_of_the_environment_is_sent(
 def test_a_key_that_is_refused_says_which_to_set(ws: Workspace):
     with serving(lambda turns: "Yes", key="sk-good") as strict:
         with pytest.raises(
-            Unavailable, match="Incorrect API key.*Set OPENAI_API_KEY to a key that"
+            Unavailable, match="Incorrect API key.*Set OPENAI_API_KEY to a key that is valid for"
         ):
             chats.reply(ws, f"openai:m@{strict.url}", ASK)
         with pytest.raises(Unavailable, match="401: Incorrect.*Set ANTHROPIC_API_KEY"):
@@ -145,7 +148,7 @@ def test_too_many_requests_are_tried_again(ws: Workspace, server: ChatServer, mo
     assert chats.reply(ws, model, ASK).content == "You said: What is snow?"
 
 
-def test_a_line_that_breaks_costs_one_chat_alone(ws: Workspace, server: ChatServer):
+def test_a_broken_connection_costs_one_chat_only(ws: Workspace, server: ChatServer):
     server.faults = [(0, "")] * 4
     with pytest.raises(Unavailable, match="can't be reached .*disconnected"):
         chats.reply(ws, f"openai:m@{server.url}", ASK)
@@ -153,47 +156,51 @@ def test_a_line_that_breaks_costs_one_chat_alone(ws: Workspace, server: ChatServ
 
 
 @pytest.mark.parametrize(
-    ("status", "words"),
+    ("status", "message"),
     [
-        (500, "The server fails for .*500: no luck.*Try again later"),
-        (429, "Too much is asked of .*429: no luck.*Wait a while"),
+        (500, "500: no luck.* fails at every try. Try later"),
+        (429, "429: no luck.* refuses more requests for now.*Try again later"),
     ],
 )
-def test_a_server_that_goes_on_failing_is_said(
-    ws: Workspace, server: ChatServer, status: int, words: str
+def test_a_server_that_keeps_failing_is_reported(
+    ws: Workspace, server: ChatServer, status: int, message: str
 ):
     server.faults = [(status, "no luck")] * 4
-    with pytest.raises(Unavailable, match=words):
+    with pytest.raises(Unavailable, match=message):
         chats.reply(ws, f"openai:m@{server.url}", ASK)
-    assert len(server.asked) == 4
+    assert len(server.requests) == 4
 
 
 @pytest.mark.parametrize(
-    ("fault", "error", "words"),
+    ("fault", "error", "message"),
     [
         ((400, "The context is too long"), InputError, "refused by .*too long.*Shorten the chat"),
-        ((402, "Pay first"), Unavailable, "There is no credit left for .*Pay first.*Add credit"),
-        ((400, "Your credit balance is too low"), Unavailable, "There is no credit left"),
-        ((307, "elsewhere"), Unavailable, "sends on to http://127.0.0.1:1/v1. Give that address"),
-        ((200, "<html>Welcome</html>"), Unavailable, "answers, but not as .* does. Correct the"),
-        ((200, "{broken"), Unavailable, "answers, but not as .* does"),
-        ((200, '{"models": []}'), Unavailable, "answers, but not as .* does"),
+        ((402, "Pay first"), Unavailable, "No credit is left for .*Pay first.*Add credit"),
+        ((400, "Your credit balance is too low"), Unavailable, "No credit is left"),
+        ((307, "elsewhere"), Unavailable, "redirects to http://127.0.0.1:1/v1. Give that address"),
+        (
+            (200, "<html>Welcome</html>"),
+            Unavailable,
+            "answers, but not in the protocol of .* Correct the",
+        ),
+        ((200, "{broken"), Unavailable, "answers, but not in the protocol of"),
+        ((200, '{"models": []}'), Unavailable, "answers, but not in the protocol of"),
     ],
 )
-def test_what_a_server_refuses_is_said_with_a_cure(
-    ws: Workspace, server: ChatServer, model: str, fault: Any, error: type[Exception], words: str
+def test_a_server_s_refusal_is_explained_with_a_fix(
+    ws: Workspace, server: ChatServer, model: str, fault: Any, error: type[Exception], message: str
 ):
     server.faults = [fault]
-    with pytest.raises(error, match=words):
+    with pytest.raises(error, match=message):
         chats.reply(ws, model, ASK)
 
 
-def test_a_server_that_is_not_there_is_said(ws: Workspace):
+def test_an_unreachable_server_is_reported(ws: Workspace):
     with pytest.raises(Unavailable, match="127.0.0.1:1/v1/ can't be reached .*Connection refused"):
         chats.reply(ws, "openai:m@http://127.0.0.1:1/v1", ASK)
 
 
-def test_a_server_that_says_nothing_is_not_waited_for_for_ever(ws: Workspace):
+def test_a_silent_server_times_out(ws: Workspace):
     import socket
 
     with socket.create_server(("127.0.0.1", 0)) as deaf:
@@ -203,100 +210,107 @@ def test_a_server_that_says_nothing_is_not_waited_for_for_ever(ws: Workspace):
 
 
 @pytest.mark.parametrize(
-    ("name", "words"),
+    ("name", "message"),
     [
-        ("antropic:claude", "names no hosted model.*Did you mean 'anthropic'?"),
+        ("antropic:claude", "is not the name of a hosted model.*Did you mean 'anthropic'?"),
         ("openai:", "can't be read; expected provider:name"),
         ("openai:m@localhost:8000/v1", "can't be read.*an address with http:// or https://"),
         ("openai:m@http://here:port/v1", "can't be read"),
         ("openai:m@https://me:secret@here/v1", "can't be read"),
     ],
 )
-def test_a_name_that_is_none_is_refused(ws: Workspace, name: str, words: str):
-    with pytest.raises(InputError, match=words):
+def test_a_malformed_name_is_refused(ws: Workspace, name: str, message: str):
+    with pytest.raises(InputError, match=message):
         chats.reply(ws, name, ASK)
 
 
 @pytest.mark.parametrize(
-    ("turns", "words"),
+    ("turns", "message"),
     [
-        ([], "Nothing is asked"),
-        ([{"role": "system", "content": "Hi"}], "Nothing is asked"),
+        ([], "no turn of 'user'"),
+        ([{"role": "system", "content": "Hi"}], "no turn of 'user'"),
         ([{"role": "user", "content": None}], "Turn 0 is .*both text"),
-        ([{"role": "bot", "content": "Hi"}], "Turn 0 is of 'bot'.*the model 'assistant'"),
-        ([*ASK, {"role": "tool", "content": "4"}], "Turn 2 is of 'tool'.*not sent to hosted"),
+        ([{"role": "bot", "content": "Hi"}], "Turn 0 has the role 'bot'.*the model 'assistant'"),
+        (
+            [*ASK, {"role": "tool", "content": "4"}],
+            "Turn 2 has the role 'tool'.*not sent to hosted",
+        ),
         ([*ASK, {"role": "assistant", "content": "", "tool_calls": [{}]}], "Turn 2 calls a tool"),
     ],
 )
-def test_turns_that_are_no_chat_are_refused(ws: Workspace, turns: Any, words: str):
-    with pytest.raises(InputError, match=words):
+def test_malformed_turns_are_refused(ws: Workspace, turns: Any, message: str):
+    with pytest.raises(InputError, match=message):
         chats.reply(ws, "openai:m@http://127.0.0.1:1/v1", turns)
 
 
 def test_many_chats_are_answered_in_order(ws: Workspace, server: ChatServer, model: str):
-    told: list[tuple[int, int]] = []
-    asked = [chat(f"number {number}") for number in range(12)]
-    found = chats.replies(ws, model, asked, progress=lambda *news: told.append(news))
-    assert [item.content for item in found if item] == [f"You said: number {n}" for n in range(12)]
-    assert told == [(done, 12) for done in range(1, 13)]
+    steps: list[Progress] = []
+    prompts = [chat(f"number {number}") for number in range(12)]
+    messages = chats.replies(ws, model, prompts, progress=steps.append)
+    assert [item.content for item in messages if item] == [
+        f"You said: number {n}" for n in range(12)
+    ]
+    assert steps == [Progress("answers", done, 12) for done in range(1, 13)]
 
 
 def test_no_chats_have_no_answers(ws: Workspace, server: ChatServer):
     assert chats.replies(ws, f"openai:m@{server.url}", []) == []
 
 
-def test_one_chat_that_fails_costs_no_other_its_answer(ws: Workspace, server: ChatServer):
+def test_a_chat_that_fails_leaves_the_others_answered(ws: Workspace, server: ChatServer):
     server.faults = [(400, "The context is too long")]
-    told: dict[int, str] = {}
-    found = chats.replies(ws, f"openai:m@{server.url}", [chat("Hi")] * 9, refused=told.__setitem__)
-    assert sum(item is not None for item in found) == 8
-    assert [found[row] for row in told] == [None]
-    assert "too long" in next(iter(told.values()))
+    reasons: dict[int, str] = {}
+    model = f"openai:m@{server.url}"
+    messages = chats.replies(ws, model, [chat("Hi")] * 9, refused=reasons.__setitem__)
+    assert sum(item is not None for item in messages) == 8
+    assert [messages[row] for row in reasons] == [None]
+    assert "too long" in next(iter(reasons.values()))
 
 
-def test_what_fails_all_stops_all_and_says_so_at_once(ws: Workspace):
+def test_what_fails_every_chat_stops_them_all_at_once(ws: Workspace):
     with serving(lambda turns: "Yes", key="sk-good") as strict:
         with pytest.raises(Unavailable, match="Set OPENAI_API_KEY"):
             chats.replies(ws, f"openai:m@{strict.url}", [chat("Hi")] * 50)
-        assert len(strict.asked) <= 8
+        assert len(strict.requests) <= 8
 
 
-def test_answers_that_were_paid_for_are_kept_when_credit_runs_out(ws: Workspace):
+def test_paid_answers_are_returned_when_credit_runs_out(ws: Workspace):
     with serving(lambda turns: _bankrupt(server, turns)) as server:
-        told: dict[int, str] = {}
-        asked = [chat(f"{n}") for n in range(30)]
-        found = chats.replies(ws, f"openai:m@{server.url}", asked, refused=told.__setitem__)
-    kept = [row for row, item in enumerate(found) if item]
-    assert 5 <= len(kept) < 15
-    assert sorted([*kept, *told]) == [*range(30)]
-    assert told[29].startswith("Not asked any more. There is no credit left")
+        reasons: dict[int, str] = {}
+        prompts = [chat(f"{n}") for n in range(30)]
+        model = f"openai:m@{server.url}"
+        messages = chats.replies(ws, model, prompts, refused=reasons.__setitem__)
+    answered = [row for row, item in enumerate(messages) if item]
+    assert 5 <= len(answered) < 15
+    assert sorted([*answered, *reasons]) == [*range(30)]
+    assert reasons[29].startswith("Not sent any more. No credit is left")
 
 
 def _bankrupt(server: ChatServer, turns: Any) -> str:
-    if len(server.asked) == 5:
+    if len(server.requests) == 5:
         server.faults = [(402, "Pay first")] * 30
     return "Yes"
 
 
-def test_a_server_that_fails_every_chat_is_not_asked_them_all(ws: Workspace, server: ChatServer):
+def test_a_server_that_keeps_failing_is_not_sent_every_chat(ws: Workspace, server: ChatServer):
     server.faults = [(503, "down")] * 1000
     with pytest.raises(Unavailable, match="503: down"):
         chats.replies(ws, f"openai:m@{server.url}", [chat("Hi")] * 100)
-    assert len(server.asked) <= 4 * (8 + 8)
+    assert len(server.requests) <= 4 * (8 + 8)
 
 
-def test_after_so_long_no_chat_is_begun(ws: Workspace, server: ChatServer):
-    told: dict[int, str] = {}
+def test_no_chat_is_begun_after_max_seconds(ws: Workspace, server: ChatServer):
+    reasons: dict[int, str] = {}
     where = f"openai:m@{server.url}"
-    found = chats.replies(ws, where, [chat("Hi")], max_seconds=0.0, refused=told.__setitem__)
-    assert found == [None]
-    assert told == {0: "Not asked: the time was up. Give more with max_seconds."}
+    prompts, refused = [chat("Hi")], reasons.__setitem__
+    assert chats.replies(ws, where, prompts, max_seconds=0.0, refused=refused) == [None]
+    assert reasons == {0: "Not sent: the time was up. Allow more with max_seconds."}
 
 
-def test_a_chat_that_can_not_be_sent_is_named_before_any_is(ws: Workspace, server: ChatServer):
-    with pytest.raises(InputError, match="Chat 1: Nothing is asked"):
+def test_a_malformed_chat_is_named_before_any_is_sent(ws: Workspace, server: ChatServer):
+    with pytest.raises(InputError, match="Chat 1: The chat has no turn of 'user'"):
         chats.replies(ws, f"openai:m@{server.url}", [chat("Hi"), []])
-    assert not server.asked
+    assert not server.requests
 
 
 @pytest.mark.parametrize(
@@ -308,20 +322,30 @@ def test_a_chat_that_can_not_be_sent_is_named_before_any_is(ws: Workspace, serve
         ("gpt-4o-mini", "http://127.0.0.1:8000/v1/", None),
     ],
 )
-def test_a_price_is_the_vendors_or_none(name: str, url: str, cost_usd: float | None):
-    said = Completion("", True, 20_000, 10_000)
-    assert prices.cost_usd(name, url, said) == (cost_usd and pytest.approx(cost_usd))
+def test_a_price_is_the_vendors_or_unknown(name: str, url: str, cost_usd: float | None):
+    assert prices.cost_usd(name, url, 20_000, 10_000) == (cost_usd and pytest.approx(cost_usd))
 
 
 def test_a_cost_of_unknown_tokens_is_unknown():
-    assert (
-        prices.cost_usd("gpt-4o", "https://api.openai.com/v1", Completion("", True, None, 3))
-        is None
-    )
+    assert prices.cost_usd("gpt-4o", "https://api.openai.com/v1", None, 3) is None
 
 
-def test_a_server_of_ones_own_costs_nothing_that_is_known(ws: Workspace, server: ChatServer):
+def test_the_cost_of_a_private_server_is_unknown(ws: Workspace, server: ChatServer):
     assert chats.reply(ws, f"openai:gpt-4o-mini@{server.url}", ASK).usage.cost_usd is None
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("name", ["openai", "anthropic"])
+def test_one_place_makes_the_sdk_s_client(name: str, is_async: bool):
+    client = connection.client(f"{name}:m@http://here/v1", timeout_s=7, tries=2, is_async=is_async)
+    assert client.api_key == "none" and client.base_url.host == "here"
+    assert (client.timeout, client.max_retries) == (7, 1)
+    assert not client._client.follow_redirects
+
+
+def test_a_server_in_the_environment_needs_no_key(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://here/v1")
+    assert connection.client("openai:m").base_url.host == "here"
 
 
 def test_importing_the_room_loads_no_sdk():

@@ -97,7 +97,7 @@ class Reader:
 
     def __call__(self, turns: Turns) -> str:
         time.sleep(self.slow_s)
-        form = self.server.asked[-1]["response_format"]["json_schema"]["name"]
+        form = self.server.requests[-1]["response_format"]["json_schema"]["name"]
         said = self.says
         if said is None:
             found = getattr(self, form)(turns[-1]["content"])
@@ -297,7 +297,7 @@ def test_a_note_of_loading_stays(study: Study):
 def test_each_chunk_comes_with_the_one_before_it_alone(study: Study):
     study.put("other.md", OTHER)
     study.read()
-    told = [item["messages"][-1]["content"] for item in study.reader.server.asked]
+    told = [item["messages"][-1]["content"] for item in study.reader.server.requests]
     (last,) = (text for text in told if "<CURRENT_MESSAGE>" in text and "Ada Stern" in text)
     before = json.loads(between(last, "<PREVIOUS_MESSAGES>", "</PREVIOUS_MESSAGES>"))
     assert len(before) == 1 and "Red masters Vision" in before[0]["content"]
@@ -312,7 +312,7 @@ def test_before_it_an_estimate_goes_by_what_is_usual(study: Study):
     assert (found.n_chunks, found.n_done, found.seconds) == (N_CHUNKS, None, None)
     assert found.n_calls > N_CHUNKS and found.n_input_tokens > found.n_output_tokens > 0
     assert found.cost_usd is None
-    assert study.reader.server.asked == []
+    assert study.reader.server.requests == []
 
 
 def test_an_estimate_has_dollars_at_the_vendors_own_address(study: Study):
@@ -352,7 +352,7 @@ def test_with_nothing_left_an_estimate_is_nothing(study: Study):
 def test_tokens_and_calls_are_those_that_the_server_counted(study: Study):
     done = study.read()
     reader = study.reader
-    assert done.n_calls == reader.n_answers == len(reader.server.asked)
+    assert done.n_calls == reader.n_answers == len(reader.server.requests)
     assert done.n_input_tokens + done.n_output_tokens == reader.n_tokens
     assert (study.document.n_tokens, study.document.cost_usd) == (reader.n_tokens, None)
     assert (done.n_chunks, done.n_done, done.cost_usd) == (N_CHUNKS, N_CHUNKS, None)
@@ -430,7 +430,7 @@ def test_a_spent_budget_stops_at_once_and_keeps_what_was_found(study: Study):
 
 
 def test_a_budget_is_overdrawn_by_a_call_at_most(study: Study):
-    asked = study.reader.server.asked
+    asked = study.reader.server.requests
     with pytest.raises(BudgetSpent):
         study.read(1)
     assert len(asked) == 1
@@ -440,11 +440,11 @@ def test_after_a_spent_budget_the_rest_alone_is_read(study: Study):
     told: list[int] = []
     with pytest.raises(BudgetSpent):
         study.read(5_000, tell=lambda done, *_: told.append(done))
-    n_done, first = len(told), len(study.reader.server.asked)
+    n_done, first = len(told), len(study.reader.server.requests)
     assert 0 < n_done < N_CHUNKS
     done = study.read()
     assert done.n_done == N_CHUNKS - n_done
-    again = [item["messages"][-1]["content"] for item in study.reader.server.asked[first:]]
+    again = [item["messages"][-1]["content"] for item in study.reader.server.requests[first:]]
     texts = [between(text, "<TEXT>", "</TEXT>") for text in again if "<TEXT>" in text]
     assert len(texts) == done.n_done
     assert study.document.state == "completed" and study.document.error is None
@@ -452,10 +452,10 @@ def test_after_a_spent_budget_the_rest_alone_is_read(study: Study):
 
 def test_what_is_done_is_not_paid_again(study: Study):
     study.read()
-    n_asked = len(study.reader.server.asked)
+    n_asked = len(study.reader.server.requests)
     done = study.read()
     assert (done.n_chunks, done.n_calls, done.n_input_tokens) == (0, 0, 0)
-    assert len(study.reader.server.asked) == n_asked
+    assert len(study.reader.server.requests) == n_asked
 
 
 @pytest.mark.parametrize(
@@ -473,7 +473,7 @@ def test_what_is_done_is_not_paid_again(study: Study):
 def test_what_can_not_be_is_refused(study: Study, model: str, allowed: Any, words: str):
     with pytest.raises(InputError, match=words):
         study.enrich("models.md", model.format(study.reader.server.url), **allowed)
-    assert study.document.state == "completed" and study.reader.server.asked == []
+    assert study.document.state == "completed" and study.reader.server.requests == []
 
 
 def test_no_such_document_is_said(study: Study):
@@ -516,7 +516,7 @@ def test_an_answer_that_is_none_is_asked_for_once_more(study: Study, said: str):
     study.reader.says = said
     with pytest.raises(Unavailable, match="does not answer.*small models often fail the JSON"):
         study.read()
-    assert len(study.reader.server.asked) == 2
+    assert len(study.reader.server.requests) == 2
     assert study.document.n_tokens == study.reader.n_tokens > 0
 
 
@@ -551,7 +551,7 @@ def test_after_a_failure_no_more_is_asked(study: Study):
     with pytest.raises(Unavailable):
         study.read()
     time.sleep(0.1)
-    assert len(study.reader.server.asked) == 1
+    assert len(study.reader.server.requests) == 1
 
 
 def test_a_date_that_was_not_told_is_asked_for_again(study: Study):

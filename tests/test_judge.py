@@ -189,7 +189,7 @@ def test_the_judge_sees_all_that_was_said_before(ws: Workspace):
     case = Case(0, [*before, {"role": "assistant", "content": "Yes"}], "", "Yes", answer="No")
     with serving(by_overlap) as server:
         judge.score([case], Ask(ws, EvaluationConfig(judge=f"openai:m@{server.url}")))
-        seen = [parts(asked["messages"]) for asked in server.asked]
+        seen = [parts(asked["messages"]) for asked in server.requests]
     told = "system: Be short.\n\nuser: Hi\n\nassistant: Hello\n\nuser: Is it so?"
     assert sorted(seen) == [[told, "No", "Yes"], [told, "Yes", "No"]]
 

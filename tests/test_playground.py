@@ -113,7 +113,7 @@ def test_each_model_sees_its_own_earlier_answers(at: Open, server: ChatServer):
     view.system.value = "Be short."
     say(view, "one")
     say(view, "two")
-    last = [asked["messages"] for asked in server.asked if asked["model"] == "b"][-1]
+    last = [asked["messages"] for asked in server.requests if asked["model"] == "b"][-1]
     contents = [turn["content"] for turn in last]
     assert contents == ["Be short.", "one", "1. You said: one", "two"]
     assert [column.turns[-1]["content"] for column in view.columns] == ["3. You said: two"] * 2
@@ -124,7 +124,7 @@ def test_the_settings_are_those_of_the_fields(at: Open, server: ChatServer):
     view.max_new_tokens.value, view.temperature.value, view.seed.value = 2, 0.5, 7
     say(view, "Hi")
     wanted = {"max_tokens": 2, "temperature": 0.5, "seed": 7, "stream": True}
-    assert wanted.items() <= server.asked[0].items()
+    assert wanted.items() <= server.requests[0].items()
     assert "2 tokens" in text_of(view) and "cut at max_new_tokens" in text_of(view)
 
 
@@ -207,7 +207,7 @@ def test_nothing_is_not_sent(at: Open, server: ChatServer):
     view = at(f"openai:m@{server.url}")
     say(view, "  ")
     assert "There is nothing to send" in text_of(view)
-    assert not server.asked
+    assert not server.requests
 
 
 def test_every_button_says_what_it_does_and_every_field_its_name(at: Open):

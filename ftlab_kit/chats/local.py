@@ -1,4 +1,4 @@
-"""A model whose weights are here: loaded once, asked as often as one likes."""
+"""A model whose weights are on this machine: loaded once, used for many chats."""
 
 import gc
 from collections.abc import Generator, Sequence
@@ -9,38 +9,40 @@ from typing import Any
 import torch
 
 from ftlab_kit import device
-from ftlab_kit.chats.targets import LATE, ChatModel, Chats, Progress
+from ftlab_kit.chats.protocol import OUT_OF_TIME, ChatModel, Turns
 from ftlab_kit.errors import Conflict
 from ftlab_kit.lm import generation, loading, tokens
 from ftlab_kit.lm.generation import Answer
 from ftlab_kit.lm.generation_settings import GenerationSettings
-from ftlab_kit.records import Message, Usage
+from ftlab_kit.records import Message, OnProgress, Usage
 
 
 class Local(ChatModel):
-    """A model whose weights are here."""
+    """A model whose weights are on this machine."""
 
     def __init__(
         self,
         label: str,
         folder: Path,
         *,
-        learnt: Path | None = None,
+        checkpoint: Path | None = None,
         scratch: "TemporaryDirectory[str] | None" = None,
     ) -> None:
-        """Load a folder, with what a checkpoint has learnt where there is one.
+        """Load a model.
 
         Args:
-            scratch: What is to be removed in the end.
+            label: How it is shown.
+            folder: The base model's files.
+            checkpoint: The folder of a checkpoint that was trained from it.
+            scratch: A folder that is removed on close.
         """
-        self.label, self.folder, self._scratch = label, folder, scratch
-        self.job_id = self.step = self.cost_usd = None
-        self.reasons = {}
-        # a GPU answers in the type it trains in, a processor in the one it is exact in
+        super().__init__(label)
+        self.folder, self._scratch = folder, scratch
+        # a GPU answers in the precision it trains in, a processor in the one that is exact there
         dtype = loading.dtype(device.precision("auto"), adapter="lora")
         loaded = (
-            loading.load_trained(folder, learnt, dtype=dtype)
-            if learnt
+            loading.load_trained(folder, checkpoint, dtype=dtype)
+            if checkpoint
             else loading.load(folder, dtype=dtype)
         )
         self.model = loaded.to(device.kind())
@@ -48,28 +50,30 @@ class Local(ChatModel):
 
     def answers(
         self,
-        chats: Chats,
-        manner: GenerationSettings,
-        progress: Progress | None = None,
+        chats: Sequence[Turns],
+        settings: GenerationSettings,
+        progress: OnProgress | None = None,
         *,
-        tools: Any = None,
+        tools: Sequence[Any] | None = None,
     ) -> list[Message | None]:
         """Return the answer to each chat, None where the time did not suffice."""
-        given = tools or [None] * len(chats)
-        prompts = [self._prompt(chat, each) for chat, each in zip(chats, given, strict=True)]
-        found = generation.answers(self.model, self.tokenizer, prompts, manner, progress=progress)
-        self.reasons = {number: LATE for number, item in enumerate(found) if item is None}
-        return [_message(item) if item else None for item in found]
+        tools = tools or [None] * len(chats)
+        prompts = [self._prompt(chat, each) for chat, each in zip(chats, tools, strict=True)]
+        answers = generation.answers(
+            self.model, self.tokenizer, prompts, settings, progress=progress
+        )
+        self.reasons = {
+            number: OUT_OF_TIME for number, answer in enumerate(answers) if answer is None
+        }
+        return [_message(answer) if answer else None for answer in answers]
 
-    def stream(
-        self, chat: Sequence[dict[str, Any]], manner: GenerationSettings
-    ) -> Generator[str, None, Message]:
-        """Yield the answer to a chat in pieces, as it is made, and return it."""
-        prompt = self._prompt(chat)
-        return _message((yield from generation.stream(self.model, self.tokenizer, prompt, manner)))
+    def stream(self, chat: Turns, settings: GenerationSettings) -> Generator[str, None, Message]:
+        """Yield the answer to a chat in pieces, as it is generated, and return the message."""
+        pieces = generation.stream(self.model, self.tokenizer, self._prompt(chat), settings)
+        return _message((yield from pieces))
 
     def close(self) -> None:
-        """Give the memory back, and remove what a GGUF was unpacked into."""
+        """Give the memory back, and remove what a GGUF file was unpacked into."""
         self.model = None
         gc.collect()  # adapted layers refer to each other
         if torch.cuda.is_available():
@@ -77,15 +81,15 @@ class Local(ChatModel):
         if self._scratch is not None:
             self._scratch.cleanup()
 
-    def _prompt(self, chat: Sequence[dict[str, Any]], tools: Any = None) -> str:
+    def _prompt(self, chat: Turns, tools: Any = None) -> str:
         if self.model is None:
             raise Conflict(
-                f"{self.label} is closed, and its weights are given back; expected one that is "
-                "open. Open it again with chats.open."
+                f"{self.label} is closed and its memory given back; expected an open model. "
+                "Open it again with chats.open."
             )
         return tokens.prompt(self.tokenizer, [*chat], tools=tools)
 
 
-def _message(said: Answer) -> Message:
-    usage = Usage(said.n_input_tokens, said.n_tokens, None)
-    return Message("assistant", said.text, usage, said.is_complete, said.seconds)
+def _message(answer: Answer) -> Message:
+    usage = Usage(answer.n_input_tokens, answer.n_tokens, None)
+    return Message("assistant", answer.text, usage, answer.is_complete, answer.seconds)

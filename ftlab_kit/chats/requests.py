@@ -1,9 +1,9 @@
-"""What is asked, and of whom: the turns of a chat, the manner, and the name of a hosted model."""
+"""What is sent and to whom: the turns of a chat, and the name of a hosted model."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, TypedDict
+from typing import Any
 
 from ftlab_kit.errors import InputError, nearest
 
@@ -13,27 +13,17 @@ PROVIDERS = {
 }
 ROLES = ("system", "user", "assistant", "tool")
 FORM = "provider:name or provider:name@https://..."
-# no name and password: what is asked, and of whom, is kept and shown
+# without user name and password: names of models are stored and shown
 URL = r"https?://(?:\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+)(?::\d{1,5})?(?:/[^\s@]*)?"
 
 
-# what people write down: the turns of a chat, or what a person says first
+# what people write down: the turns of a chat, or the first message of a user
 Chat = str | Sequence[dict[str, Any]]
-
-
-class Wishes(TypedDict, total=False):
-    """A Manner as arguments of a verb."""
-
-    max_new_tokens: Annotated[int, "An answer is cut there (tokens). Default: 512"]
-    temperature: Annotated[float, "0 takes the likeliest token, more draws freely. Default: 0"]
-    seed: Annotated[int | None, "Seeds what is drawn. Default: by chance"]
-    timeout_s: Annotated[float, "For one try of a hosted model (seconds). Default: 120"]
-    max_seconds: Annotated[float | None, "No chat is begun after it (seconds)"]
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A hosted model: who serves it, what it is called there, and where; None is the vendor's."""
+    """A hosted model: its provider, its name there, and its server; None is the vendor's."""
 
     provider: str
     name: str
@@ -47,7 +37,7 @@ def is_hosted(name: str) -> bool:
 
 
 def address(model: str) -> Address:
-    """Return what a name says.
+    """Return the parts of a hosted model's name.
 
     Raises:
         InputError: There is no such provider, or the name has another form.
@@ -55,24 +45,24 @@ def address(model: str) -> Address:
     provider, _, rest = model.partition(":")
     if provider not in PROVIDERS:
         raise InputError(
-            f"{model!r} names no hosted model; expected {FORM} with a provider of "
-            f"{', '.join(PROVIDERS)}.{nearest(provider, PROVIDERS)} Name one of these."
+            f"{model!r} is not the name of a hosted model; expected {FORM} with a provider of "
+            f"{', '.join(PROVIDERS)}.{nearest(provider, PROVIDERS)}"
         )
-    found = re.fullmatch(rf"(\S+?)(?:@({URL}))?", rest)
+    match = re.fullmatch(rf"(\S+?)(?:@({URL}))?", rest)
     # an address without its scheme would be sent to the vendor as a part of the name
-    if not found or re.search(r"@[^@]*[/:]", found[1]):
+    if not match or re.search(r"@[^@]*[/:]", match[1]):
         raise InputError(
             f"{model!r} can't be read; expected {FORM}. "
             "Write the name as the provider has it, and an address with http:// or https://."
         )
-    return Address(provider, found[1], found[2])
+    return Address(provider, match[1], match[2])
 
 
 def chat(messages: Chat) -> list[dict[str, Any]]:
-    """Return the turns of a chat; a text is what a person says first.
+    """Return the turns of a chat; a text becomes the first turn of a user.
 
     Raises:
-        InputError: A turn has another form, or nothing is asked.
+        InputError: A turn has another form, or there is none of a user.
     """
     if isinstance(messages, str):
         return [{"role": "user", "content": messages}]
@@ -80,15 +70,15 @@ def chat(messages: Chat) -> list[dict[str, Any]]:
         if not isinstance(turn, dict) or not isinstance(turn.get("content"), str):
             raise InputError(
                 f"Turn {number} is {turn!r:.80}; expected an object with role and content, both "
-                "text. Write what was said as one string."
+                "text. Write the content as one string."
             )
         if turn.get("role") not in ROLES:
             raise InputError(
-                f"Turn {number} is of {turn.get('role')!r}; expected one of {', '.join(ROLES)}. "
-                "A person is 'user', the model 'assistant'."
+                f"Turn {number} has the role {turn.get('role')!r}; expected one of "
+                f"{', '.join(ROLES)}. A person is 'user', the model 'assistant'."
             )
     if not any(turn["role"] == "user" for turn in messages):
-        raise InputError("Nothing is asked; expected a turn of 'user'. Add what is asked.")
+        raise InputError("The chat has no turn of 'user'; expected at least one. Add a question.")
     return [*messages]
 
 
@@ -96,14 +86,14 @@ def turns(messages: Chat) -> list[dict[str, str]]:
     """Return the turns of a chat as they are sent, with role and content alone.
 
     Raises:
-        InputError: A turn has another form, or calls a tool, or nothing is asked.
+        InputError: A turn has another form or calls a tool, or there is none of a user.
     """
-    known = chat(messages)
-    for number, turn in enumerate(known):
+    checked = chat(messages)
+    for number, turn in enumerate(checked):
         if turn["role"] == "tool" or turn.get("tool_calls"):
-            what = "calls a tool" if turn.get("tool_calls") else "is of 'tool'"
+            what = "calls a tool" if turn.get("tool_calls") else "has the role 'tool'"
             raise InputError(
-                f"Turn {number} {what}; expected a turn of {', '.join(ROLES[:3])} without tools, "
+                f"Turn {number} {what}; expected turns of {', '.join(ROLES[:3])} without tools, "
                 "which are not sent to hosted models. Leave this chat out."
             )
-    return [{"role": turn["role"], "content": turn["content"]} for turn in known]
+    return [{"role": turn["role"], "content": turn["content"]} for turn in checked]

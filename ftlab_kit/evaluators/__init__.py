@@ -13,8 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ftlab_kit import datasets, device
-from ftlab_kit.chats import targets
+from ftlab_kit import chats, datasets, device
 from ftlab_kit.configs import EvaluationConfig
 from ftlab_kit.errors import ConfigError, InputError, NotFound, nearest
 from ftlab_kit.records import (
@@ -85,7 +84,7 @@ def run(
     scored = datasets.get(ws, dataset)
     _check_kind(scored, metrics, fillings)
     began = time.perf_counter()
-    with targets.open_model(ws, target, checkpoint=config.checkpoint) as speaker:
+    with chats.open(ws, target, checkpoint=config.checkpoint) as speaker:
         scoring.check(speaker, fillings)
         values = scoring.scored(ws, speaker, scored, fillings, config, progress)
     return _keep(ws, speaker, scored.id, config, began, values)
@@ -199,7 +198,7 @@ def suite(
     config = EvaluationConfig(**settings)
     suites.check(tasks, folder)
     began = time.perf_counter()
-    with targets.open_model(ws, target, checkpoint=config.checkpoint) as speaker:
+    with chats.open(ws, target, checkpoint=config.checkpoint) as speaker:
         if progress:
             progress("lm-eval", 0, len(tasks))
         values = suites.scored(speaker, tasks, folder, config)
@@ -208,7 +207,7 @@ def suite(
 
 def _keep(
     ws: Workspace,
-    speaker: targets.ChatModel,
+    speaker: chats.ChatModel,
     version_id: int | None,
     config: EvaluationConfig,
     began: float,

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from ftlab_kit import datasets
-from ftlab_kit.chats import targets
-from ftlab_kit.chats.targets import ChatModel
+from ftlab_kit import chats, datasets
+from ftlab_kit.chats import ChatModel
 from ftlab_kit.datasets import schema
 from ftlab_kit.errors import InputError, KitError
 from ftlab_kit.evaluators import rubric
-from ftlab_kit.evaluators.measures import Ask, Case, Counts, Measure, Scored, ratio
+from ftlab_kit.evaluators.measures import Ask, Case, Counts, Measure, Scored, ratio, whole
 from ftlab_kit.evaluators.rubric import Judged, Pair, Unreadable
 from ftlab_kit.lm.generation_settings import GenerationSettings
 from ftlab_kit.records import Message
@@ -136,7 +135,7 @@ def _marks(answer: Message | None, names: Sequence[str]) -> rubric.Marks:
 def _judge(ask: Ask) -> ChatModel:
     if ask.config.judge is None:
         raise InputError("No judge is named; expected a model. Set judge to one.")
-    return targets.open_model(ask.ws, ask.config.judge, checkpoint=ask.config.checkpoint)
+    return chats.open(ask.ws, ask.config.judge, checkpoint=ask.config.checkpoint)
 
 
 def _scored(cases: Sequence[Case], ask: Ask, judge: ChatModel) -> Scored:
@@ -165,7 +164,7 @@ def _heard(pairs: Sequence[Pair], ask: Ask, judge: ChatModel) -> Session:
         max_seconds=ask.config.max_seconds,
     )
     asked = [rubric.prompt(each, names) for pair in pairs for each in (pair, pair.turned)]
-    return read(judge.answers(asked, manner, ask.progress) if asked else [], names)
+    return read(judge.answers(asked, manner, whole(ask.progress)) if asked else [], names)
 
 
 def _agreed_or_why(ask: Ask, judge: ChatModel, version_id: int) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ftlab_kit.configs import EvaluationConfig
+from ftlab_kit.records import OnProgress
 from ftlab_kit.workspace import Workspace
 
 Array = npt.NDArray[np.float64]
@@ -109,3 +110,8 @@ def means(
         each = value(case) if case.answer is not None else None
         found.append(None if each is None else (float(each), 1.0))
     return {name: found}
+
+
+def whole(progress: Callable[[int, int], None] | None) -> OnProgress | None:
+    """Return a Progress callback for one of two numbers."""
+    return None if progress is None else lambda news: progress(news.done, news.total or 0)

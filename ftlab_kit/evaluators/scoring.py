@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 
 from ftlab_kit import datasets
-from ftlab_kit.chats.targets import ChatModel
+from ftlab_kit.chats import ChatModel
 from ftlab_kit.configs import EvaluationConfig
 from ftlab_kit.datasets import schema, tokenized
 from ftlab_kit.errors import InputError
-from ftlab_kit.evaluators.measures import Ask, Case, Counts, Measure, Scored
+from ftlab_kit.evaluators.measures import Ask, Case, Counts, Measure, Scored, whole
 from ftlab_kit.lm import likelihood
 from ftlab_kit.lm.generation_settings import GenerationSettings
 from ftlab_kit.records import DatasetVersion
@@ -171,7 +171,7 @@ def _ask(
     asked = [case.messages[:-1] for case in cases]
     tools = [row.get("tools") for row in rows]
     for case, answer in zip(
-        cases, speaker.answers(asked, manner, progress, tools=tools), strict=True
+        cases, speaker.answers(asked, manner, whole(progress), tools=tools), strict=True
     ):
         if answer is not None:
             case.answer, case.is_complete = answer.content, answer.is_complete

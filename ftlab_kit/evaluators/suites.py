@@ -9,7 +9,7 @@ import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
-from ftlab_kit.chats.targets import ChatModel
+from ftlab_kit.chats import ChatModel
 from ftlab_kit.configs import EvaluationConfig
 from ftlab_kit.errors import InputError, Unavailable, nearest
 

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ftlab_kit.chats import prices, requests
-from ftlab_kit.chats.connection import PLACEHOLDER, TRIES, Completion
+from ftlab_kit.chats.connection import PLACEHOLDER, TRIES
+from ftlab_kit.chats.protocol import Completion
 from ftlab_kit.chats.providers import openai as protocol
 from ftlab_kit.errors import BudgetSpent, Conflict, InputError, KitError, Unavailable
 from ftlab_kit.graphs import event_loop, loading, updates
@@ -126,7 +127,7 @@ def estimate(graph: Graph, document: Document | str, model: str) -> Enrichment:
         n_calls=round(calls * todo),
         n_input_tokens=n_input,
         n_output_tokens=n_output,
-        cost_usd=prices.cost_usd(name, url, Completion("", True, n_input, n_output)),
+        cost_usd=prices.cost_usd(name, url, n_input, n_output),
         seconds=seconds,
         message=f"{todo} chunks, {basis}",
     )
@@ -195,7 +196,7 @@ def _check(model: str, budget: tuple[float | None, int | None]) -> None:
     name, url = _named(model)
     if budget == (None, None):
         raise InputError("Enriching costs. Allow something: budget_usd= or budget_tokens=.")
-    if budget[0] is not None and prices.cost_usd(name, url, Completion("", True, 1, 1)) is None:
+    if budget[0] is not None and prices.cost_usd(name, url, 1, 1) is None:
         raise InputError(
             f"{model} has no known price, so that dollars can't be counted. Give budget_tokens=."
         )
@@ -401,7 +402,9 @@ def _client(model: str, purse: Budget) -> Any:
                 **{limit: n_tokens},
             )
             said = _counted(protocol.read(response), turns)
-            purse.pay(said, prices.cost_usd(name, url, said))
+            n_input, n_output = said.n_input_tokens, said.n_output_tokens
+            cost_usd = prices.cost_usd(name, url, n_input, n_output, said.n_cached_tokens)
+            purse.pay(said, cost_usd)
             text = self._strip_code_fences(said.text)
             return dict(form.model_validate_json(text).model_dump())
 

@@ -9,7 +9,7 @@ B: rows of a batch, T: tokens, V: vocabulary.
 
 import inspect
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -20,6 +20,7 @@ from transformers import DynamicCache
 from ftlab_kit.lm import loading
 from ftlab_kit.lm.generation_settings import GenerationSettings, eval_mode
 from ftlab_kit.lm.tokens import end_tokens, prompt
+from ftlab_kit.records import OnProgress, Progress
 
 BATCH = 32
 HALF = "\ufffd"  # what bytes are shown as that are no whole character yet
@@ -45,13 +46,13 @@ def answers(
     prompts: Sequence[str],
     manner: GenerationSettings,
     *,
-    progress: Callable[[int, int], None] | None = None,
+    progress: OnProgress | None = None,
 ) -> list[Answer | None]:
     """Return the model's answer to each rendered prompt, in the order of the prompts.
 
     Args:
         prompts: Texts that end with the template's generation prompt.
-        progress: Called with prompts done and prompts in all.
+        progress: Called with the number of prompts answered.
 
     Returns:
         None for a prompt for which the time did not suffice.
@@ -75,7 +76,7 @@ def answers(
             is_complete, n_asked = said[-1] in ends, len(tokens[index])
             found[index] = Answer(text.strip(), len(said), is_complete, n_asked, seconds)
         if progress:
-            progress(start + len(batch), len(order))
+            progress(Progress("answers", start + len(batch), len(order)))
     return found
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import ipywidgets
 
-from ftlab_kit.chats.targets import ChatModel, Target
+from ftlab_kit.chats import ChatModel, Target
 from ftlab_kit.records import Checkpoint, Export, Job, Message, Model, show
 from ftlab_kit.widgets.display import say
 

@@ -15,8 +15,7 @@ from typing import Any
 import ipywidgets
 
 from ftlab_kit import chats, datasets, trainers
-from ftlab_kit.chats.requests import Wishes
-from ftlab_kit.chats.targets import Target
+from ftlab_kit.chats import Target
 from ftlab_kit.datasets.schema import messages
 from ftlab_kit.errors import InputError, KitError
 from ftlab_kit.records import CELL, Message, show
@@ -123,7 +122,7 @@ class PlaygroundView(ipywidgets.VBox):  # type: ignore[misc]
             return
         self.message.value = ""
         before = [{"role": "system", "content": system}] if system else []
-        manner: Wishes = {
+        manner: dict[str, Any] = {
             "max_new_tokens": self.max_new_tokens.value,
             "temperature": self.temperature.value,
             "seed": self.seed.value,
@@ -167,7 +166,7 @@ class PlaygroundView(ipywidgets.VBox):  # type: ignore[misc]
         n_open = sum(column.speaker is not None for column in self.columns)
         say(self._said, "status", f"{n_open} of {len(self.columns)} models are ready")
 
-    def _ask(self, before: Chat, text: str, manner: Wishes) -> None:
+    def _ask(self, before: Chat, text: str, manner: dict[str, Any]) -> None:
         self._load()  # loading may have been stopped, and what stood in its way be gone
         for column in self.columns:
             if column.speaker is not None and not self._stopped.is_set():
@@ -175,7 +174,7 @@ class PlaygroundView(ipywidgets.VBox):  # type: ignore[misc]
                 self._answer(column, [*before, *column.ask(text)], manner)
         say(self._said, "status", "stopped" if self._stopped.is_set() else "answered")
 
-    def _answer(self, column: Column, chat: Chat, manner: Wishes) -> None:
+    def _answer(self, column: Column, chat: Chat, manner: dict[str, Any]) -> None:
         """Let one model answer, and show the answer as it grows."""
         assert column.speaker is not None
         began = time.perf_counter()

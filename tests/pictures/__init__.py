@@ -1,0 +1,1 @@
+"""The READMEs' pictures, and the program that makes them."""

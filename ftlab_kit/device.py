@@ -118,6 +118,38 @@ def threads(wanted: int | None = None) -> int:
     return wanted or min(physical or 1, allowed or 1)
 
 
+def threads_per_process(requested: int | None, n_processes: int = 1) -> int:
+    """Return how many threads each of a job's processes computes with.
+
+    Args:
+        requested: The threads of the whole job; None takes one for each physical core.
+        n_processes: The processes that share them.
+    """
+    return max(1, threads(requested) // n_processes)
+
+
+def training_precision(requested: str, *, method: str, adapter: str) -> str:
+    """Return what a job computes in: 'fp32', 'bf16' or 'fp16'.
+
+    On a processor with bf16 arithmetic, 'auto' is bf16 for an adapter that is fine-tuned on answers
+    ('sft'): it learns as well as in fp32, in little more than half of the time. It is fp32 for full
+    fine-tuning, whose steps are below bf16's last digit, and for preferences and rewards, which are
+    small differences of large sums.
+
+    Args:
+        requested: 'auto', 'fp32', 'bf16' or 'fp16'.
+        method: The training method: 'sft', 'dpo' or 'grpo'.
+        adapter: 'lora', or 'none' for full fine-tuning.
+
+    Raises:
+        InputError: This device can't compute in that precision.
+    """
+    is_adapted_sft = method == "sft" and adapter != "none"
+    if requested == "auto" and is_adapted_sft and kind() == "cpu" and has_bf16():
+        return "bf16"
+    return precision(requested)
+
+
 def free_memory_gib() -> float:
     """Return the free memory of the device that will train, in GiB; a container's limit counts."""
     if kind() == "cuda":

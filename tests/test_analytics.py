@@ -215,7 +215,7 @@ def test_efficiency_is_the_flop_of_its_tokens_by_the_machines(lab: Workspace, jo
 
 @without_gpu
 def test_the_greatest_peak_of_the_machine_is_kept(lab: Workspace, job: Job):
-    precision = processes.precision(TINY)
+    precision = TINY.training_precision()
     key = {"name": f"GFLOP/s, {precision}, 1 threads, {device.processor()}"}
     lab.store.upsert("settings", key, value=1.0)
     assert (analytics.job(lab, job).peak_gflop_per_s or 0) > 1

@@ -314,7 +314,7 @@ def test_a_job_is_paused_resumed_and_trained_on_from(executed):
     assert [item.parent_id for item in (dpo, heart, longer)] == [job.id] * 3
     assert dpo.config["method"] == "dpo"
     commands = [
-        event.command for event in trainers.events(ws, job) if event.author != generations.WHO
+        event.command for event in trainers.events(ws, job) if event.author != generations.AUTHOR
     ]
     assert commands == ["pause", "resume"]
     assert datasets.get(ws, heart.dataset_version_id).n_rows == 12

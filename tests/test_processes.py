@@ -200,7 +200,7 @@ with Workspace(sys.argv[2]).store.transaction():
 
 
 def test_a_worker_that_is_suspended_with_the_store_locked_is_cancelled_in_time(lab: Workspace):
-    command = [sys.executable, "-c", HOLD, "ftlab_kit.trainers.worker", str(lab.root)]
+    command = [sys.executable, "-c", HOLD, "ftlab_kit.jobs.worker", str(lab.root)]
     job_id = fake(lab, **processes.process_columns())
     holder = subprocess.Popen([*command, str(job_id)], stdout=subprocess.PIPE, text=True)
     assert holder.stdout is not None and holder.stdout.readline() == "held\n"
@@ -241,7 +241,7 @@ def test_a_full_disk_pauses_a_job_which_goes_on_when_there_is_room(small_disk: P
     while states.read(ws, job).state == "paused" and time.monotonic() < deadline:
         time.sleep(0.5)
     assert trainers.wait(ws, job, timeout_s=120).state == "completed"
-    assert trainers.events(ws, job)[-1].who == "supervisor"
+    assert trainers.events(ws, job)[-1].author == "supervisor"
     steps = [row.step for row in trainers.metrics(ws, job)]
     assert steps == [*range(1, 401)]
     ws.close()

@@ -16,9 +16,8 @@ from ftlab_kit import Workspace, datasets, device, evaluators, models, trainers
 from ftlab_kit.checkpoints import integrity
 from ftlab_kit.configs import Config
 from ftlab_kit.errors import Conflict, InputError, JobFailed, OutOfRoom
-from ftlab_kit.jobs import processes, states, supervisor
+from ftlab_kit.jobs import processes, states, supervisor, worker
 from ftlab_kit.records import Job
-from ftlab_kit.trainers import worker
 from ftlab_kit.workspace import now
 from tests.conftest import TINY, chats_file, fill
 
@@ -253,7 +252,7 @@ def test_auto_is_bf16_where_a_processor_learns_as_well_in_it(
 ):
     monkeypatch.setattr(device, "kind", lambda: "cpu")
     monkeypatch.setattr(device, "has_bf16", lambda: has_bf16)
-    assert processes.precision(TINY.but(**changes)) == wanted
+    assert TINY.but(**changes).training_precision() == wanted
 
 
 def test_bf16_that_a_processor_would_compute_in_software_is_refused(
@@ -262,7 +261,7 @@ def test_bf16_that_a_processor_would_compute_in_software_is_refused(
     monkeypatch.setattr(device, "kind", lambda: "cpu")
     monkeypatch.setattr(device, "has_bf16", lambda: False)
     with pytest.raises(InputError, match="no bf16 arithmetic"):
-        processes.precision(TINY.but(precision="bf16"))
+        TINY.but(precision="bf16").training_precision()
 
 
 def test_a_job_that_does_not_fit_in_memory_is_refused(lab: Workspace):

@@ -53,7 +53,7 @@ def _unknown(config: Config, facts: Mapping[str, Any]) -> str | None:
 
 def _precision(config: Config, facts: Mapping[str, Any]) -> str:
     """Return what a job computed in; an older kit did not write it down."""
-    return str(facts.get("precision") or processes.precision(config))
+    return str(facts.get("precision") or config.training_precision())
 
 
 def flop_of_a_token(ws: Workspace, config: Config, version: DatasetVersion) -> float | None:

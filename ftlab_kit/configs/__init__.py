@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from ftlab_kit import device
 from ftlab_kit.configs.evaluation import EvaluationConfig
 from ftlab_kit.configs.settings import Real, Settings, Whole, described, setting, takes_settings
 from ftlab_kit.errors import ConfigError, Conflict, NotFound, nearest
@@ -179,6 +180,18 @@ class Config(Settings):
         """The rows of the dataset that an optimizer step takes; grpo answers each several times."""
         group = self.answers_per_prompt if self.method == "grpo" else 1
         return self.effective_batch // group
+
+    def threads_per_process(self) -> int:
+        """Return how many threads each of a job's processes computes with on this machine."""
+        return device.threads_per_process(self.threads, self.processes)
+
+    def training_precision(self) -> str:
+        """Return what a job computes in on this machine: 'fp32', 'bf16' or 'fp16'.
+
+        Raises:
+            InputError: This device can't compute in the precision that is set.
+        """
+        return device.training_precision(self.precision, method=self.method, adapter=self.adapter)
 
     def conflicts(self) -> Iterator[str]:
         """Yield, for settings that are fine alone but not together, what is and what to do."""

@@ -7,7 +7,6 @@ from typing import Any
 
 from ftlab_kit import device
 from ftlab_kit.diagnostics.evidence import Evidence, in_words
-from ftlab_kit.jobs import processes
 from ftlab_kit.records import Finding, Metric, percent
 from ftlab_kit.trainers.run_state import RunState
 
@@ -85,7 +84,7 @@ def low_utilisation(seen: Evidence) -> Finding | None:
         return _idle_gpu(seen, statistics.median(shares)) if len(shares) >= INTERVALS else None
     on_gpu = any(item.gpu_memory_gib is not None for item in seen.metrics)
     config, cores = seen.config, device.threads()
-    used = processes.threads(config) * config.processes
+    used = config.threads_per_process() * config.processes
     if on_gpu or not seen.metrics or used * seen.slots >= cores:
         return None
     return Finding(

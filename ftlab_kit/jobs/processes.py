@@ -20,11 +20,11 @@ from typing import Any
 import psutil
 
 from ftlab_kit import device
-from ftlab_kit.configs import Config
 from ftlab_kit.errors import KitError, room_on_disk
 from ftlab_kit.jobs import states
 from ftlab_kit.workspace import Workspace, now
 
+CRASHED = 70  # exit code of a worker that met an error which is not the kit's (EX_SOFTWARE)
 START_S = 60.0  # a job whose supervisor has not reported this long after its launch never will
 HEARTBEAT_S = 5.0
 SILENT_S = 6 * HEARTBEAT_S
@@ -85,14 +85,14 @@ def _claim(ws: Workspace) -> dict[str, Any] | None:
         if not waiting:
             return None
         taken = {
-            (row["slot"] or 0) + number for row in has_slot for number in range(_wanted(ws, row))
+            (row["slot"] or 0) + number for row in has_slot for number in range(_n_slots(ws, row))
         }
-        wanted = _wanted(ws, waiting[0])
+        n_needed = _n_slots(ws, waiting[0])
         free = [
             first
-            for first in range(slots(ws) - wanted + 1)
+            for first in range(slots(ws) - n_needed + 1)
             # fewer slots than before may leave jobs in numbers that are no slots any more
-            if not taken & {*range(first, first + wanted)} and len(taken) + wanted <= slots(ws)
+            if not taken & {*range(first, first + n_needed)} and len(taken) + n_needed <= slots(ws)
         ]
         if not free:
             return None
@@ -101,9 +101,14 @@ def _claim(ws: Workspace) -> dict[str, Any] | None:
     return {**waiting[0], **claim}
 
 
-def _wanted(ws: Workspace, row: dict[str, Any]) -> int:
-    """Return the slots of a job: one for each of its processes, as far as there are any."""
-    return min(int(row["config"].get("processes", 1)), slots(ws))
+def n_processes(row: dict[str, Any]) -> int:
+    """Return how many processes share a job."""
+    return int(row["config"].get("processes", 1))
+
+
+def _n_slots(ws: Workspace, row: dict[str, Any]) -> int:
+    """Return the slots that a job takes: one for each of its processes, at most all there are."""
+    return min(n_processes(row), slots(ws))
 
 
 def _launch(ws: Workspace, row: dict[str, Any]) -> None:
@@ -126,28 +131,6 @@ def gpus_of(slot: int, n_processes: int) -> str:
     names = device.gpus()
     count = min(n_processes, len(names))
     return ",".join(names[(slot + number) % len(names)] for number in range(count))
-
-
-def threads(config: Config) -> int:
-    """Return how many threads each of a job's processes computes with."""
-    return max(1, device.threads(config.threads) // config.processes)
-
-
-def precision(config: Config) -> str:
-    """Return what a job computes in: 'fp32', 'bf16' or 'fp16'.
-
-    On a processor with arithmetic for it 'auto' is bf16 for an adapter that learns answers, which
-    it learns as well as in fp32 and in little more than half of the time. It is fp32 for weights
-    that are trained themselves, whose steps are below bf16's last digit, and for preferences and
-    rewards, which are small differences of large sums.
-
-    Raises:
-        InputError: This device can't do what the config says.
-    """
-    is_answers = config.method == "sft" and config.adapter != "none"
-    if config.precision == "auto" and is_answers and device.kind() == "cpu" and device.has_bf16():
-        return "bf16"
-    return device.precision(config.precision)
 
 
 def process_columns() -> dict[str, Any]:
@@ -260,7 +243,7 @@ def _processes(ws: Workspace, job_id: int, before: float | None) -> list[psutil.
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             line = process.cmdline()
-            is_ours = any(part.startswith("ftlab_kit.trainers.") for part in line)
+            is_ours = any(part.startswith("ftlab_kit.jobs.") for part in line)
             if (
                 is_ours
                 and line[-1] == str(job_id)

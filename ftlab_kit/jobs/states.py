@@ -51,7 +51,7 @@ WAYS_OUT = {
     "cancelled": "Train on from its last checkpoint with trainers.fork(ws, {id}).",
 }
 # columns of a job that are the launcher's and the worker's alone
-HIDDEN = ("kind", "pid", "pid_started_at", "boot_id", "slot", "launched_at", "queued_at", "facts")
+HIDDEN = ("pid", "pid_started_at", "boot_id", "slot", "launched_at", "queued_at", "facts")
 
 
 def row(ws: Workspace, job: "Job | int") -> dict[str, Any]:

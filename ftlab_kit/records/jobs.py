@@ -14,13 +14,15 @@ from ftlab_kit.records.shown import CELL, LONG, Record, Rows, show
 
 @dataclass(frozen=True, slots=True)
 class Job(Record):
-    """A fine-tuning job. `step` counts optimizer steps; `error` says in words why it failed.
+    """A job of one kind, such as 'train'.
 
-    `note` says why it waits or is paused; `parent_id` and `parent_step` name the checkpoint that it
-    was forked from. `worker_pid` is the process that trains, None while there is none.
+    `step` counts optimizer steps; `error` says why the job failed, `note` why it waits or is
+    paused. `parent_id` and `parent_step` name the checkpoint that it was forked from. `worker_pid`
+    is the process that works on it, None while there is none.
     """
 
     id: int
+    kind: str = field(metadata=LONG)
     state: str
     model: str
     step: int

@@ -7,7 +7,6 @@ from ftlab_kit.configs import Config
 from ftlab_kit.datasets import schema, tokenized
 from ftlab_kit.datasets.tokenized import Encodings
 from ftlab_kit.errors import DataError, InputError
-from ftlab_kit.jobs import processes
 from ftlab_kit.lm import loading
 from ftlab_kit.records import Check, DatasetVersion, Rows
 from ftlab_kit.workspace import Workspace
@@ -84,7 +83,7 @@ def _of_ends(rows: Encodings) -> Check:
 
 def _of_machine(ws: Workspace, config: Config) -> list[Check]:
     try:
-        found = processes.precision(config)
+        found = config.training_precision()
         precision = Check("precision", True, f"{found} on {device.kind()}", "")
     except InputError as error:
         found = "fp32"

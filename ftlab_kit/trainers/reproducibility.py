@@ -14,7 +14,6 @@ from typing import Any
 import ftlab_kit
 from ftlab_kit import datasets, device, models
 from ftlab_kit.configs import Config
-from ftlab_kit.jobs import processes
 from ftlab_kit.trainers.run_state import is_live
 from ftlab_kit.workspace import Workspace
 
@@ -39,7 +38,7 @@ def facts(ws: Workspace, row: Mapping[str, Any]) -> dict[str, Any]:
         "held_out_sha256": _sha256(datasets.get(ws, held_out).path) if held_out else None,
         "model_sha256": _prints(model) if model else {},
         "settings": fixed,
-        "threads": processes.threads(config),
+        "threads": config.threads_per_process(),
         "processes": config.processes,
         "processor": device.processor(),
         "on_gpu": bool(device.gpus()),

@@ -128,7 +128,7 @@ def events_list(events: Sequence[Event]) -> str:
         f"<li>{html.escape(told(event))} <small>{html.escape(show(event.author))}, "
         f"{show(event.created_at)}{_mark_of(numbers, event)}</small></li>"
         for event in events
-        if event.author != generations.WHO  # what it answered by itself stands on a page of its own
+        if event.author != generations.AUTHOR  # sample answers have their own page
     )
     return f"<ul>{items}</ul>" if items else "<p>It was not steered.</p>"
 

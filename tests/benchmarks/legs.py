@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -27,8 +28,9 @@ from trl import SFTConfig, SFTTrainer
 from ftlab_kit import Workspace, datasets, device, models, trainers
 from ftlab_kit.configs import Config
 from ftlab_kit.datasets import tokenized
+from ftlab_kit.jobs import worker
 from ftlab_kit.lm import loading
-from ftlab_kit.trainers import worker
+from ftlab_kit.trainers.run import job as training
 from ftlab_kit.trainers.run import setup, trainer
 from ftlab_kit.trainers.run.callback import CommandCallback
 from ftlab_kit.trainers.run.sampler import ShuffledSampler
@@ -85,7 +87,9 @@ def kit(ws: Workspace, model: str, steps: int, seed: int, **changes: Any) -> dic
         for name in names:
             setattr(kind, name, _timed(getattr(kind, name), own))
     job = trainers._enqueue(ws, config(model, steps, seed, **changes), 1)
-    assert worker.main(str(ws.root), job.id, [clock]) == 0, trainers.logs(ws, job)
+    assert worker.main(str(ws.root), job.id, run=partial(training.run, callbacks=[clock])) == 0, (
+        trainers.logs(ws, job)
+    )
     losses = [row.loss for row in trainers.metrics(ws, job)]
     return {"seconds": clock.steps(), "losses": losses, "own_s": own[0] / len(clock.began)}
 
@@ -112,7 +116,9 @@ def learn(ws: Workspace, model: str, steps: int, seed: int, *, how: Any) -> dict
     clock = Clock()
     wanted = config(model, steps, seed, learning_rate=1e-3)
     job = trainers._enqueue(ws, wanted, 2, held_out=3)
-    assert worker.main(str(ws.root), job.id, [clock]) == 0, trainers.logs(ws, job)
+    assert worker.main(str(ws.root), job.id, run=partial(training.run, callbacks=[clock])) == 0, (
+        trainers.logs(ws, job)
+    )
     found = trainers.metrics(ws, job)
     tokens = (found[-2].n_tokens or 0) - (found[0].n_tokens or 0)
     return {"seconds": clock.steps(), "eval_loss": found[-1].eval_loss, "tokens": tokens}

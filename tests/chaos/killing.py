@@ -12,15 +12,16 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
 from ftlab_kit import Workspace, trainers
-from ftlab_kit.jobs import processes, states
+from ftlab_kit.jobs import processes, states, worker
 from ftlab_kit.records import Job
-from ftlab_kit.trainers import worker
+from ftlab_kit.trainers.run import job as training
 
 SAME = ("loss", "grad_norm", "learning_rate", "n_tokens", "eval_loss", "epoch", "more")
 
@@ -130,7 +131,8 @@ def _work(root: Path, job: Job, watchers: Sequence[TrainerCallback], *, is_first
     if is_first:
         ws.store.update("jobs", {"id": job.id}, **processes.process_columns())
     ws.close()
-    return worker.main(str(root), job.id, watchers if is_first else ())
+    train = partial(training.run, callbacks=watchers if is_first else ())
+    return worker.main(str(root), job.id, run=train)
 
 
 def _log(ws: Workspace, job: Job) -> Path:

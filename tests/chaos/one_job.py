@@ -12,8 +12,7 @@ import sys
 from pathlib import Path
 
 from ftlab_kit import Workspace, datasets, models, trainers
-from ftlab_kit.jobs import processes, states
-from ftlab_kit.trainers import worker
+from ftlab_kit.jobs import processes, states, worker
 from tests.conftest import TINY, chats_file
 
 CONFIG = TINY.but(max_steps=9, save_every_steps=3, adapter_dropout=0.1, keep_checkpoints=20)

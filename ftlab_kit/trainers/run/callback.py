@@ -5,7 +5,6 @@ mailbox, does what it is told or says why not, and writes down at which step: wi
 job can be resumed, and replayed, to the bit.
 """
 
-import sys
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -15,11 +14,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from ftlab_kit import device
 from ftlab_kit import metrics as measured
 from ftlab_kit.errors import JobFailed, KitError
-from ftlab_kit.jobs import processes, states
+from ftlab_kit.jobs import log, processes, states
 from ftlab_kit.lm import generation
 from ftlab_kit.records import Event
 from ftlab_kit.trainers import generations
-from ftlab_kit.trainers.run import evaluation
+from ftlab_kit.trainers.run import evaluation, sample_answers
 from ftlab_kit.trainers.run.wandb_log import Tracker
 from ftlab_kit.workspace import Workspace, now
 
@@ -81,7 +80,9 @@ class CommandCallback(TrainerCallback):  # type: ignore[misc]
         if self.is_first:
             self.ws.store.update("jobs", {"id": self.job_id}, total_steps=live.total_steps)
             rows = min(args.train_batch_size, live.piece)
-            say(f"training: step {state.global_step} of {live.total_steps}, {rows} rows at once")
+            log.write(
+                f"training: step {state.global_step} of {live.total_steps}, {rows} rows at once"
+            )
 
     def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
         """Start the clock; what happens between steps does not count as training speed."""
@@ -145,7 +146,7 @@ class CommandCallback(TrainerCallback):  # type: ignore[misc]
             measured.write(self.ws, self.job_id, state.global_step, **values)
             known = {name: item for name, item in values.items() if name not in ("more", "note")}
             self._track(state.global_step, known | (values.get("more") or {}))
-            say(f"step {state.global_step}/{live.total_steps} " + _line(values))
+            log.write(f"step {state.global_step}/{live.total_steps} " + _line(values))
         if "eval_loss" in logs:
             self._evaluated(state, flow, logs["eval_loss"])
 
@@ -163,15 +164,18 @@ class CommandCallback(TrainerCallback):  # type: ignore[misc]
         if not self.is_first:
             return
         config, trainer = self.trainer.live.config, self.trainer
-        asked = self.prompts[: config.sample_rows]
-        found = generations.generate(trainer.model, trainer.processing_class, asked, config)
-        self.more |= found.series
-        self.notes += [f"sample answers: {words}" for words in found.message]
-        generations.keep(self.ws, self.job_id, step, asked, found)
+        prompts = self.prompts[: config.sample_rows]
+        sampled = sample_answers.generate(trainer.model, trainer.processing_class, prompts, config)
+        self.more |= sampled.means
+        self.notes += [f"sample answers: {message}" for message in sampled.messages]
+        generations.write(
+            self.ws, self.job_id, step, prompts, answers=sampled.answers,
+            is_complete=sampled.is_complete, scores=sampled.scores, messages=sampled.messages,
+        )  # fmt: skip
         measured.write(self.ws, self.job_id, step, **self._said())
-        self._track(step, found.series)
-        scores = " ".join(f"{name} {value:.4g}" for name, value in found.series.items())
-        say(f"step {step}: {'; '.join([scores or 'no sample answers', *found.message])}")
+        self._track(step, sampled.means)
+        scores = " ".join(f"{name} {value:.4g}" for name, value in sampled.means.items())
+        log.write(f"step {step}: {'; '.join([scores or 'no sample answers', *sampled.messages])}")
 
     def on_evaluate(
         self,
@@ -192,10 +196,10 @@ class CommandCallback(TrainerCallback):  # type: ignore[misc]
             self.notes.append(words)
             measured.write(self.ws, self.job_id, step, **self._said())
             if self._is_scheduled:
-                generations.note(
+                generations.write_event(
                     self.ws, self.job_id, "evaluate", step, state="refused", note=words
                 )
-            say(f"step {step}: {words}")
+            log.write(f"step {step}: {words}")
 
     def _evaluated(self, state: TrainerState, flow: TrainerControl, eval_loss: float) -> None:
         """Settle who asked for it, and end a job that has stopped getting better."""
@@ -288,7 +292,7 @@ class CommandCallback(TrainerCallback):  # type: ignore[misc]
         if self.is_first:
             states.settle(self.ws, event, "applied", state.global_step, result=result)
             self.ws.store.update("jobs", {"id": self.job_id}, total_steps=live.total_steps)
-            say(f"step {state.global_step}: {event.author} adjusts {result}")
+            log.write(f"step {state.global_step}: {event.author} adjusts {result}")
 
     def _split(self, event: Event, state: TrainerState) -> None:
         """Go on in the pieces that a run before this one had to take from this step on."""
@@ -339,9 +343,3 @@ class CommandCallback(TrainerCallback):  # type: ignore[misc]
 def _line(values: dict[str, Any]) -> str:
     shown = {name: values[name] for name in ("loss", "eval_loss", "tokens_per_s") if name in values}
     return " ".join(f"{name} {value:.4g}" for name, value in shown.items() if value is not None)
-
-
-def say(text: str) -> None:
-    """Write a line to the job's log."""
-    sys.stdout.write(f"{now():%H:%M:%S} {text}\n")
-    sys.stdout.flush()

@@ -12,7 +12,6 @@ from ftlab_kit.checkpoints import integrity
 from ftlab_kit.configs import Config
 from ftlab_kit.datasets import tokenized
 from ftlab_kit.errors import Conflict
-from ftlab_kit.jobs import processes
 from ftlab_kit.lm import loading
 from ftlab_kit.records import DatasetVersion, Model
 from ftlab_kit.trainers.forks import PARENT
@@ -36,7 +35,7 @@ def arguments(config: Config, folder: Path, tokenizer: Any) -> Any:
     """
     method = importlib.import_module(METHODS[config.method])
     loaded = config.share if method.TRAINER.can_split else config.rows_at_once
-    precision = processes.precision(config)
+    precision = config.training_precision()
     return method.ARGUMENTS(
         output_dir=str(folder),
         per_device_train_batch_size=loaded,
@@ -114,7 +113,7 @@ def model(ws: Workspace, row: dict[str, Any], folder: Path) -> Any:
     What a parent learnt in an adapter is taken over by `warm_start` into the new adapter.
     """
     config = Config(**row["config"])
-    precision = processes.precision(config)
+    precision = config.training_precision()
     dtype = loading.dtype(precision, adapter=config.adapter)
     parent = _parent(ws, row)
     if parent is None:

@@ -24,7 +24,7 @@ from ftlab_kit.jobs import processes, states
 from ftlab_kit.lm import likelihood, loading
 from ftlab_kit.records import DatasetVersion, Job, Metric
 from ftlab_kit.trainers import generations
-from ftlab_kit.trainers.run import evaluation
+from ftlab_kit.trainers.run import evaluation, sample_answers
 from ftlab_kit.widgets.live_view import TrainerView
 from ftlab_kit.widgets.sample_answers import samples as shown_voice
 from tests.chaos.killing import Seen, differences, run
@@ -201,13 +201,13 @@ def test_texts_have_nothing_to_be_asked(ws: Workspace):
     trainers.adjust(ws, job, sample_every_steps=1)
     assert run(ws, job).job.state == "completed"
     event = states.events(ws, job.id, command="sample")[-1]
-    assert event.state == "refused" and "nothing is asked in these rows" in (event.note or "")
+    assert event.state == "refused" and "these rows are texts without prompts" in (event.note or "")
 
 
 def test_a_step_without_answers_is_said_so(lab: Workspace, spoken: Seen, job: Job):
-    with pytest.raises(NotFound, match=r"no sample answers of step 7; there are of steps 1, 3, 6"):
+    with pytest.raises(NotFound, match=r"there are answers of steps 1, 3, 6"):
         trainers.samples(lab, spoken.job, step=7)
-    with pytest.raises(NotFound, match=r"there are none.*set sample_every_steps"):
+    with pytest.raises(NotFound, match=r"it has none at all.*set sample_every_steps"):
         trainers.samples(lab, job, step=1)
 
 
@@ -238,10 +238,10 @@ def test_a_row_that_the_template_refuses_is_said_and_the_job_goes_on(
     assert job.state == "completed"
     assert [item.answer is None for item in trainers.samples(ws, job)] == [False, True] * 2
     note = by_step(ws, job)[3].note or ""
-    assert "sample answers: row 1 could not be asked (The model's chat template refuses" in note
+    assert "sample answers: row 1 has no usable prompt (The model's chat template refuses" in note
     assert "the held-out loss could not be measured (The model's chat template refuses" in note
     refused = states.events(ws, job.id, command="evaluate")
-    assert {(event.state, event.who) for event in refused} == {("refused", "cadence")}
+    assert {(event.state, event.author) for event in refused} == {("refused", "cadence")}
     assert [event.step for event in refused] == [3]
     assert trainers.checkpoints(ws, job)[-1].eval_loss is None
 
@@ -395,5 +395,5 @@ def test_what_was_not_answered_has_no_score():
     prompts = generations.prompts(
         [{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": ""}]}]
     )
-    said = generations._scored(prompts, {}, ["why"])
-    assert (said.answers, said.scores, said.series) == ([None], [{}], {})
+    sampled = sample_answers._scored(prompts, {}, ["why"])
+    assert (sampled.answers, sampled.scores, sampled.means) == ([None], [{}], {})

@@ -24,7 +24,7 @@ from graphiti_core.nodes import EntityNode
 from ftlab_kit import Workspace, graphs
 from ftlab_kit.errors import BudgetSpent, Conflict, InputError, NotFound, Unavailable
 from ftlab_kit.graphs import event_loop, open_graph, updates
-from ftlab_kit.records import Document, Enrichment
+from ftlab_kit.records import Document, Enrichment, Progress
 from tests.chat_server import Chat, ChatServer, Turns, serving
 from tests.graph_servers import Server
 from tests.test_graphs import Lab, snapshot
@@ -334,10 +334,10 @@ def test_no_vendors_price_is_named_for_a_server_in_its_place(
 
 def test_with_chunks_done_an_estimate_goes_by_them(study: Study):
     with suppress(Pause):
-        study.read(tell=pause_after(2))
+        study.read(progress=pause_after(2))
     found = study.estimate("models.md", study.model)
     assert found.n_chunks == N_CHUNKS - 2
-    assert found.words == "2 chunks, by the 2 chunks that are done"
+    assert found.message == "2 chunks, by the 2 chunks that are done"
     assert found.n_calls == study.reader.n_answers
     assert found.n_input_tokens + found.n_output_tokens == study.reader.n_tokens
     assert found.seconds and found.seconds > 0
@@ -360,7 +360,7 @@ def test_tokens_and_calls_are_those_that_the_server_counted(study: Study):
 
 def test_a_second_run_tells_its_own_and_the_document_all(study: Study):
     with suppress(Pause):
-        study.read(tell=pause_after(1))
+        study.read(progress=pause_after(1))
     first = study.reader.n_tokens
     done = study.read()
     assert done.n_done == N_CHUNKS - 1
@@ -383,7 +383,7 @@ def test_a_budget_in_dollars_stops_too(study: Study, azure: str):
 
 def test_a_budget_in_dollars_holds_after_a_model_without_a_price(study: Study, azure: str):
     with suppress(Pause):
-        study.read(tell=pause_after(1))
+        study.read(progress=pause_after(1))
     with pytest.raises(BudgetSpent, match="USD is spent"):
         study.enrich("models.md", f"openai:gpt-4.1-mini@{azure}", budget_usd=0.001)
     assert study.document.cost_usd is None
@@ -410,16 +410,16 @@ class Pause(Exception):
 
 
 def pause_after(n_chunks: int, error: type[BaseException] = Pause) -> Callable[..., None]:
-    def tell(done: int, of: int, spent: dict[str, Any]) -> None:
-        if done == n_chunks:
+    def progress(step: Progress) -> None:
+        if step.done == n_chunks:
             raise error
 
-    return tell
+    return progress
 
 
 def test_a_spent_budget_stops_at_once_and_keeps_what_was_found(study: Study):
     with suppress(Pause):
-        study.read(tell=pause_after(1))
+        study.read(progress=pause_after(1))
     with pytest.raises(BudgetSpent, match=r"of 3,000 tokens is spent \(\d,\d{3}\)\. .*is kept"):
         study.read(3_000)
     found = study.document
@@ -439,7 +439,7 @@ def test_a_budget_is_overdrawn_by_a_call_at_most(study: Study):
 def test_after_a_spent_budget_the_rest_alone_is_read(study: Study):
     told: list[int] = []
     with pytest.raises(BudgetSpent):
-        study.read(5_000, tell=lambda done, *_: told.append(done))
+        study.read(5_000, progress=lambda step: told.append(step.done))
     n_done, first = len(told), len(study.reader.server.requests)
     assert 0 < n_done < N_CHUNKS
     done = study.read()
@@ -461,7 +461,7 @@ def test_what_is_done_is_not_paid_again(study: Study):
 @pytest.mark.parametrize(
     ("model", "allowed", "words"),
     [
-        ("openai:m@{}", {}, "Enriching costs. Allow something"),
+        ("openai:m@{}", {}, "Enriching costs money. Set a budget"),
         ("openai:m@{}", {"budget_usd": 1.0}, "has no known price.*Give budget_tokens"),
         ("openai:no-such-model", {"budget_usd": 1.0}, "has no known price"),
         ("anthropic:m", {"budget_tokens": 9}, "can't enrich a graph; give openai:NAME"),
@@ -499,12 +499,12 @@ FAILURES = {
 
 @pytest.mark.parametrize("faults", FAILURES.values(), ids=FAILURES)
 def test_a_model_that_fails_is_said_and_chunks_are_kept(study: Study, faults: Any):
-    def break_it(done: int, *_: Any) -> None:
-        if done == 2:
+    def break_it(step: Progress) -> None:
+        if step.done == 2:
             study.reader.server.faults.extend(faults)
 
     with pytest.raises(Unavailable, match="does not answer as Graphiti needs it.*is kept"):
-        study.read(tell=break_it)
+        study.read(progress=break_it)
     assert study.document.state == "partial_failure" and "does not" in (study.document.error or "")
     study.reader.server.faults.clear()
     assert study.read().n_done == N_CHUNKS - 2
@@ -566,20 +566,20 @@ def test_a_date_that_was_not_told_is_asked_for_again(study: Study):
 
 
 def test_a_document_that_goes_while_it_is_read_is_said(study: Study):
-    def drop(done: int, *_: Any) -> None:
+    def drop(step: Progress) -> None:
         study.delete("models.md")
 
     with pytest.raises(Conflict, match="was deleted while it was read"):
-        study.read(tell=drop)
+        study.read(progress=drop)
     assert not study.documents() and snapshot(study) == {}
 
 
 def test_a_document_that_changes_while_it_is_read_is_said(study: Study):
-    def change(done: int, *_: Any) -> None:
+    def change(step: Progress) -> None:
         study.put("models.md", TEXT.replace("Ada Stern audits", "Ada Stern distrusts"))
 
     with pytest.raises(Conflict, match="loaded anew while it was read.*graphs.enrich again"):
-        study.read(tell=change)
+        study.read(progress=change)
     study.read()
     held = {fact.fact for fact in study.facts("Acme", ended=True)}
     assert held == {"Mara Quill founded Acme.", "Ada Stern distrusts Acme."}
@@ -589,25 +589,27 @@ def test_a_document_that_changes_while_it_is_read_is_said(study: Study):
 
 
 def test_progress_is_told_chunk_by_chunk_where_one_has_asked(study: Study):
-    told: list[tuple[int, int, int]] = []
+    steps: list[Progress] = []
     threads = set()
 
-    def tell(done: int, of: int, spent: dict[str, Any]) -> None:
+    def progress(step: Progress) -> None:
         threads.add(threading.current_thread())
-        told.append((done, of, spent["input"] + spent["output"]))
+        steps.append(step)
         assert study.document.state == "processing"
         assert study.document.n_tokens == study.reader.n_tokens
 
-    study.read(tell=tell)
-    assert [item[:2] for item in told] == [(n, N_CHUNKS) for n in range(1, N_CHUNKS + 1)]
-    assert told[-1][2] == study.reader.n_tokens
+    study.read(progress=progress)
+    assert [(step.done, step.total) for step in steps] == [
+        (n, N_CHUNKS) for n in range(1, N_CHUNKS + 1)
+    ]
+    assert steps[-1].note == f"{study.reader.n_tokens:,} tokens"
     assert threads == {threading.main_thread()}
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, Pause])
 def test_what_is_stopped_goes_on_later(study: Study, error: type[BaseException]):
     with pytest.raises(error):
-        study.read(tell=pause_after(2, error))
+        study.read(progress=pause_after(2, error))
     found = study.document
     assert found.state == "partial_failure"
     assert found.error == (

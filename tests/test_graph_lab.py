@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from ftlab_kit import Workspace, datasets, evaluators, graphs, trainers
+from ftlab_kit import Workspace, analytics, datasets, evaluators, graphs, trainers
 from ftlab_kit.cli import app
 from ftlab_kit.errors import Conflict, InputError
 from ftlab_kit.graphs import copying, event_loop, open_graph
@@ -119,7 +119,7 @@ def history(lab: Workspace, job: Job) -> Workspace:
     for target in ("tiny", job):
         evaluators.run(lab, target, version)
     open_graph.get(lab, None, "hash")
-    graphs.lineage(lab)
+    analytics.record_lineage(lab)
     return lab
 
 
@@ -135,7 +135,7 @@ def test_the_lab_tells_what_beat_what(history: Workspace, job: Job):
     version = datasets.get(history, job.held_out_version_id or 0)
     known = {f"job {job.id}": evaluators.run(history, job, version)}
     known["tiny"] = evaluators.run(history, "tiny", version)
-    graphs.lineage(history)
+    analytics.record_lineage(history)
     best, least = sorted(known, key=lambda name: known[name].scores["perplexity"] or 0.0)
     ids = f"(evaluations {known[best].id} and {known[least].id})"
     said = [fact.fact for fact in graphs.facts(history, least) if fact.relation == "BEAT"]
@@ -145,7 +145,7 @@ def test_the_lab_tells_what_beat_what(history: Workspace, job: Job):
 
 
 def test_what_the_store_knows_has_a_type(history: Workspace, made: Job):
-    graphs.lineage(history)
+    analytics.record_lineage(history)
     (found,) = graphs.find(history, "Job", {"state": "cancelled", "model": "tiny"}, limit=1)
     assert found.attributes["step"] >= 1
     for kind in ("DatasetVersion", "Config", "Event", "Checkpoint", "Evaluation"):
@@ -155,14 +155,14 @@ def test_what_the_store_knows_has_a_type(history: Workspace, made: Job):
 
 
 def test_history_is_written_once(history: Workspace):
-    again = graphs.lineage(history)
+    again = analytics.record_lineage(history)
     assert (again.n_new_facts, again.n_ended_facts, again.n_removed_facts) == (0, 0, 0)
 
 
 def test_what_a_job_was_has_ended_when_it_is_more(history: Workspace, made: Job):
-    before = graphs.lineage(history)
+    before = analytics.record_lineage(history)
     history.store.update("jobs", {"id": made.id}, note="seen", step=made.step + 1)
-    after = graphs.lineage(history)
+    after = analytics.record_lineage(history)
     assert after.n_ended_facts >= 1 and after.documents[0].version > before.documents[0].version
 
 

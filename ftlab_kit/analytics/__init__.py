@@ -22,6 +22,7 @@ from ftlab_kit.records import (
     Job,
     JobAnalytics,
     JobComparison,
+    Loading,
     Measure,
     Rows,
     Summary,
@@ -162,6 +163,24 @@ def compare(ws: Workspace, *jobs: Job | int) -> JobComparison:
     differences = comparison.differences(ws, found)
     measures = comparison.measures(ws, found, [history.of(ws, item) for item in found])
     return JobComparison(_words(differences, measures, ids), Rows(found), differences, measures)
+
+
+def record_lineage(ws: Workspace, *, graph: str | None = None) -> Loading:
+    """Write the lab's history into a graph as the document 'lab', and return what changed.
+
+    Dataset versions, configs, jobs, events, checkpoints, evaluations and exports become typed
+    entities. Called again, it writes what has changed since; what is no longer so has ended.
+
+    Args:
+        graph: Address of the graph; the workspace's own file if None.
+
+    Raises:
+        Conflict: The graph has another embedder.
+        Unavailable: The server or the embedder can't be reached.
+    """
+    from ftlab_kit.analytics import lineage
+
+    return lineage.record(ws, graph)
 
 
 def _words(differences: Rows[Choice], measures: Rows[Measure], ids: Sequence[int]) -> str:

@@ -1,97 +1,56 @@
-"""The lab's own history in its graph: what the store knows, as a document named 'lab'.
+"""The lab's own history, written into its graph as the document 'lab'.
 
-Each dataset version, config, job, event, checkpoint, evaluation and export is a chunk with its
-facts, so that history is searched, cited and ended as any document is.
+Each dataset version, config, job, event, checkpoint, evaluation and export is a section of
+statements, so that the history can be searched, cited and ended as any document can.
 """
 
 import hashlib
 import json
-import time
 from collections.abc import Iterator, Mapping
 from itertools import combinations
 from typing import Any
 
 from ftlab_kit import checkpoints, configs, datasets, evaluators, trainers
-from ftlab_kit.graphs import event_loop, loading, updates
-from ftlab_kit.graphs.extraction import phrases
-from ftlab_kit.graphs.extraction.result import Chunk, Claim, Extract, Mention
-from ftlab_kit.graphs.loaders import Line
-from ftlab_kit.graphs.open_graph import Graph
-from ftlab_kit.records import DatasetVersion, Evaluation, Job, Loading, Rows
-from ftlab_kit.workspace import Workspace, now
+from ftlab_kit.graphs import statements
+from ftlab_kit.graphs.statements import Mention, Section, Statement
+from ftlab_kit.records import DatasetVersion, Evaluation, Job, Loading
+from ftlab_kit.workspace import Workspace
 
-NAME = "lab"
-MOST_COMPARED = 40  # evaluations on one version, of which each pair is compared
-Said = tuple[Mention, str, Mention, str, Mapping[str, Any]]
+DOCUMENT = "lab"
+MAX_COMPARED = 40  # evaluations of one version; every pair of them is compared
 
 
-def record(graph: Graph) -> Loading:
-    """Write what the store knows into the graph, or what has changed of it."""
-    began = time.perf_counter()
-    extract = _extract(graph.ws)
-    text = "\n".join(chunk.text for chunk in extract.chunks)
-    sha256 = hashlib.sha256(text.encode()).hexdigest()
-    loading.write_down(graph, NAME, path=str(graph.ws.root), format="lineage")
-    before = event_loop.run(updates.episodes_of(graph, NAME))
-    kept = updates.ChangeSummary()
-    if extract.chunks and not updates.is_same(before, sha256):
-        loaded_at = now()
-        draft = updates.Draft(
-            NAME, str(graph.ws.root), "lineage", sha256, extract, loaded_at, loaded_at
-        )
-        kept = event_loop.run(updates.put(graph, draft, loading.vectors(graph, draft)))
-        loading.finish(graph, draft, kept, notes=())
-    else:
-        loading.set_state(graph, NAME, "completed")
-    return Loading(
-        documents=Rows([loading.get(graph.ws, NAME, graph.address)]),
-        n_new_facts=kept.n_new_facts,
-        n_ended_facts=kept.n_ended_facts,
-        n_removed_facts=kept.n_removed_facts,
-        contradictions=Rows(),
-        seconds=time.perf_counter() - began,
+def record(ws: Workspace, graph: str | None = None) -> Loading:
+    """Write the workspace's history into a graph, or what has changed in it."""
+    sections = list(_sections(ws))
+    return statements.write(
+        ws, DOCUMENT, sections, path=str(ws.root), format="lineage", graph=graph
     )
 
 
-def _extract(ws: Workspace) -> Extract:
-    """Return the lab's history as chunks of sentences; each sentence is a line."""
-    extract = Extract()
-    number = 0
-    for title, said in _everything(ws):
-        first = number + 1
-        lines = []
-        for source, relation, target, sentence, sets in said:
-            number += 1
-            line = Line(phrases.sentence(sentence), number)
-            lines.append(line)
-            extract.at[line] = len(extract.chunks)
-            extract.claims.append(Claim(source, relation, target, line.text, line, line, sets))
-            extract.mentions |= {(len(extract.chunks), thing) for thing in (source, target)}
-        text = "\n".join(line.text for line in lines)
-        extract.chunks.append(Chunk(text, Line("", first), Line("", number), title))
-    return extract
-
-
-def _everything(ws: Workspace) -> Iterator[tuple[str, list[Said]]]:
-    """Yield each thing that the store knows with what is said of it, in an order that lasts."""
+def _sections(ws: Workspace) -> Iterator[Section]:
+    """Yield a section for everything that the store holds, always in the same order."""
     for dataset in datasets.list(ws):
         for version in datasets.versions(ws, dataset.name):
-            yield _version(version).name, list(_of_version(ws, version))
+            yield Section(_version(version).name, list(_of_version(ws, version)))
     for name in configs.list(ws):
-        yield f"config {name}", list(_of_config(ws, name))
-    for found_job in sorted(trainers.list(ws), key=lambda item: item.id):
-        yield f"job {found_job.id}", list(_of_job(ws, found_job))
-    found = sorted(evaluators.list(ws), key=lambda item: item.id)
-    for evaluation in found:
-        yield f"evaluation {evaluation.id}", list(_of_evaluation(ws, evaluation))
+        yield Section(f"config {name}", list(_of_config(ws, name)))
+    for job in sorted(trainers.list(ws), key=lambda job: job.id):
+        yield Section(f"job {job.id}", list(_of_job(ws, job)))
+    evaluations = sorted(evaluators.list(ws), key=lambda evaluation: evaluation.id)
+    for evaluation in evaluations:
+        yield Section(f"evaluation {evaluation.id}", list(_of_evaluation(ws, evaluation)))
     for export in checkpoints.exports(ws):
-        thing, job = Mention("Export", f"export {export.id}"), _job(export.job_id)
-        sets = {"format": export.format, "precision": export.precision, "step": export.step}
-        sentence = f"Export {export.id} is {job.name} at step {export.step} as {export.format}"
-        yield thing.name, [(thing, "MADE_FROM", job, sentence, sets)]
-    compared = list(_beaten(found))
-    if compared:
-        yield "comparisons", compared
+        exported, job_mention = Mention("Export", f"export {export.id}"), _job(export.job_id)
+        attributes = {"format": export.format, "precision": export.precision, "step": export.step}
+        sentence = (
+            f"Export {export.id} is {job_mention.name} at step {export.step} as {export.format}"
+        )
+        made_from = Statement(exported, "MADE_FROM", job_mention, sentence, attributes)
+        yield Section(exported.name, [made_from])
+    comparisons = list(_comparisons(evaluations))
+    if comparisons:
+        yield Section("comparisons", comparisons)
 
 
 def _version(version: DatasetVersion) -> Mention:
@@ -102,25 +61,38 @@ def _job(number: int | None) -> Mention:
     return Mention("Job", f"job {number}")
 
 
-def _of_version(ws: Workspace, version: DatasetVersion) -> Iterator[Said]:
-    thing = _version(version)
-    sets = {"rows": version.n_rows, "side": version.side, "kind": version.kind}
-    sets["dataset"] = version.dataset
-    sentence = f"{thing.name} has {version.n_rows} rows of kind {version.kind}: side {version.side}"
-    yield thing, "DESCRIBED", thing, sentence, sets
+def _described(entity: Mention, sentence: str, attributes: Mapping[str, Any]) -> Statement:
+    """Return a statement about an entity alone."""
+    return Statement(entity, "DESCRIBED", entity, sentence, attributes)
+
+
+def _of_version(ws: Workspace, version: DatasetVersion) -> Iterator[Statement]:
+    entity = _version(version)
+    attributes = {
+        "rows": version.n_rows,
+        "side": version.side,
+        "kind": version.kind,
+        "dataset": version.dataset,
+    }
+    sentence = (
+        f"{entity.name} has {version.n_rows} rows of kind {version.kind}: side {version.side}"
+    )
+    yield _described(entity, sentence, attributes)
     source = version.derivation.get("source")
     if source:
         file = Mention("File", str(source))
-        yield thing, "MADE_FROM", file, f"{thing.name} was made from the file {file.name}", {}
+        sentence = f"{entity.name} was made from the file {file.name}"
+        yield Statement(entity, "MADE_FROM", file, sentence)
     if version.parent_id is not None:
         parent = _version(datasets.get(ws, version.parent_id))
-        yield thing, "MADE_FROM", parent, f"{thing.name} was made from {parent.name}", {}
+        sentence = f"{entity.name} was made from {parent.name}"
+        yield Statement(entity, "MADE_FROM", parent, sentence)
 
 
-def _of_config(ws: Workspace, name: str) -> Iterator[Said]:
-    thing = Mention("Config", f"config {name}")
-    sets = dict(_settings(configs.get(ws, name).model_dump()))
-    yield thing, "DESCRIBED", thing, f"Config {name} trains {sets.get('model')}", sets
+def _of_config(ws: Workspace, name: str) -> Iterator[Statement]:
+    settings = dict(_settings(configs.get(ws, name).model_dump()))
+    sentence = f"Config {name} trains {settings.get('model')}"
+    yield _described(Mention("Config", f"config {name}"), sentence, settings)
 
 
 def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -129,92 +101,110 @@ def _settings(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
-def _of_job(ws: Workspace, job: Job) -> Iterator[Said]:
-    thing = _job(job.id)
-    sets = {"state": job.state, "step": job.step, "model": job.model}
+def _of_job(ws: Workspace, job: Job) -> Iterator[Statement]:
+    entity = _job(job.id)
+    attributes: dict[str, Any] = {"state": job.state, "step": job.step, "model": job.model}
     sentence = f"Job {job.id} trains {job.model} and is {job.state} at step {job.step}"
-    yield thing, "DESCRIBED", thing, sentence, sets
+    yield _described(entity, sentence, attributes)
     digest = hashlib.sha256(json.dumps(job.config, sort_keys=True).encode()).hexdigest()[:8]
     config = Mention("Config", f"config {digest}")
-    values = dict(_settings(job.config))
-    yield config, "DESCRIBED", config, f"Config {digest} trains {job.model}", values
-    yield thing, "USES_CONFIG", config, f"Job {job.id} uses the config {digest}", {}
+    yield _described(config, f"Config {digest} trains {job.model}", dict(_settings(job.config)))
+    yield Statement(entity, "USES_CONFIG", config, f"Job {job.id} uses the config {digest}")
     model = Mention("Model", job.model)
-    yield thing, "TRAINS", model, f"Job {job.id} trains the model {job.model}", {}
-    yield from _rows_of_job(ws, job, thing)
+    yield Statement(entity, "TRAINS", model, f"Job {job.id} trains the model {job.model}")
+    yield from _data_of_job(ws, job, entity)
     if job.parent_id is not None:
-        words_of = f"Job {job.id} goes on from job {job.parent_id} at step {job.parent_step}"
-        yield thing, "FORKED_FROM", _job(job.parent_id), words_of, {}
+        sentence = f"Job {job.id} goes on from job {job.parent_id} at step {job.parent_step}"
+        yield Statement(entity, "FORKED_FROM", _job(job.parent_id), sentence)
     for event in trainers.events(ws, job):
-        named = Mention("Event", f"event {event.id} of job {job.id}")
-        values = {"command": event.command, "state": event.state}
-        text = f"Job {job.id} got the command {event.command} (event {event.id}): {event.state}"
-        yield thing, "HAD_EVENT", named, text, {}
-        yield named, "DESCRIBED", named, f"Event {event.id} is the command {event.command}", values
-    for item in checkpoints.list(ws, job):
-        named = Mention("Checkpoint", f"checkpoint {item.step} of job {job.id}")
-        known = {"step": item.step, "loss": item.loss, "eval_loss": item.eval_loss}
-        values = {key: value for key, value in known.items() if value is not None}
-        text = f"Job {job.id} has a checkpoint at step {item.step}"
-        yield thing, "HAS_CHECKPOINT", named, text, {}
-        yield named, "DESCRIBED", named, f"{named.name} holds step {item.step}", values
+        event_mention = Mention("Event", f"event {event.id} of job {job.id}")
+        attributes = {"command": event.command, "state": event.state}
+        sentence = f"Job {job.id} got the command {event.command} (event {event.id}): {event.state}"
+        yield Statement(entity, "HAD_EVENT", event_mention, sentence)
+        sentence = f"Event {event.id} is the command {event.command}"
+        yield _described(event_mention, sentence, attributes)
+    for checkpoint in checkpoints.list(ws, job):
+        saved = Mention("Checkpoint", f"checkpoint {checkpoint.step} of job {job.id}")
+        losses = {"loss": checkpoint.loss, "eval_loss": checkpoint.eval_loss}
+        attributes = {name: loss for name, loss in losses.items() if loss is not None}
+        sentence = f"Job {job.id} has a checkpoint at step {checkpoint.step}"
+        yield Statement(entity, "HAS_CHECKPOINT", saved, sentence)
+        sentence = f"{saved.name} holds step {checkpoint.step}"
+        yield _described(saved, sentence, {"step": checkpoint.step, **attributes})
 
 
-def _rows_of_job(ws: Workspace, job: Job, thing: Mention) -> Iterator[Said]:
-    """Yield which rows a job has seen, and from which files these came."""
+def _data_of_job(ws: Workspace, job: Job, entity: Mention) -> Iterator[Statement]:
+    """Yield which rows a job has seen, and which files they came from."""
     version = datasets.get(ws, job.dataset_version_id)
-    yield thing, "TRAINED_ON", _version(version), f"Job {job.id} saw {_version(version).name}", {}
+    sentence = f"Job {job.id} saw {_version(version).name}"
+    yield Statement(entity, "TRAINED_ON", _version(version), sentence)
     if job.held_out_version_id is not None:
-        held = _version(datasets.get(ws, job.held_out_version_id))
-        yield thing, "HELD_OUT", held, f"Job {job.id} was measured on {held.name}, held out", {}
-    above: DatasetVersion | None = version
-    while above is not None:
-        if source := above.derivation.get("source"):
+        held_out = _version(datasets.get(ws, job.held_out_version_id))
+        sentence = f"Job {job.id} was measured on {held_out.name}, held out"
+        yield Statement(entity, "HELD_OUT", held_out, sentence)
+    ancestor: DatasetVersion | None = version
+    while ancestor is not None:
+        if source := ancestor.derivation.get("source"):
             file = Mention("File", str(source))
-            yield thing, "SAW_FILE", file, f"Job {job.id} saw the file {file.name}", {}
-        parent = above.parent_id
-        above = datasets.get(ws, parent) if parent is not None else None
+            yield Statement(entity, "SAW_FILE", file, f"Job {job.id} saw the file {file.name}")
+        parent_id = ancestor.parent_id
+        ancestor = datasets.get(ws, parent_id) if parent_id is not None else None
 
 
-def _of_evaluation(ws: Workspace, found: Evaluation) -> Iterator[Said]:
-    thing = Mention("Evaluation", f"evaluation {found.id}")
-    scores = {phrases.snake(key): value for key, value in found.scores.items() if value is not None}
-    sets = {**scores, "target": found.target} | ({"step": found.step} if found.step else {})
-    said = ", ".join(f"{key} {value:.4g}" for key, value in sorted(scores.items()))
-    yield thing, "DESCRIBED", thing, f"Evaluation {found.id} of {found.target}: {said}", sets
-    judged = _target(found)
-    yield thing, "JUDGES", judged, f"Evaluation {found.id} judges {judged.name}", {}
-    if found.dataset_version_id is not None:
-        version = _version(datasets.get(ws, found.dataset_version_id))
-        yield thing, "ON", version, f"Evaluation {found.id} asked {version.name}", {}
+def _of_evaluation(ws: Workspace, evaluation: Evaluation) -> Iterator[Statement]:
+    entity = Mention("Evaluation", f"evaluation {evaluation.id}")
+    scores = {
+        statements.attribute_name(name): score
+        for name, score in evaluation.scores.items()
+        if score is not None
+    }
+    attributes = {**scores, "target": evaluation.target}
+    if evaluation.step:
+        attributes["step"] = evaluation.step
+    listed = ", ".join(f"{name} {score:.4g}" for name, score in sorted(scores.items()))
+    sentence = f"Evaluation {evaluation.id} of {evaluation.target}: {listed}"
+    yield _described(entity, sentence, attributes)
+    target = _target(evaluation)
+    sentence = f"Evaluation {evaluation.id} judges {target.name}"
+    yield Statement(entity, "JUDGES", target, sentence)
+    if evaluation.dataset_version_id is not None:
+        version = _version(datasets.get(ws, evaluation.dataset_version_id))
+        sentence = f"Evaluation {evaluation.id} used {version.name}"
+        yield Statement(entity, "ON", version, sentence)
 
 
-def _target(found: Evaluation) -> Mention:
-    return _job(found.job_id) if found.job_id is not None else Mention("Model", found.target)
+def _target(evaluation: Evaluation) -> Mention:
+    """Return what an evaluation judges: a job, or a model by its name."""
+    if evaluation.job_id is not None:
+        return _job(evaluation.job_id)
+    return Mention("Model", evaluation.target)
 
 
-def _beaten(found: list[Evaluation]) -> Iterator[Said]:
-    """Yield who beat whom on what, among the newest evaluations of the same rows."""
+def _comparisons(evaluations: list[Evaluation]) -> Iterator[Statement]:
+    """Yield which target beat which, and on what, among the newest evaluations of the same rows."""
     by_version: dict[int | None, list[Evaluation]] = {}
-    for item in found:
-        by_version.setdefault(item.dataset_version_id, []).append(item)
-    for version, some in sorted(by_version.items(), key=lambda item: item[0] or 0):
-        for one, other in combinations(some[-MOST_COMPARED:], 2) if version else ():
-            for measure in sorted(one.scores.keys() & other.scores.keys()):
-                yield from _pair(one, other, measure)
+    for evaluation in evaluations:
+        by_version.setdefault(evaluation.dataset_version_id, []).append(evaluation)
+    for version_id, same_rows in sorted(by_version.items(), key=lambda pair: pair[0] or 0):
+        if not version_id:
+            continue
+        for first, second in combinations(same_rows[-MAX_COMPARED:], 2):
+            for metric in sorted(first.scores.keys() & second.scores.keys()):
+                yield from _comparison(first, second, metric)
 
 
-def _pair(one: Evaluation, other: Evaluation, measure: str) -> Iterator[Said]:
-    first, second = one.scores[measure], other.scores[measure]
-    is_greater = one.details.get(measure, {}).get("greater_is_better")
-    if first is None or second is None or first == second or is_greater is None:
+def _comparison(first: Evaluation, second: Evaluation, metric: str) -> Iterator[Statement]:
+    first_score, second_score = first.scores[metric], second.scores[metric]
+    greater_is_better = first.details.get(metric, {}).get("greater_is_better")
+    if first_score is None or second_score is None or greater_is_better is None:
         return
-    if _target(one) == _target(other):
+    if first_score == second_score or _target(first) == _target(second):
         return
-    better, worse = (one, other) if (first > second) == is_greater else (other, one)
-    best, least = better.scores[measure], worse.scores[measure]
+    first_wins = (first_score > second_score) == greater_is_better
+    winner, loser = (first, second) if first_wins else (second, first)
     sentence = (
-        f"{_target(better).name} beat {_target(worse).name} on {measure}: {best:.4g} against "
-        f"{least:.4g} (evaluations {better.id} and {worse.id})"
+        f"{_target(winner).name} beat {_target(loser).name} on {metric}: "
+        f"{winner.scores[metric]:.4g} against {loser.scores[metric]:.4g} "
+        f"(evaluations {winner.id} and {loser.id})"
     )
-    yield _target(better), "BEAT", _target(worse), sentence, {}
+    yield Statement(_target(winner), "BEAT", _target(loser), sentence)

@@ -1,19 +1,24 @@
-"""Graphs: documents become a knowledge graph that cites; no server and no key, or on Neo4j.
+"""Graphs: documents become a knowledge graph that cites its lines, in a file or on Neo4j.
 
-A graph is Graphiti's: entities, facts with two times, episodes and sagas, readable by Graphiti
-under the owner's group. It is built from what documents' form says, without a language model;
-`enrich` adds what one finds. Every verb takes `graph`: None is the workspace's own file, else a
-server, as in neo4j://USER@HOST with its password in NEO4J_PASSWORD.
+A graph is Graphiti's: entities, facts with two times, episodes and sagas, which Graphiti itself can
+read under the owner's group. It is built from the form of the documents (headings, labels, lists,
+tables), without a language model; `enrich` adds what a language model finds. Every verb takes
+`graph`: None is the workspace's own file, otherwise an address such as neo4j://USER@HOST, whose
+password is read from NEO4J_PASSWORD.
 
-`embedder` is named by the first load and kept with the graph: all-minilm-l6-v2 unless another is.
+The first load chooses the `embedder` (all-minilm-l6-v2 by default); it is stored with the graph.
+
+`graphs.statements` is for rooms that write a document of their own, sentence by sentence.
+`README.md` in this folder has the way of a search, and what a graph holds.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, TypedDict, Unpack
+from typing import Any
 
 from ftlab_kit.errors import InputError
+from ftlab_kit.graphs import statements
 from ftlab_kit.records import (
     Contradiction,
     Document,
@@ -23,42 +28,33 @@ from ftlab_kit.records import (
     Hit,
     Loading,
     Neighbourhood,
+    OnProgress,
     Question,
     Retrieval,
     Rows,
 )
 from ftlab_kit.workspace import Workspace
 
+__all__ = [
+    "SAMPLES",
+    "around",
+    "contradictions",
+    "copy",
+    "delete",
+    "documents",
+    "enrich",
+    "estimate",
+    "export",
+    "facts",
+    "find",
+    "judge",
+    "load",
+    "questions",
+    "search",
+    "statements",
+]
+
 SAMPLES = Path(__file__).parent / "samples"
-
-
-class Wishes(TypedDict, total=False):
-    """How one searches."""
-
-    kinds: Annotated[tuple[str, ...], "Of fact, entity and passage, which; else all."]
-    recipe: Annotated[str, "rrf, mmr, cross_encoder, node_distance or episode_mentions."]
-    types: Annotated[tuple[str, ...], "Entities of these types only."]
-    relations: Annotated[tuple[str, ...], "Facts of these relations only."]
-    at: Annotated[datetime, "Facts that hold at this time; else now."]
-    ended: Annotated[bool, "Also what no longer holds."]
-    near: Annotated[str, "The entity that node_distance measures from."]
-    reranker: Annotated[str, "Folder of a cross-encoder of sentence-transformers."]
-
-
-class Allowed(TypedDict, total=False):
-    """What enriching may cost, and whom it tells of its progress."""
-
-    budget_usd: Annotated[float, "US dollars at most, by the list price."]
-    budget_tokens: Annotated[int, "Tokens at most, of prompts and answers."]
-    tell: Annotated[Callable[[int, int, dict[str, Any]], None], "Called after each chunk."]
-
-
-class Order(TypedDict, total=False):
-    """In what order entities come, how many of them, and as of when."""
-
-    order: Annotated[str, "An attribute to order by; -name for the greatest first."]
-    limit: Annotated[int, "Entities at most."]
-    at: Annotated[datetime, "As of this time; else now."]
 
 
 def load(
@@ -67,49 +63,61 @@ def load(
     *,
     name: str | None = None,
     at: datetime | None = None,
-    graph: str | None = None,
     embedder: str | None = None,
+    progress: OnProgress | None = None,
+    graph: str | None = None,
 ) -> Loading:
-    """Load a document, or all of a folder, and return what came of it.
+    """Load a document, or every document of a folder, and return what changed in the graph.
 
-    Loading the same content again changes nothing. Changed content under the same name is a new
-    version: what it no longer says is ended, not forgotten. No language model is asked.
+    Loading the same content again changes nothing. Changed content under the same name becomes a
+    new version: facts that it no longer states end, but stay in the graph. No language model is
+    called.
 
     Args:
-        source: A file (Markdown, text, DOCX, PDF, HTML, a notebook) or a folder of such.
-        name: What the document is called; the name of its file if None.
-        at: From when on it holds; the date that it bears if None, else now.
+        source: A file (Markdown, text, DOCX, PDF, HTML, a notebook) or a folder of such files.
+        name: The document's name; the name of its file if None.
+        at: The time from which its facts hold; if None the date in the document, otherwise now.
         embedder: all-minilm-l6-v2, hash, or openai:MODEL@URL; the graph's own if None.
+        progress: Called after each document.
+        graph: Address of the graph; the workspace's own file if None.
 
     Raises:
-        InputError: A file that can't be read: encrypted, broken, empty, too large.
+        InputError: A file can't be read: it is encrypted, broken, empty or too large.
         NotFound: There is nothing at the path.
         Conflict: Another file was loaded under this name, or the graph has another embedder.
-        Unavailable: The server, or the embedder, can't be had.
+        Unavailable: The server or the embedder can't be reached.
     """
     from ftlab_kit.graphs import loading, open_graph
 
-    found = loading.sources(source, name)
-    return loading.load(open_graph.get(ws, graph, embedder), found, _utc(at))
+    sources = loading.sources(source, name)
+    return loading.load(open_graph.get(ws, graph, embedder), sources, _utc(at), progress)
 
 
 def documents(ws: Workspace, *, graph: str | None = None) -> Rows[Document]:
-    """Return the documents of a graph with their states, the oldest first."""
+    """Return the documents of a graph with their states, the oldest first.
+
+    Args:
+        graph: Address of the graph; the workspace's own file if None.
+    """
     from ftlab_kit.graphs import loading
 
     if graph is None:
         return loading.documents(ws, str(ws.graph))
     from ftlab_kit.graphs import open_graph
 
-    found = open_graph.get(ws, graph)
-    loading.adopt(found)
-    return loading.documents(ws, found.address)
+    opened = open_graph.get(ws, graph)
+    loading.adopt(opened)
+    return loading.documents(ws, opened.address)
 
 
 def delete(ws: Workspace, document: Document | str, *, graph: str | None = None) -> Document:
-    """Take a document out of a graph exactly, and return what it was.
+    """Remove a document from a graph exactly, and return its last record.
 
-    What other documents say too stays, with their evidence; all that only this one says goes.
+    Facts that other documents state too stay, with their evidence; facts that only this document
+    states are removed.
+
+    Args:
+        graph: Address of the graph; the workspace's own file if None.
 
     Raises:
         NotFound: There is no such document.
@@ -124,36 +132,51 @@ def search(
     query: str,
     *,
     limit: int = 10,
+    kinds: Sequence[str] = ("fact", "entity", "passage"),
+    recipe: str = "rrf",
+    types: Sequence[str] = (),
+    relations: Sequence[str] = (),
+    at: datetime | None = None,
+    ended: bool = False,
+    near: str | None = None,
+    reranker: str | None = None,
     graph: str | None = None,
-    **wishes: Unpack[Wishes],
 ) -> Rows[Hit]:
-    """Return what answers a query best, by words and meaning; each hit cites its lines.
+    """Return what answers a query best, by words and by meaning; each hit cites its lines.
 
-    Links count by two recipes: node_distance puts first what is near an entity, cross_encoder also
-    follows the facts that lead on from what was found.
+    Two recipes use the links of the graph: node_distance ranks first what is near an entity, and
+    cross_encoder also follows the facts that lead on from the first hits.
 
     Args:
-        query: A question or some words; what looks like a query language is taken as words.
-        limit: Hits at most, of all kinds together.
+        query: A question or a few words; query syntax is read as plain words.
+        limit: Most hits to return, of all kinds together.
+        kinds: Kinds of hits: fact, entity, passage.
+        recipe: rrf, mmr, cross_encoder, node_distance or episode_mentions.
+        types: Only entities of these types; all if empty.
+        relations: Only facts of these relations; all if empty.
+        at: Only what held at this time; what holds now if None.
+        ended: Also return what no longer holds.
+        near: Name of the entity that the recipe node_distance measures from.
+        reranker: Folder of a sentence-transformers cross-encoder, for the recipe cross_encoder.
+        graph: Address of the graph; the workspace's own file if None.
 
     Raises:
-        InputError: A query without a word or with too many, or wishes that can't be.
-        NotFound: There is no entity `near`.
+        InputError: The query has no word or too many, or an option is not one of its values.
+        NotFound: There is no entity called `near`.
     """
     from ftlab_kit.graphs import open_graph, searching
 
-    values: dict[str, Any] = dict(wishes)
-    for key in ("kinds", "types", "relations"):
-        if isinstance(values.get(key), str):
-            raise InputError(
-                f"{key} is {values[key]!r}; expected a tuple, as in ({values[key]!r},)."
-            )
-        elif key in values:
-            values[key] = tuple(values[key])
-    values["at"] = _utc(values.get("at"))
-    return searching.search(
-        open_graph.get(ws, graph), query, limit, searching.SearchOptions(**values)
+    options = searching.SearchOptions(
+        kinds=_names("kinds", kinds),
+        recipe=recipe,
+        types=_names("types", types),
+        relations=_names("relations", relations),
+        at=_utc(at),
+        ended=ended,
+        near=near,
+        reranker=reranker,
     )
+    return searching.search(open_graph.get(ws, graph), query, limit, options)
 
 
 def find(
@@ -161,35 +184,42 @@ def find(
     type: str,
     where: Mapping[str, Any] | None = None,
     *,
+    order: str | None = None,
+    limit: int | None = None,
+    at: datetime | None = None,
     graph: str | None = None,
-    **order: Unpack[Order],
 ) -> Rows[Entity]:
-    """Return the entities of a type whose attributes pass: an exact answer, not a search.
+    """Return the entities of a type whose attributes match: an exact answer, not a search.
 
         graphs.find(ws, "Model", {"vision": True}, order="price_input", limit=1)
 
     Args:
-        where: By attribute a value, or a test such as '<5' or ('<', 5): <, <=, >, >=, !=, in,
-            contains.
-        order: order (an attribute, '-name' for the greatest first; entities without it are left
-            out), limit, and `at` for the answer as of a time.
+        where: For each attribute a value, or a test such as '<5' or ('<', 5): <, <=, >, >=, !=,
+            in, contains.
+        order: Attribute to sort by; '-name' puts the greatest first. Entities without it are left
+            out.
+        limit: Most entities to return; all if None.
+        at: Attributes as of this time; as of now if None.
+        graph: Address of the graph; the workspace's own file if None.
 
     Raises:
-        InputError: There is no such type or attribute; the message names those that there are.
+        InputError: There is no such type or attribute; the message lists those that exist.
     """
     from ftlab_kit.graphs import open_graph, searching
 
-    rest = (order.get("limit"), _utc(order.get("at")))
-    return searching.find(open_graph.get(ws, graph), type, where or {}, order.get("order"), rest)
+    return searching.find(
+        open_graph.get(ws, graph), type, where or {}, order=order, limit=limit, at=_utc(at)
+    )
 
 
 def facts(
     ws: Workspace, entity: Entity | str, *, ended: bool = False, graph: str | None = None
 ) -> Rows[Fact]:
-    """Return what is said of an entity, with its places and times.
+    """Return the facts about an entity, with the lines that state them and their times.
 
     Args:
-        ended: Also what no longer holds.
+        ended: Also return facts that no longer hold.
+        graph: Address of the graph; the workspace's own file if None.
 
     Raises:
         NotFound: There is no such entity.
@@ -207,7 +237,13 @@ def around(
     limit: int = 40,
     graph: str | None = None,
 ) -> Neighbourhood:
-    """Return an entity with what it is linked to; the entities with the most links if None.
+    """Return an entity with its neighbours, and the facts that link them.
+
+    Args:
+        entity: If None, the entities with the most links are returned.
+        depth: Most links between the entity and a neighbour.
+        limit: Most entities to return.
+        graph: Address of the graph; the workspace's own file if None.
 
     Raises:
         NotFound: There is no such entity.
@@ -218,14 +254,23 @@ def around(
 
 
 def contradictions(ws: Workspace, *, graph: str | None = None) -> Rows[Contradiction]:
-    """Return the attributes to which documents give two values at once, with both lines."""
+    """Return the attributes that have two values at once, with the lines that state both.
+
+    Args:
+        graph: Address of the graph; the workspace's own file if None.
+    """
     from ftlab_kit.graphs import open_graph, retrieval_eval
 
     return Rows(retrieval_eval.contradictions(open_graph.get(ws, graph)))
 
 
 def questions(ws: Workspace, *, limit: int = 50, graph: str | None = None) -> Rows[Question]:
-    """Return questions that one fact of the graph each answers, the same ones every time."""
+    """Return questions that one fact of the graph answers; the same ones every time.
+
+    Args:
+        limit: Most questions to return.
+        graph: Address of the graph; the workspace's own file if None.
+    """
     from ftlab_kit.graphs import open_graph, retrieval_eval
 
     return Rows(retrieval_eval.questions(open_graph.get(ws, graph), limit))
@@ -236,53 +281,58 @@ def judge(
     questions: Sequence[Question] | None = None,
     *,
     k: int = 5,
-    recipes: tuple[str, ...] = ("rrf", "mmr"),
+    recipes: Sequence[str] = ("rrf", "mmr"),
     graph: str | None = None,
 ) -> Rows[Retrieval]:
     """Return how well search finds the facts that answer questions: recall at k, MRR, time.
 
     Args:
-        questions: Fifty of the graph's own if None.
-        k: Hits that are looked at.
+        questions: If None, fifty questions made from the graph itself.
+        k: The fact counts as found when it is among the first k hits.
+        recipes: Recipes of search to compare.
+        graph: Address of the graph; the workspace's own file if None.
 
     Raises:
         InputError: There is no question, or no such recipe.
     """
     from ftlab_kit.graphs import open_graph, retrieval_eval
 
-    found = open_graph.get(ws, graph)
-    asked = retrieval_eval.questions(found, 50) if questions is None else questions
-    if not asked:
+    opened = open_graph.get(ws, graph)
+    if questions is None:
+        questions = retrieval_eval.questions(opened, 50)
+    if not questions:
         raise InputError("There is no question to judge by. Load a document first: graphs.load.")
-    return Rows(retrieval_eval.judge(found, asked, k, recipes))
+    return Rows(retrieval_eval.judge(opened, questions, k, _names("recipes", recipes)))
 
 
 def export(
     ws: Workspace, path: str | Path, *, limit: int | None = None, graph: str | None = None
 ) -> Path:
-    """Write questions with the facts that answer them as chats, and return the file.
+    """Write questions and the facts that answer them as chats, and return the file.
 
-    `datasets.add(ws, graphs.export(ws, "pairs.jsonl"))` makes rows to train on of it.
+    `datasets.add(ws, graphs.export(ws, "pairs.jsonl"))` turns them into rows to train on.
 
     Args:
-        limit: Pairs at most; all if None.
+        limit: Most pairs to write; all if None.
+        graph: Address of the graph; the workspace's own file if None.
 
     Raises:
         InputError: The graph answers no question.
     """
     from ftlab_kit.graphs import open_graph, retrieval_eval
 
-    asked = retrieval_eval.questions(open_graph.get(ws, graph), 10**9 if limit is None else limit)
-    if not asked:
+    pairs = retrieval_eval.questions(open_graph.get(ws, graph), 10**9 if limit is None else limit)
+    if not pairs:
         raise InputError("The graph answers no question yet. Load a document first: graphs.load.")
-    return retrieval_eval.export(asked, Path(path).expanduser().absolute())
+    return retrieval_eval.export(pairs, Path(path).expanduser().absolute())
 
 
 def copy(ws: Workspace, to: str, *, graph: str | None = None) -> Rows[Document]:
-    """Copy a graph, whole, into an empty one elsewhere, and return the documents there.
+    """Copy a whole graph into an empty one, and return the documents of the copy.
 
     Args:
         to: neo4j://USER@HOST:PORT or file:///PATH.
+        graph: Address of the graph; the workspace's own file if None.
 
     Raises:
         Conflict: The other graph is not empty.
@@ -291,35 +341,24 @@ def copy(ws: Workspace, to: str, *, graph: str | None = None) -> Rows[Document]:
     from ftlab_kit.graphs import copying, loading, open_graph
 
     source = open_graph.get(ws, graph)
-    other = open_graph.get(ws, to, source.embedder.name)
-    copying.copy(source, other)
-    loading.adopt(other)
-    return loading.documents(ws, other.address)
-
-
-def lineage(ws: Workspace, *, graph: str | None = None) -> Loading:
-    """Write the lab's own history into the graph: versions, configs, jobs, events, checkpoints,
-    evaluations and exports as typed entities, as the document 'lab'.
-
-    Called again it writes what has changed since; what no longer is so has ended.
-    """
-    from ftlab_kit.analytics import lineage
-    from ftlab_kit.graphs import open_graph
-
-    return lineage.record(open_graph.get(ws, graph))
+    target = open_graph.get(ws, to, source.embedder.name)
+    copying.copy(source, target)
+    loading.adopt(target)
+    return loading.documents(ws, target.address)
 
 
 def estimate(
     ws: Workspace, document: Document | str, model: str, *, graph: str | None = None
 ) -> Enrichment:
-    """Return what it takes to let a language model read a document: calls, tokens, money.
+    """Return what enriching a document would cost: calls, tokens, money.
 
     Args:
-        model: openai:NAME, or openai:NAME@URL for any endpoint that speaks its protocol.
+        model: openai:NAME, or openai:NAME@URL for any endpoint that speaks OpenAI's protocol.
+        graph: Address of the graph; the workspace's own file if None.
 
     Raises:
         NotFound: There is no such document.
-        InputError: There can be no such model.
+        InputError: The model is not written as openai:NAME or openai:NAME@URL.
     """
     from ftlab_kit.graphs import enriching, open_graph
 
@@ -331,30 +370,43 @@ def enrich(
     document: Document | str,
     model: str,
     *,
+    budget_usd: float | None = None,
+    budget_tokens: int | None = None,
+    progress: OnProgress | None = None,
     graph: str | None = None,
-    **allowed: Unpack[Allowed],
 ) -> Enrichment:
-    """Let a language model read a document's chunks, by Graphiti, and add what it finds.
+    """Let a language model read a document's chunks through Graphiti, and add what it finds.
 
-    Chunks that are done are kept whatever happens; called again it goes on with the others.
+    Each finished chunk is kept, whatever happens later; the next call goes on with the others.
 
     Args:
-        model: openai:NAME, or openai:NAME@URL for any endpoint that speaks its protocol.
-        allowed: budget_usd or budget_tokens, one at least; tell(done, of, spent) after each chunk.
+        model: openai:NAME, or openai:NAME@URL for any endpoint that speaks OpenAI's protocol.
+        budget_usd: Most US dollars to spend, by the list price. Give this or budget_tokens.
+        budget_tokens: Most tokens to spend, of prompts and answers together.
+        progress: Called after each chunk.
+        graph: Address of the graph; the workspace's own file if None.
 
     Raises:
         NotFound: There is no such document.
-        InputError: No budget, or one in dollars for a model without a known price.
+        InputError: There is no budget, or one in dollars for a model without a known price.
         BudgetSpent: The budget is spent; what was found is kept.
-        Unavailable: The model does not answer as it should; what was found is kept.
+        Unavailable: The model's answers can't be used; what was found is kept.
+        Conflict: The document was deleted or loaded again meanwhile.
     """
     from ftlab_kit.graphs import enriching, open_graph
 
-    budget = (allowed.get("budget_usd"), allowed.get("budget_tokens"))
-    tell = allowed.get("tell") or (lambda *_: None)
-    return enriching.enrich(open_graph.get(ws, graph), document, model, budget, tell)
+    opened = open_graph.get(ws, graph)
+    budget = enriching.Budget(budget_usd, budget_tokens)
+    return enriching.enrich(opened, document, model, budget, progress)
 
 
 def _utc(at: datetime | None) -> datetime | None:
     """Return a time with its zone; one without is taken as UTC."""
     return at.replace(tzinfo=UTC) if at is not None and at.tzinfo is None else at
+
+
+def _names(option: str, names: Sequence[str]) -> tuple[str, ...]:
+    """Return names as a tuple, and refuse one bare name: its letters would be read as names."""
+    if isinstance(names, str):
+        raise InputError(f"{option} is {names!r}; expected a tuple, as in ({names!r},).")
+    return tuple(names)

@@ -11,7 +11,7 @@ word for a fact that is there; never an end to what a document says, or another 
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ from ftlab_kit.errors import BudgetSpent, Conflict, InputError, KitError, Unavai
 from ftlab_kit.graphs import event_loop, loading, updates
 from ftlab_kit.graphs.drivers.protocol import DECIMALS
 from ftlab_kit.graphs.open_graph import Graph
-from ftlab_kit.records import Document, Enrichment
+from ftlab_kit.records import Document, Enrichment, OnProgress, Progress
 
 # of one chunk of 540 characters with Graphiti 0.31, until a document's own chunks tell better:
 # a call has some 1,200 tokens of prompt and schema
@@ -46,9 +46,10 @@ NOTHING: dict[str, Any] = {
 
 @dataclass
 class Budget:
-    """What may be spent now, and what has been. Once closed, nothing more is."""
+    """What may be spent in one call, and what has been. Once closed, nothing more is spent."""
 
-    limit: tuple[float | None, int | None]
+    limit_usd: float | None = None
+    limit_tokens: int | None = None
     n_calls: int = 0
     n_input: int = 0
     n_output: int = 0
@@ -67,7 +68,7 @@ class Budget:
             raise self.closed_by
 
     def _spent(self) -> BudgetSpent | None:
-        usd, tokens = self.limit
+        usd, tokens = self.limit_usd, self.limit_tokens
         spent = self.n_input + self.n_output
         if usd is not None and (self.cost_usd or 0.0) >= usd:
             return BudgetSpent(
@@ -137,8 +138,8 @@ def enrich(
     graph: Graph,
     document: Document | str,
     model: str,
-    budget: tuple[float | None, int | None],
-    tell: Callable[[int, int, dict[str, Any]], None],
+    budget: Budget,
+    progress: OnProgress | None = None,
 ) -> Enrichment:
     """Let a model read a document's chunks that it has not read yet.
 
@@ -154,24 +155,26 @@ def enrich(
     before = {**NOTHING, **(row["enriched"] or {}), "model": model}
     todo, done = _rest(chunks, before), [*before["done"]]
     previous = {two.uuid: one.uuid for one, two in zip(chunks, chunks[1:], strict=False)}
-    purse = Budget(budget)
-    client = _client(model, purse)
-    reader = _reader(graph, client, purse, {chunk.uuid for chunk in chunks})
+    client = _client(model, budget)
+    reader = _reader(graph, client, budget, {chunk.uuid for chunk in chunks})
     began, error = time.perf_counter(), STOPPED
 
     def note(state: str, error: str | None = None) -> dict[str, Any]:
         seconds = before["seconds"] + time.perf_counter() - began
-        spent = purse.added_to(before) | {"done": done, "seconds": seconds}
+        spent = budget.added_to(before) | {"done": done, "seconds": seconds}
         _write_down(graph, row["name"], spent, {"state": state, "error": error})
         return spent
 
     note("processing")
     try:
         for number, chunk in enumerate(todo):
-            purse.look()
+            budget.look()
             event_loop.run(_read(reader, chunk, previous.get(chunk.uuid)))
             done.append(chunk.uuid)
-            tell(number + 1, len(todo), note("processing"))
+            note("processing")
+            if progress:
+                spent_tokens = budget.n_input + budget.n_output
+                progress(Progress("chunks read", number + 1, len(todo), f"{spent_tokens:,} tokens"))
         error = ""
     except KitError as stop:
         error = str(stop)
@@ -183,20 +186,20 @@ def enrich(
         model=model,
         n_chunks=len(todo),
         n_done=len(todo),
-        n_calls=purse.n_calls,
-        n_input_tokens=purse.n_input,
-        n_output_tokens=purse.n_output,
-        cost_usd=purse.cost_usd,
+        n_calls=budget.n_calls,
+        n_input_tokens=budget.n_input,
+        n_output_tokens=budget.n_output,
+        cost_usd=budget.cost_usd,
         seconds=time.perf_counter() - began,
         message=f"{len(todo)} chunks of {row['name']} read",
     )
 
 
-def _check(model: str, budget: tuple[float | None, int | None]) -> None:
+def _check(model: str, budget: Budget) -> None:
     name, url = _named(model)
-    if budget == (None, None):
-        raise InputError("Enriching costs. Allow something: budget_usd= or budget_tokens=.")
-    if budget[0] is not None and prices.cost_usd(name, url, 1, 1) is None:
+    if budget.limit_usd is None and budget.limit_tokens is None:
+        raise InputError("Enriching costs money. Set a budget: budget_usd= or budget_tokens=.")
+    if budget.limit_usd is not None and prices.cost_usd(name, url, 1, 1) is None:
         raise InputError(
             f"{model} has no known price, so that dollars can't be counted. Give budget_tokens=."
         )
@@ -269,7 +272,7 @@ async def _read(reader: Any, chunk: Any, previous: str | None) -> None:
         ) from error
 
 
-def _reader(graph: Graph, client: Any, purse: Budget, own: set[str]) -> Any:
+def _reader(graph: Graph, client: Any, budget: Budget, own: set[str]) -> Any:
     """Return Graphiti with a model, which writes what was found beside what is there.
 
     Graphiti alone takes the attributes (evidence, value, unit) of facts that the model takes for
@@ -290,8 +293,8 @@ def _reader(graph: Graph, client: Any, purse: Budget, own: set[str]) -> Any:
         async def _process_episode_data(
             self, episode: Any, nodes: Any, entity_edges: Any, *rest: Any, **more: Any
         ) -> Any:
-            if purse.closed_by:  # Graphiti goes on without dates where asking for them has failed
-                raise purse.closed_by
+            if budget.closed_by:  # Graphiti goes on without dates where asking for them has failed
+                raise budget.closed_by
             driver = graph.driver
             async with driver.changing(graph.group):  # another process may have written meanwhile
                 now = await EpisodicNode.get_by_uuid(driver, episode.uuid)
@@ -349,7 +352,7 @@ def _kept(edge: Any, there: Any, chunk: str, own: set[str]) -> Any:
     return there.model_copy(update=more)
 
 
-def _client(model: str, purse: Budget) -> Any:
+def _client(model: str, budget: Budget) -> Any:
     """Return Graphiti's client of an endpoint, which pays for each call."""
     import openai
     from graphiti_core.llm_client import LLMConfig
@@ -379,7 +382,7 @@ def _client(model: str, purse: Budget) -> Any:
             # not by Graphiti's waits, of 5 to 120 seconds: the SDK waits where that helps
             async with self.turn:
                 for _ask in range(ASKS):
-                    purse.look()
+                    budget.look()
                     try:
                         return await self._asked(messages, response_model, max_tokens)
                     except openai.OpenAIError as error:
@@ -387,8 +390,8 @@ def _client(model: str, purse: Budget) -> Any:
                         break
                     except ValueError as error:
                         failure = error
-                purse.closed_by = _no_answer(model, failure)
-                raise purse.closed_by from failure
+                budget.closed_by = _no_answer(model, failure)
+                raise budget.closed_by from failure
 
         async def _asked(self, messages: Any, form: Any, n_tokens: int) -> dict[str, Any]:
             turns = [
@@ -404,7 +407,7 @@ def _client(model: str, purse: Budget) -> Any:
             said = _counted(protocol.read(response), turns)
             n_input, n_output = said.n_input_tokens, said.n_output_tokens
             cost_usd = prices.cost_usd(name, url, n_input, n_output, said.n_cached_tokens)
-            purse.pay(said, cost_usd)
+            budget.pay(said, cost_usd)
             text = self._strip_code_fences(said.text)
             return dict(form.model_validate_json(text).model_dump())
 

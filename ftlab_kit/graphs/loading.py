@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ftlab_kit.errors import Conflict, InputError, KitError, NotFound, nearest
 from ftlab_kit.graphs import event_loop, loaders
 from ftlab_kit.graphs.open_graph import Graph
-from ftlab_kit.records import Contradiction, Document, Loading, Rows
+from ftlab_kit.records import Contradiction, Document, Loading, OnProgress, Progress, Rows
 from ftlab_kit.workspace import Workspace, now
 
 if TYPE_CHECKING:
@@ -65,8 +65,13 @@ def _is_hidden(item: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in item.relative_to(root).parts)
 
 
-def load(graph: Graph, found: Sequence[Source], at: datetime | None) -> Loading:
-    """Load files, each as a document; one that fails is said so, and the others are loaded.
+def load(
+    graph: Graph,
+    found: Sequence[Source],
+    at: datetime | None,
+    progress: OnProgress | None = None,
+) -> Loading:
+    """Load files, each as a document; if one fails, its document says so and the others load.
 
     Raises:
         KitError: What ailed the only file.
@@ -86,6 +91,8 @@ def load(graph: Graph, found: Sequence[Source], at: datetime | None) -> Loading:
                 if len(found) == 1:
                     raise
                 done.append((get(graph.ws, source.name, graph.address), None, []))
+            if progress:
+                progress(Progress("documents loaded", len(done), len(found), source.name))
     finally:
         unfinished = {"graph": graph.address, "state": ["pending", "processing"]}
         unfinished["name"] = [source.name for source in found]

@@ -282,15 +282,17 @@ def find(
     graph: Graph,
     kind: str,
     where: Mapping[str, Any],
+    *,
     order: str | None,
-    rest: tuple[int | None, datetime | None],
+    limit: int | None,
+    at: datetime | None,
 ) -> Rows[Entity]:
-    """Return the entities of a type that pass, in an order, as of a time.
+    """Return the entities of a type that match, in an order, as of a time.
 
     Raises:
         InputError: There is no such type, attribute or test.
     """
-    return event_loop.run(_find(graph, kind, where, order, rest))
+    return event_loop.run(_find(graph, kind, where, order, limit, at))
 
 
 async def _find(
@@ -298,9 +300,9 @@ async def _find(
     kind: str,
     where: Mapping[str, Any],
     order: str | None,
-    rest: tuple[int | None, datetime | None],
+    limit: int | None,
+    at: datetime | None,
 ) -> Rows[Entity]:
-    limit, at = rest
     found = await nodes(graph, kind)
     if not found:
         types = {citations.kind(node) for node in await nodes(graph)}

@@ -13,10 +13,11 @@ from ftlab_kit.errors import InputError, nearest
 from ftlab_kit.workspace import Workspace
 
 DEFAULT = "all-minilm-l6-v2"
+# by the part of the name before a colon: module and class
 EMBEDDERS = {
-    "hash": "ftlab_kit.graphs.embedders.hashed",
-    DEFAULT: "ftlab_kit.graphs.embedders.minilm",
-    "openai": "ftlab_kit.graphs.embedders.endpoint",
+    "hash": ("ftlab_kit.graphs.embedders.hashed", "HashEmbedder"),
+    DEFAULT: ("ftlab_kit.graphs.embedders.minilm", "MiniLM"),
+    "openai": ("ftlab_kit.graphs.embedders.endpoint", "OpenAIEmbedder"),
 }
 
 
@@ -28,6 +29,10 @@ class Embedder(Protocol):
 
     def vectors(self, texts: Sequence[str]) -> list[list[float]]:
         """Return a unit vector for each text."""
+        ...
+
+    def close(self) -> None:
+        """Give back what it holds."""
         ...
 
 
@@ -43,7 +48,10 @@ def get(ws: Workspace, name: str) -> Embedder:
         raise InputError(
             f"{name!r} is no embedder; there are {', '.join(EMBEDDERS)}.{nearest(name, EMBEDDERS)}"
         )
-    made: Embedder = ws.hold(
-        f"embedder {name}", lambda: importlib.import_module(EMBEDDERS[kind]).Filling(ws, name)
-    )
-    return made
+
+    def make() -> Embedder:
+        module, cls = EMBEDDERS[kind]
+        embedder: Embedder = getattr(importlib.import_module(module), cls)(ws, name)
+        return embedder
+
+    return ws.hold(f"embedder {name}", make)

@@ -206,7 +206,7 @@ def test_efficiency_is_the_flop_of_its_tokens_by_the_machines(lab: Workspace, jo
     found = analytics.job(lab, job)
     folder, version = models.get(lab, "tiny").path, datasets.get(lab, job.dataset_version_id)
     assert folder is not None
-    rows, needed = tokenized.read(lab, version, folder), flops.needed(folder, rank=16)
+    rows, needed = tokenized.read(lab, version, folder), flops.training_flop(folder, rank=16)
     assert needed is not None
     flop = needed.token + needed.trained * float(rows.n_trained.sum() / rows.lengths.sum())
     assert found.gflop_per_s == pytest.approx((found.tokens_per_s.mean or 0) * flop / 1e9)
@@ -283,10 +283,12 @@ def test_the_work_of_a_token_is_that_of_its_layers(lab: Workspace):
     shapes = [(h, q), (h, kv), (h, kv), (q, h), (h, f), (h, f), (f, h)]
     base, around = (sum(map(of, shapes)) * c.num_hidden_layers for of in (_area, sum))
     head = h * c.vocab_size
-    assert flops.needed(folder, rank=4) == flops.Work(4.0 * base + 6.0 * 4 * around, 4.0 * head)
-    assert flops.needed(folder, rank=None) == flops.Work(6.0 * base, 6.0 * head)
-    one = flops.needed(folder, rank=4, targets="q_proj")
-    assert one == flops.Work(4.0 * base + 6.0 * 4 * (h + q) * c.num_hidden_layers, 4.0 * head)
+    assert flops.training_flop(folder, rank=4) == flops.TokenFlop(
+        4.0 * base + 6.0 * 4 * around, 4.0 * head
+    )
+    assert flops.training_flop(folder, rank=None) == flops.TokenFlop(6.0 * base, 6.0 * head)
+    one = flops.training_flop(folder, rank=4, targets="q_proj")
+    assert one == flops.TokenFlop(4.0 * base + 6.0 * 4 * (h + q) * c.num_hidden_layers, 4.0 * head)
 
 
 def _area(shape: tuple[int, int]) -> int:
@@ -297,7 +299,7 @@ def test_the_work_of_other_layers_is_not_known(tmp_path: Path):
     from transformers import GPT2Config
 
     GPT2Config(n_layer=2, n_embd=64, n_head=2, vocab_size=100).save_pretrained(tmp_path)
-    assert flops.needed(tmp_path, rank=4) is None
+    assert flops.training_flop(tmp_path, rank=4) is None
 
 
 def test_measuring_the_peak_leaves_threads_and_chance_alone():

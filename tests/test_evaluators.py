@@ -106,8 +106,8 @@ def test_answers_do_not_depend_on_their_batch(lab: Workspace):
         tokens.prompt(tokenizer, [{"role": "user", "content": "word " * n}]) for n in (1, 9, 3)
     ]
     manner = GenerationSettings(max_new_tokens=6)
-    together = generation.answers(model, tokenizer, prompts, manner)
-    alone = [generation.answers(model, tokenizer, [p], manner)[0] for p in prompts]
+    together = generation.complete(model, tokenizer, prompts, manner)
+    alone = [generation.complete(model, tokenizer, [p], manner)[0] for p in prompts]
     assert together == alone
 
 

@@ -143,10 +143,10 @@ def together(model: Any, packs: rows.Rows) -> float:
             {"input_ids": [5, 6, 7], "labels": [IGNORED] * 3, "position_ids": [0, 1, 2]},
         ]
     )
-    joined = likelihood.join(**batch)
+    joined = likelihood.pack(**batch)
     for name, known in (("n_real", batch), ("rows", joined)):
         del known[name]
     with torch.no_grad():
-        padded, one = (likelihood.answer_loss(model, **known)[0] for known in (batch, joined))
+        padded, one = (likelihood.summed_loss(model, **known)[0] for known in (batch, joined))
     assert torch.allclose(padded, one, rtol=1e-5)
     return float(one)

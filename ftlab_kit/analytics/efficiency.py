@@ -62,12 +62,12 @@ def flop_of_a_token(ws: Workspace, config: Config, version: DatasetVersion) -> f
     if model.path is None or not version.path.exists():
         return None
     rank = config.adapter_rank if config.adapter == "lora" else None
-    needed = flops.needed(model.path, rank=rank, targets=config.adapter_targets)
+    needed = flops.training_flop(model.path, rank=rank, targets=config.adapter_targets)
     length = min(config.max_length, model.context_tokens)
     rows = tokenized.read(ws, version, model.path, length)
     learnt = rows.n_trained > 0  # the others are left out of training
     share = float(rows.n_trained[learnt].sum() / rows.lengths[learnt].sum())
-    return needed.flop(share) if needed else None
+    return needed.mean(share) if needed else None
 
 
 def peak_gflop_per_s(ws: Workspace, config: Config, facts: Mapping[str, Any]) -> float | None:

@@ -11,8 +11,8 @@ import torch
 from ftlab_kit import device
 from ftlab_kit.chats.protocol import OUT_OF_TIME, ChatModel, Turns
 from ftlab_kit.errors import Conflict
-from ftlab_kit.lm import generation, loading, tokens
-from ftlab_kit.lm.generation import Answer
+from ftlab_kit.lm import adapters, generation, loading, tokens
+from ftlab_kit.lm.generation import Completion
 from ftlab_kit.lm.generation_settings import GenerationSettings
 from ftlab_kit.records import Message, OnProgress, Usage
 
@@ -39,7 +39,7 @@ class Local(ChatModel):
         super().__init__(label)
         self.folder, self._scratch = folder, scratch
         # a GPU answers in the precision it trains in, a processor in the one that is exact there
-        dtype = loading.dtype(device.precision("auto"), adapter="lora")
+        dtype = adapters.weight_dtype(device.precision("auto"), adapter="lora")
         loaded = (
             loading.load_trained(folder, checkpoint, dtype=dtype)
             if checkpoint
@@ -59,7 +59,7 @@ class Local(ChatModel):
         """Return the answer to each chat, None where the time did not suffice."""
         tools = tools or [None] * len(chats)
         prompts = [self._prompt(chat, each) for chat, each in zip(chats, tools, strict=True)]
-        answers = generation.answers(
+        answers = generation.complete(
             self.model, self.tokenizer, prompts, settings, progress=progress
         )
         self.reasons = {
@@ -90,6 +90,6 @@ class Local(ChatModel):
         return tokens.prompt(self.tokenizer, [*chat], tools=tools)
 
 
-def _message(answer: Answer) -> Message:
-    usage = Usage(answer.n_input_tokens, answer.n_tokens, None)
+def _message(answer: Completion) -> Message:
+    usage = Usage(answer.n_input_tokens, answer.n_output_tokens, None)
     return Message("assistant", answer.text, usage, answer.is_complete, answer.seconds)

@@ -52,7 +52,7 @@ class Exam:
         model = model.to(device.kind())
         sums = likelihood.nll(model, self.rows, pad_token_id=tokenizer.pad_token_id)
         n_trained = sum(row.n_trained for row in self.rows)
-        found = generation.answers(model, tokenizer, self.prompts, MANNER)
+        found = generation.complete(model, tokenizer, self.prompts, MANNER)
         return Said(_perplexity(sums, n_trained), tuple(item.text for item in found if item))
 
 

@@ -187,7 +187,7 @@ def _losses(model: Model, rows: Any, tell: Callable[..., None]) -> list[float | 
     loaded = loading.load(model.path).to(device.kind())
     pad = loading.tokenizer(model.path).pad_token_id
     sums = likelihood.nll(
-        loaded, rows, pad_token_id=pad, progress=lambda done, total: tell("losses", done, total)
+        loaded, rows, pad_token_id=pad, progress=lambda now: tell(now.what, now.done, now.total)
     )
     return [
         total / int(count) if count else None

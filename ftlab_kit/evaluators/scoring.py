@@ -148,7 +148,10 @@ def _look(
     sides = len(encoded) // version.n_rows  # of a preference the better answer comes first
     rows = [encoded[case.row * sides] for case in cases]
     found = likelihood.likelihoods(
-        speaker.model, rows, pad_token_id=speaker.tokenizer.pad_token_id, progress=progress
+        speaker.model,
+        rows,
+        pad_token_id=speaker.tokenizer.pad_token_id,
+        progress=progress and (lambda now: progress(now.done, now.total or 0)),
     )
     for case, row, seen in zip(cases, rows, found, strict=True):
         case.nll, case.n_trained, case.n_correct = seen.nll, row.n_trained, seen.n_correct

@@ -1,11 +1,18 @@
 """The torch side of a language model, without a workspace: tensors in, numbers and text out.
 
-Other rooms import these files: `tokens` (chat templates, trained tokens), `loading` (weights and
-tokenizers), `generation` with `generation_settings`, `likelihood` (losses), `flops`, and the
-processor's fast layers in `fast`. Importing the room itself loads no torch.
+Other rooms import these files; importing the room itself loads no torch.
+
+- `tokens`: a chat as token ids, and which of them are trained
+- `loading`: weights and tokenizers from a folder
+- `adapters`: what a PEFT adapter changes about a model
+- `generation`, `generation_settings`: answers to prompts
+- `likelihood`: losses, computed only where a token is trained
+- `flops`: the work of a training step, and what a processor can do
+- `fast`: faster layers for a processor
 """
 
 __all__ = [
+    "adapters",
     "fast",
     "flops",
     "generation",

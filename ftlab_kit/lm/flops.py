@@ -1,8 +1,9 @@
-"""The FLOP that training a token needs, and the FLOP that a processor can do: the bound of speed.
+"""The FLOP that training a token needs, and the FLOP/s of a processor: the limit of speed.
 
-What is counted are the products that training can't do without. Attention, norms and what is done
-twice to save memory are left out, and what rows share is counted for each of them: a share of the
-bound is a share of useful work.
+Only matrix products that training can't do without are counted. Attention, norms, and whatever is
+computed twice to save memory are left out; tokens that rows share are counted for each row. So a
+share of the limit is useful work alone: model FLOPs utilisation (MFU), as in Chowdhery et al. 2022
+(arXiv 2204.02311).
 """
 
 import time
@@ -11,34 +12,39 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-SIZE = 2048  # rows and columns of the product that is measured
+SIZE = 2048  # rows and columns of the product that is timed
 ROUNDS = 5
-DTYPES = {"fp32": "float32", "bf16": "bfloat16"}  # what a processor computes in
+DTYPES = {"fp32": "float32", "bf16": "bfloat16"}  # the precisions that can be timed
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
-    """The FLOP of a step for each of its tokens, and for each token that is trained besides."""
+class TokenFlop:
+    """The FLOP of training: of every token, and on top of that of a token that is trained."""
 
-    token: float
+    every: float
     trained: float
 
-    def flop(self, trained_share: float) -> float:
-        """Return the FLOP of a token where this share of the tokens is trained."""
-        return self.token + self.trained * trained_share
+    def mean(self, trained_share: float) -> float:
+        """Return the mean FLOP of a token where this share of the tokens is trained."""
+        return self.every + self.trained * trained_share
 
 
-def needed(folder: Path, *, rank: int | None, targets: str = "all-linear") -> Work | None:
-    """Return the work of training the model in a folder, from its config alone.
+def training_flop(
+    folder: Path, *, rank: int | None, targets: str = "all-linear"
+) -> TokenFlop | None:
+    """Return the FLOP that training the model in a folder needs, from its config alone.
 
-    None for a model that is not made of linear layers, whose products can't be told from outside.
-
-    A frozen layer is multiplied forward, and backward to its input; what is trained, an adapter's
-    matrices or every weight, also backward to itself; the head only where a token is trained.
+    A frozen layer is multiplied forward, and backward to its input. What is trained, an adapter's
+    matrices or every weight, is also multiplied backward to its own gradient. The head is computed
+    only where a token is trained.
 
     Args:
-        rank: That of the adapter; None where every weight is trained.
-        targets: Layers that have an adapter: all-linear, or module names with commas.
+        folder: The folder of the model.
+        rank: The adapter's rank; None where every weight is trained.
+        targets: The layers that have an adapter: all-linear, or module names with commas.
+
+    Returns:
+        None for a model that is not made of linear layers, whose products can't be counted.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -54,38 +60,40 @@ def needed(folder: Path, *, rank: int | None, targets: str = "all-linear") -> Wo
         for name, module in model.named_modules()
         if isinstance(module, torch.nn.Linear) and module is not head
     }
+    # 2 FLOP a weight for each product: forward, to the input, to the weight itself
     base = sum(layer.in_features * layer.out_features for layer in layers.values())
     if rank is None:
-        return Work(6.0 * base, 6.0 * head.weight.numel())
-    adapted = sum(
+        return TokenFlop(6.0 * base, 6.0 * head.weight.numel())
+    adapters = sum(
         rank * (layer.in_features + layer.out_features)
         for name, layer in layers.items()
         if _is_target(name, targets)
     )
-    return Work(4.0 * base + 6.0 * adapted, 4.0 * head.weight.numel())
+    return TokenFlop(4.0 * base + 6.0 * adapters, 4.0 * head.weight.numel())
 
 
 def _is_linear(model: Any) -> bool:
-    """Return whether nearly all weights are those of linear layers and embeddings."""
+    """Return whether nearly all weights belong to linear layers and embeddings."""
     from torch import nn
 
-    kinds = (nn.Linear, nn.Embedding)
-    known = {module.weight for module in model.modules() if isinstance(module, kinds)}
-    every = sum(weight.numel() for weight in model.parameters())
-    return bool(sum(weight.numel() for weight in known) > 0.9 * every)
+    linear_weights = {
+        module.weight for module in model.modules() if isinstance(module, (nn.Linear, nn.Embedding))
+    }
+    total = sum(weight.numel() for weight in model.parameters())
+    return bool(sum(weight.numel() for weight in linear_weights) > 0.9 * total)
 
 
 def _is_target(name: str, targets: str) -> bool:
     """Return whether PEFT gives a layer an adapter."""
-    wanted = [target.strip() for target in targets.split(",")]
-    return targets == "all-linear" or any(f".{name}".endswith(f".{target}") for target in wanted)
+    suffixes = [target.strip() for target in targets.split(",")]
+    return targets == "all-linear" or any(f".{name}".endswith(f".{suffix}") for suffix in suffixes)
 
 
 def peak_gflop_per_s(precision: str, threads: int) -> float:
     """Return the GFLOP/s of a large matrix product on this processor; takes about a second.
 
-    The fastest of some rounds, by whichever of torch's two libraries is faster: what else runs on
-    the machine can only make it slower.
+    It is the fastest of some rounds, by the faster of torch's two libraries: other work on the
+    machine can only slow a round down.
 
     Args:
         precision: 'fp32' or 'bf16'.
@@ -95,23 +103,23 @@ def peak_gflop_per_s(precision: str, threads: int) -> float:
 
     from ftlab_kit.lm.fast import linear
 
-    before = torch.get_num_threads()
+    threads_before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         dtype = getattr(torch, DTYPES[precision])
-        # by a generator of its own: whoever asks may have seeded the other one
-        chance = torch.Generator().manual_seed(0)
-        sides = [torch.randn(SIZE, SIZE, generator=chance).to(dtype) for _ in range(2)]
-        ways: list[Callable[..., Any]] = [torch.matmul]
+        # a generator of its own: the caller may have seeded torch's
+        generator = torch.Generator().manual_seed(0)
+        factors = [torch.randn(SIZE, SIZE, generator=generator).to(dtype) for _ in range(2)]
+        libraries: list[Callable[..., Any]] = [torch.matmul]
         if torch.backends.mkldnn.is_available():
-            ways.append(linear.product)
-        least_s = min(_took_s(way, *sides) for way in ways for _ in range(ROUNDS))
+            libraries.append(linear.onednn_linear)
+        fastest_s = min(_time_s(matmul, *factors) for matmul in libraries for _ in range(ROUNDS))
     finally:
-        torch.set_num_threads(before)
-    return float(2 * SIZE**3 / least_s / 1e9)
+        torch.set_num_threads(threads_before)
+    return float(2 * SIZE**3 / fastest_s / 1e9)
 
 
-def _took_s(multiply: Callable[..., Any], left: Any, right: Any) -> float:
-    began = time.perf_counter()
-    multiply(left, right)
-    return time.perf_counter() - began
+def _time_s(matmul: Callable[..., Any], left: Any, right: Any) -> float:
+    started = time.perf_counter()
+    matmul(left, right)
+    return time.perf_counter() - started

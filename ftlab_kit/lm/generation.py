@@ -1,10 +1,10 @@
-"""Answers in batches, prompts of like length together, padded on the left; or one, piece by piece.
+"""Generate answers: in batches of prompts of similar length, or one as a stream of text.
 
-A row that has ended leaves its batch, so that the long answers do not wait for the short ones. The
-likeliest token is taken, or, with a temperature, one is drawn by each row's own random numbers, so
-that an answer does not hang on who else is in the batch.
+Prompts are padded on the left. A row that has ended leaves its batch, so that no step is spent on
+it while longer answers go on. Each row samples with a random generator of its own, so that an
+answer does not depend on the rest of its batch.
 
-B: rows of a batch, T: tokens, V: vocabulary.
+B: rows of a batch that have not ended, T: tokens, V: vocabulary.
 """
 
 import inspect
@@ -17,185 +17,212 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
-from ftlab_kit.lm import loading
+from ftlab_kit.lm.adapters import base_model
 from ftlab_kit.lm.generation_settings import GenerationSettings, eval_mode
 from ftlab_kit.lm.tokens import end_tokens, prompt
 from ftlab_kit.records import OnProgress, Progress
 
 BATCH = 32
-HALF = "\ufffd"  # what bytes are shown as that are no whole character yet
+PARTIAL = "\ufffd"  # what the tokenizer decodes the bytes of an unfinished character to
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What a model said: its text, its tokens, and whether it ended by itself.
+class Completion:
+    """A generated answer.
 
-    `seconds` are those of all that were asked with it.
+    Attributes:
+        text: The answer, without special tokens.
+        n_output_tokens: Its tokens, with the end token.
+        is_complete: Whether it ended by itself, not at the limit.
+        n_input_tokens: The prompt's tokens.
+        seconds: The time that its whole batch took.
     """
 
     text: str
-    n_tokens: int
+    n_output_tokens: int
     is_complete: bool
     n_input_tokens: int
     seconds: float = field(compare=False)
 
 
-def answers(
+def complete(
     model: Any,
     tokenizer: Any,
     prompts: Sequence[str],
-    manner: GenerationSettings,
+    settings: GenerationSettings,
     *,
     progress: OnProgress | None = None,
-) -> list[Answer | None]:
+) -> list[Completion | None]:
     """Return the model's answer to each rendered prompt, in the order of the prompts.
 
     Args:
+        model: A causal language model.
+        tokenizer: Its tokenizer.
         prompts: Texts that end with the template's generation prompt.
-        progress: Called with the number of prompts answered.
+        settings: How to generate.
+        progress: Called after each batch with the prompts that are answered.
 
     Returns:
-        None for a prompt for which the time did not suffice.
+        None for a prompt that was not reached within `settings.max_seconds`.
     """
-    began = time.monotonic()
-    tokens = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in prompts]
-    order = sorted(range(len(tokens)), key=lambda index: len(tokens[index]))
-    found: list[Answer | None] = [None] * len(tokens)
-    ends = torch.tensor(end_tokens(tokenizer, model), device=model.device)
+    started = time.monotonic()
+    input_ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in prompts]
+    order = sorted(range(len(input_ids)), key=lambda index: len(input_ids[index]))
+    completions: list[Completion | None] = [None] * len(input_ids)
+    end_ids = torch.tensor(end_tokens(tokenizer, model), device=model.device)
     for start in range(0, len(order), BATCH):
-        if manner.max_seconds is not None and time.monotonic() - began > manner.max_seconds:
+        elapsed_s = time.monotonic() - started
+        if settings.max_seconds is not None and elapsed_s > settings.max_seconds:
             break
         batch = order[start : start + BATCH]
-        draws = _Draws(manner, batch, model.device)
-        asked = time.perf_counter()
+        sampler = _Sampler(settings, batch, model.device)
+        batch_started = time.perf_counter()
         with eval_mode(model), torch.inference_mode():
-            made = _said(model, [tokens[row] for row in batch], ends, draws)
-        texts = tokenizer.batch_decode(made, skip_special_tokens=True)
-        seconds = time.perf_counter() - asked
-        for index, text, said in zip(batch, texts, made, strict=True):
-            is_complete, n_asked = said[-1] in ends, len(tokens[index])
-            found[index] = Answer(text.strip(), len(said), is_complete, n_asked, seconds)
+            outputs = _generate(model, [input_ids[row] for row in batch], end_ids, sampler)
+        texts = tokenizer.batch_decode(outputs, skip_special_tokens=True)
+        seconds = time.perf_counter() - batch_started
+        for index, text, output_ids in zip(batch, texts, outputs, strict=True):
+            completions[index] = Completion(
+                text.strip(),
+                len(output_ids),
+                output_ids[-1] in end_ids,
+                len(input_ids[index]),
+                seconds,
+            )
         if progress:
             progress(Progress("answers", start + len(batch), len(order)))
-    return found
+    return completions
 
 
 def stream(
-    model: Any, tokenizer: Any, text: str, manner: GenerationSettings
-) -> Generator[str, None, Answer]:
-    """Yield the answer to a rendered prompt in pieces, as it is made, and return it.
+    model: Any, tokenizer: Any, text: str, settings: GenerationSettings
+) -> Generator[str, None, Completion]:
+    """Yield the answer to a rendered prompt in pieces, as it is generated, and return it.
 
-    Joined they are what `answers` says, but for white space around it. A piece is whole characters:
-    the bytes of half a one wait for the others. Whoever stops iterating stops the model.
+    The pieces joined are what `complete` returns, except for white space around it. A piece holds
+    whole characters: the bytes of an unfinished one wait for the rest. Generation stops with the
+    iteration.
 
     Args:
-        text: Ends with the template's generation prompt.
+        model: A causal language model.
+        tokenizer: Its tokenizer.
+        text: A prompt that ends with the template's generation prompt.
+        settings: How to generate.
     """
-    began = time.perf_counter()
-    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-    ends = torch.tensor(end_tokens(tokenizer, model), device=model.device)
-    steps = _steps(model, [ids], ends, _Draws(manner, [0], model.device))
-    made: list[int] = []
-    said = told = ""
+    started = time.perf_counter()
+    input_ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    end_ids = torch.tensor(end_tokens(tokenizer, model), device=model.device)
+    steps = _steps(model, [input_ids], end_ids, _Sampler(settings, [0], model.device))
+    output_ids: list[int] = []
+    answer = yielded = ""
     while True:
-        # between two pieces other code runs, and finds the model and torch as they were
+        # the caller's code runs between two pieces: it must not run in inference mode
         with eval_mode(model), torch.inference_mode():
             step = next(steps, None)
         if step is None:
             break
-        made += [token for _, token in step]
-        # all of it each time, a small part of a step: what a token adds hangs on those before it
-        said = tokenizer.decode(made, skip_special_tokens=True)
-        whole = said.rstrip(HALF)
-        if len(whole) > len(told):
-            yield whole[len(told) :]
-            told = whole
-    if len(said) > len(told):
-        yield said[len(told) :]
-    seconds = time.perf_counter() - began
-    return Answer(said.strip(), len(made), made[-1] in ends, len(ids), seconds)
+        output_ids += [token for _, token in step]
+        # decoded as a whole each time: what a token adds depends on the tokens before it
+        answer = tokenizer.decode(output_ids, skip_special_tokens=True)
+        finished = answer.rstrip(PARTIAL)
+        if len(finished) > len(yielded):
+            yield finished[len(yielded) :]
+            yielded = finished
+    if len(answer) > len(yielded):
+        yield answer[len(yielded) :]
+    seconds = time.perf_counter() - started
+    is_complete = output_ids[-1] in end_ids
+    return Completion(answer.strip(), len(output_ids), is_complete, len(input_ids), seconds)
 
 
-class _Draws:
-    """The next token of each row: the likeliest, or drawn by random numbers of the row's own."""
+class _Sampler:
+    """Chooses the next token of each row: the likeliest, or sampled by the row's own generator."""
 
-    def __init__(self, manner: GenerationSettings, numbers: Sequence[int], device: Any) -> None:
-        self.manner, self.chance = manner, dict[int, torch.Generator]()
-        for at, number in enumerate(numbers if manner.temperature else ()):
-            self.chance[at] = torch.Generator(device)
-            if manner.seed is None:
-                self.chance[at].seed()
+    def __init__(self, settings: GenerationSettings, rows: Sequence[int], device: Any) -> None:
+        self.settings, self.generators = settings, dict[int, torch.Generator]()
+        for place, row in enumerate(rows if settings.temperature else ()):
+            self.generators[place] = torch.Generator(device)
+            if settings.seed is None:
+                self.generators[place].seed()
             else:
-                self.chance[at].manual_seed(manner.seed * 1_000_003 + number)
+                self.generators[place].manual_seed(settings.seed * 1_000_003 + row)
 
     def next(self, logits: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        """Return a token for each of the rows that are still speaking, `(B, 1)`."""
-        if not self.manner.temperature:
+        """Return the next token `(B, 1)` of rows `(B,)` with logits `(B, V)`."""
+        if not self.settings.temperature:
             return logits.argmax(-1, keepdim=True)
-        shares = torch.softmax(logits.float() / self.manner.temperature, -1)  # (B, V)
-        drawn = [
-            torch.multinomial(share, 1, generator=self.chance[row])
-            for share, row in zip(shares, rows.tolist(), strict=True)
+        probabilities = torch.softmax(logits.float() / self.settings.temperature, -1)  # (B, V)
+        sampled = [
+            torch.multinomial(row_probabilities, 1, generator=self.generators[row])
+            for row_probabilities, row in zip(probabilities, rows.tolist(), strict=True)
         ]
-        return torch.stack(drawn)
+        return torch.stack(sampled)
 
 
-def _said(
-    model: Any, prompts: Sequence[Sequence[int]], ends: torch.Tensor, draws: _Draws
+def _generate(
+    model: Any, prompts: Sequence[Sequence[int]], end_ids: torch.Tensor, sampler: _Sampler
 ) -> list[list[int]]:
-    """Return what a model says after each prompt, up to an end token or so many tokens."""
-    said: list[list[int]] = [[] for _ in prompts]
-    for row, token in chain.from_iterable(_steps(model, prompts, ends, draws)):
-        said[row].append(token)
-    return said
+    """Return the tokens of the answer to each prompt, up to an end token or the limit."""
+    outputs: list[list[int]] = [[] for _ in prompts]
+    for row, token in chain.from_iterable(_steps(model, prompts, end_ids, sampler)):
+        outputs[row].append(token)
+    return outputs
 
 
 def _steps(
-    model: Any, prompts: Sequence[Sequence[int]], ends: torch.Tensor, draws: _Draws
+    model: Any, prompts: Sequence[Sequence[int]], end_ids: torch.Tensor, sampler: _Sampler
 ) -> Iterator[list[tuple[int, int]]]:
-    """Yield, step by step, each row that still speaks with the token that it says."""
+    """Yield, step by step, the next token of each row that has not ended, as (row, token)."""
     longest = max(len(row) for row in prompts)
-    # what is filled up with is behind the mask and never looked at
-    ids = torch.tensor([[0] * (longest - len(row)) + [*row] for row in prompts]).to(ends)  # (B, T)
-    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts]).to(ends)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    rows = torch.arange(len(prompts), device=ends.device)  # which are still speaking
+    # any id will do as padding, since the mask hides it
+    ids = torch.tensor([[0] * (longest - len(row)) + [*row] for row in prompts])  # (B, T)
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts])  # (B, T)
+    ids, mask = ids.to(end_ids), mask.to(end_ids)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)  # (B, T), 0 at a row's first real token
+    rows = torch.arange(len(prompts), device=end_ids.device)  # (B,), those that have not ended
     cache = DynamicCache(config=model.config.get_text_config())
-    cached = {_cache_name(model): cache}
-    for _ in range(draws.manner.max_new_tokens):
+    cache_argument = {_cache_name(model): cache}
+    for _ in range(sampler.settings.max_new_tokens):
         logits = model(
             input_ids=ids,
             attention_mask=mask,
             position_ids=positions,
             use_cache=True,
-            **cached,
+            **cache_argument,
             logits_to_keep=1,
         ).logits  # (B, 1, V)
-        ids = draws.next(logits[:, -1], rows)
+        ids = sampler.next(logits[:, -1], rows)  # (B, 1)
         yield [*zip(rows.tolist(), ids.squeeze(1).tolist(), strict=True)]
-        goes_on = ~torch.isin(ids.squeeze(1), ends)
+        goes_on = ~torch.isin(ids.squeeze(1), end_ids)  # (B,)
         if not goes_on.all():
             if not goes_on.any():
                 return
             left = goes_on.nonzero().squeeze(1)
-            ids, mask, positions, rows = (item[left] for item in (ids, mask, positions, rows))
+            ids, mask, positions, rows = (each[left] for each in (ids, mask, positions, rows))
             cache.batch_select_indices(left)
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)  # (B, T + 1)
         positions = positions[:, -1:] + 1
 
 
 def _cache_name(model: Any) -> str:
-    """Return what transformers calls the cache in a model's forward: it has renamed it once."""
-    inner = loading.base_model(model)
-    names = inspect.signature(type(inner).forward).parameters
-    return "cache" if "cache" in names else "past_key_values"
+    """Return the name of the cache's argument in a model's forward: transformers renamed it."""
+    parameters = inspect.signature(type(base_model(model)).forward).parameters
+    return "cache" if "cache" in parameters else "past_key_values"
 
 
-def replies(
+def greedy_answers(
     model: Any, tokenizer: Any, questions: Sequence[str], *, max_new_tokens: int
 ) -> list[str]:
-    """Return the model's greedy answers to what a person says first, each in a chat of its own."""
+    """Return the model's greedy answer to each question, each in a chat of its own.
+
+    Args:
+        model: A causal language model.
+        tokenizer: Its tokenizer.
+        questions: What a user writes first.
+        max_new_tokens: An answer that has not ended by then is cut.
+    """
     chats = [[{"role": "user", "content": text}] for text in questions]
-    texts = [prompt(tokenizer, chat) for chat in chats]
-    found = answers(model, tokenizer, texts, GenerationSettings(max_new_tokens=max_new_tokens))
-    return [item.text for item in found if item]
+    prompts = [prompt(tokenizer, chat) for chat in chats]
+    settings = GenerationSettings(max_new_tokens=max_new_tokens)
+    completions = complete(model, tokenizer, prompts, settings)
+    return [completion.text for completion in completions if completion]

@@ -1,4 +1,4 @@
-"""How a model is asked: in which manner, and so that it is left as it was, whatever comes of it."""
+"""How a model generates: the settings, and the mode that it must be in."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,14 +10,17 @@ from ftlab_kit.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class GenerationSettings:
-    """How answers are made.
+    """How answers are generated.
 
-    `max_new_tokens` cuts an answer that has not ended by then. `temperature` 0 takes the likeliest
-    token; what is drawn hangs on `seed`, or on chance where it is None. Of many chats none is begun
-    after `max_seconds`. `timeout_s` is for one try of a model that is served elsewhere.
+    Args:
+        max_new_tokens: An answer that has not ended by then is cut.
+        temperature: 0 takes the likeliest token; above 0 tokens are sampled.
+        seed: Decides what is sampled; None samples anew each time.
+        timeout_s: Of one attempt to reach a model that is served elsewhere.
+        max_seconds: No further batch of prompts is started after so long; None for no limit.
 
     Raises:
-        InputError: No answer can be made so.
+        InputError: A value is out of bounds.
     """
 
     max_new_tokens: int = 512
@@ -27,16 +30,16 @@ class GenerationSettings:
     max_seconds: float | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("max_new_tokens", 1), ("temperature", 0)):
-            if getattr(self, name) < least:
+        for name, minimum in (("max_new_tokens", 1), ("temperature", 0)):
+            if getattr(self, name) < minimum:
                 raise InputError(
-                    f"{name} is {getattr(self, name)}; expected {least} or more. Set it higher."
+                    f"{name} is {getattr(self, name)}; expected {minimum} or more. Set it higher."
                 )
 
 
 @contextmanager
 def eval_mode(model: Any) -> Iterator[None]:
-    """Switch off what a model does in training only, such as dropout, while it is asked."""
+    """Switch off dropout and the like, and restore the model's mode in the end."""
     was_training = model.training
     model.eval()
     try:

@@ -1,4 +1,4 @@
-"""From a model's files to a model and a tokenizer that can be used."""
+"""Load a model and its tokenizer from a folder."""
 
 import logging
 import warnings
@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ftlab_kit.errors import InputError
+from ftlab_kit.lm.fast import speed_up
 
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' progress bars and advice out of notebooks and logs; errors still come."""
+    """Silence transformers' progress bars and advice in notebooks and logs; errors still show."""
     from transformers.utils import logging as transformers_logging
 
     level = transformers_logging.get_verbosity()
@@ -30,57 +31,47 @@ def quiet() -> Iterator[None]:
 
 
 def tokenizer(folder: Path) -> Any:
-    """Return a model's tokenizer; its pad token is never its end token.
+    """Return a model's tokenizer, with a pad token that is not its end token.
 
-    A pad token that is also the end token teaches a model never to end, wherever padding is
-    masked by its id. Another special token takes its place.
+    Where padding is masked by its id, a pad token that is also the end token would mask the end
+    token too, and the model would never learn to stop. Another special token takes its place.
 
     Raises:
-        InputError: The tokenizer has no chat template.
+        InputError: The tokenizer has no chat template, or no token to pad with.
     """
     from transformers import AutoTokenizer
 
     with quiet():
-        found = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    if not found.chat_template:
+        loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if not loaded.chat_template:
         raise InputError(
             f"The tokenizer in {folder} has no chat template; expected one, since rows are chats. "
             "Take the model's instruct version, or put a chat_template.jinja beside the tokenizer."
         )
-    if found.pad_token is None or found.pad_token_id == found.eos_token_id:
-        spare = [token for token in found.all_special_tokens if token != found.eos_token]
-        preferred = [token for token in (found.unk_token, *spare) if token and token in spare]
-        if not preferred:
+    if loaded.pad_token is None or loaded.pad_token_id == loaded.eos_token_id:
+        spare = [token for token in loaded.all_special_tokens if token != loaded.eos_token]
+        candidates = [token for token in (loaded.unk_token, *spare) if token and token in spare]
+        if not candidates:
             raise InputError(
                 f"The tokenizer in {folder} has no special token besides its end token; expected "
                 "one for padding. Set pad_token in its tokenizer_config.json."
             )
-        found.pad_token = preferred[0]
-    return found
-
-
-def dtype(precision: str, *, adapter: str) -> str:
-    """Return the type that a model's weights are loaded in for training.
-
-    Under an adapter the frozen base may be small; weights that are trained themselves stay fp32.
-    """
-    small = {"bf16": "bfloat16", "fp16": "float16"}
-    return small.get(precision, "float32") if adapter != "none" else "float32"
+        loaded.pad_token = candidates[0]
+    return loaded
 
 
 def load(folder: Path, *, dtype: str = "float32", adapter: Path | None = None) -> Any:
     """Return the causal language model of a folder, with a trained adapter if given.
 
-    On a processor its layers compute by the ways of `products.py`.
+    On a processor its layers are replaced by the faster ones of `lm.fast`.
 
     Args:
-        dtype: A torch dtype's name.
+        folder: A model as `save_pretrained` writes it.
+        dtype: The name of a torch dtype.
         adapter: A folder that PEFT wrote; None for the base model itself.
     """
     import torch
     from transformers import AutoModelForCausalLM
-
-    from ftlab_kit.lm.fast.linear import speed_up
 
     with quiet():
         model = AutoModelForCausalLM.from_pretrained(
@@ -95,12 +86,13 @@ def load(folder: Path, *, dtype: str = "float32", adapter: Path | None = None) -
 
 
 def load_trained(base: Path, checkpoint: Path, *, dtype: str = "float32") -> Any:
-    """Return the model that a job's checkpoint holds: an adapter over its base, or all of it."""
+    """Return the model that a job's checkpoint holds.
+
+    Args:
+        base: The folder of the base model.
+        checkpoint: A folder with an adapter over that base model, or with a whole model.
+        dtype: The name of a torch dtype.
+    """
     if (checkpoint / "adapter_config.json").exists():
         return load(base, dtype=dtype, adapter=checkpoint)
     return load(checkpoint, dtype=dtype)
-
-
-def base_model(model: Any) -> Any:
-    """Return the model of transformers under an adapter of PEFT's, or the model itself."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model

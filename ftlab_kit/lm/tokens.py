@@ -1,8 +1,8 @@
-"""From a chat to tokens and the ones that are trained: the only place where that is decided.
+"""A chat as tokens, and which of them are trained: the only place that decides it.
 
-Training, preflight, evaluation and the mask lens all come here. Every assistant turn is trained,
-with the end token that closes it, unless it says `"train": false`; everything else is context. Of a
-text without turns everything is trained.
+Training, preflight, evaluation and the token mask all use this. Every assistant turn is trained,
+with the end token that closes it, unless it has `"train": false`; everything else is context. In a
+text without turns every token is trained.
 
 T: tokens of one chat.
 """
@@ -28,10 +28,10 @@ TOKENIZER_FILES = (
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A chat as tokens, cut to the maximal length.
+    """A chat as tokens, cut to a maximal length.
 
-    `n_cut` counts the trained tokens that the cut took away; `has_end` tells whether every trained
-    answer that is whole ends with a special token.
+    `n_cut` counts the trained tokens that were cut off. `has_end` is true if every trained answer
+    ends with a special token, the cut aside.
     """
 
     input_ids: list[int]  # (T,)
@@ -46,14 +46,14 @@ class Encoded:
 
 
 def prompt(tokenizer: Any, messages: Chat, *, tools: Any = None) -> str:
-    """Return the text after which the model is to answer the last user turn."""
+    """Return the chat as text, up to where the model answers the last user turn."""
     return _render(tokenizer, messages, tools=tools, add_generation_prompt=True)
 
 
 def _render(tokenizer: Any, messages: Chat, **options: Any) -> str:
     from jinja2 import TemplateError
 
-    # what says whether a turn is trained is no business of a template's
+    # `train` is for this module alone: a template might print it
     turns = [{name: turn[name] for name in turn if name != "train"} for turn in messages]
     try:
         text: str = tokenizer.apply_chat_template(turns, tokenize=False, **options)
@@ -71,14 +71,17 @@ def encode(
 ) -> Encoded:
     """Return a chat's tokens and labels, from one rendering and one tokenisation.
 
-    Where an answer begins is where the template's own generation prompt ends, so that the model
-    learns to answer exactly what it will be asked.
+    An answer begins where the template's own generation prompt ends, so that the model is trained
+    on exactly the prompt that it will get.
 
     Args:
+        tokenizer: The model's.
+        messages: The turns of the chat.
+        max_length: Tokens after these are cut off; None cuts nothing.
         tools: Schemas of the functions that the assistant may call, for the template.
 
     Raises:
-        DataError: The template renders an answer so that it can't be found again.
+        DataError: The template refuses the chat, or changes an answer beyond recognition.
     """
     text = _render(tokenizer, messages, tools=tools)
     _check_tools(text, tools or [])
@@ -139,46 +142,46 @@ def _span(tokenizer: Any, text: str, messages: Chat, index: int, tools: Any) -> 
             return start, _end_of_calls(tokenizer, text, messages[: index + 1], tools)
         if text.startswith(content, start):
             return start, start + len(content)
-        # many templates trim what is said, and some put a space before it
-        bare = content.strip()
-        at = start + len(text[start:]) - len(text[start:].lstrip())
-        if text.startswith(bare, at):
-            return start, at + len(bare)
+        # many templates strip the content, and some put a space before it
+        stripped = content.strip()
+        content_start = start + len(text[start:]) - len(text[start:].lstrip())
+        if text.startswith(stripped, content_start):
+            return start, content_start + len(stripped)
     raise DataError(
         f"The chat template changes the turns before answer {index}, so that the answer can't "
         "be found in the rendered chat; expected a template that only appends. "
-        "Use single-turn rows with this model, or a template that leaves earlier turns alone."
+        "Use single-turn rows with this model, or a template that leaves earlier turns unchanged."
     )
 
 
 def _end_of_calls(tokenizer: Any, text: str, messages: Chat, tools: Any) -> int:
     """Return where a turn that calls tools ends, before the special token that closes it."""
-    whole = _render(tokenizer, messages, tools=tools)
+    rendered = _render(tokenizer, messages, tools=tools)
     start = len(prompt(tokenizer, messages[:-1], tools=tools))
-    said = whole[start:].rstrip()
+    turn = rendered[start:].rstrip()
     for token in tokenizer.all_special_tokens:
-        said = said.removesuffix(token)
+        turn = turn.removesuffix(token)
     names = [call["function"]["name"] for call in messages[-1]["tool_calls"]]
-    if not text.startswith(whole.rstrip()) or not all(name in said for name in names):
+    if not text.startswith(rendered.rstrip()) or not all(name in turn for name in names):
         raise DataError(
             f"The model's chat template does not write the call of {', '.join(names)} at turn "
-            f"{len(messages) - 1}; expected a template that knows tools, else the model would "
-            "learn to say nothing there. Take a model with tools, or leave such rows out."
+            f"{len(messages) - 1}; expected a template that supports tools, else the model would "
+            "be trained on an empty answer. Take a model with tools, or leave such rows out."
         )
-    return start + len(said)
+    return start + len(turn)
 
 
 def end_tokens(tokenizer: Any, model: Any) -> list[int]:
     """Return every token that ends an answer: the template's, the tokenizer's and the model's."""
     chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
     closing = [label for label in encode(tokenizer, chat).labels if label != IGNORED][-1]
-    own = model.generation_config.eos_token_id
+    configured = model.generation_config.eos_token_id
     if closing not in tokenizer.all_special_ids:
         closing = tokenizer.eos_token_id
-    return sorted({closing, tokenizer.eos_token_id, *_many(own)})
+    return sorted({closing, tokenizer.eos_token_id, *_as_list(configured)})
 
 
-def _many(value: Any) -> list[int]:
+def _as_list(value: Any) -> list[int]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 

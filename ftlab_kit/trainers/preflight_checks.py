@@ -7,7 +7,7 @@ from ftlab_kit.configs import Config
 from ftlab_kit.datasets import schema, tokenized
 from ftlab_kit.datasets.tokenized import Encodings
 from ftlab_kit.errors import DataError, InputError
-from ftlab_kit.lm import loading
+from ftlab_kit.lm import adapters
 from ftlab_kit.records import Check, DatasetVersion, Rows
 from ftlab_kit.workspace import Workspace
 
@@ -88,7 +88,7 @@ def _of_machine(ws: Workspace, config: Config) -> list[Check]:
     except InputError as error:
         found = "fp32"
         precision = Check("precision", False, str(error), "")
-    dtype = loading.dtype(found, adapter=config.adapter)
+    dtype = adapters.weight_dtype(found, adapter=config.adapter)
     bytes_per_weight = 4 if dtype == "float32" else 2
     need = models.memory(ws, config, bytes_per_weight=bytes_per_weight)
     free = device.free_memory_gib()

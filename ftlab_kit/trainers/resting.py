@@ -4,7 +4,7 @@ from ftlab_kit import device, models
 from ftlab_kit.checkpoints import integrity
 from ftlab_kit.configs import Config
 from ftlab_kit.errors import NotFound
-from ftlab_kit.lm import generation, loading
+from ftlab_kit.lm import adapters, generation, loading
 from ftlab_kit.records import Job
 from ftlab_kit.workspace import Workspace
 
@@ -22,7 +22,7 @@ def answers(ws: Workspace, job: Job, prompts: list[str], max_new_tokens: int) ->
         )
     folder = models.pull(ws, job.model).path
     assert folder is not None
-    dtype = loading.dtype(Config(**job.config).training_precision(), adapter="lora")
+    dtype = adapters.weight_dtype(Config(**job.config).training_precision(), adapter="lora")
     model = loading.load_trained(folder, found.path, dtype=dtype).to(device.kind())
     tokenizer = loading.tokenizer(folder)
-    return generation.replies(model, tokenizer, prompts, max_new_tokens=max_new_tokens)
+    return generation.greedy_answers(model, tokenizer, prompts, max_new_tokens=max_new_tokens)

@@ -42,7 +42,7 @@ def train(ws: Workspace, folder: Path, model: str, *, steps: int, rounds: int) -
                 found.append(flops.peak_gflop_per_s(kind, device.threads()))
             runs.setdefault(name, []).append(_leg(ws, name, model, few, number))
             print(f"round {number + 1}, {name}: {_speed(runs[name][-1]):.0f} tokens/s", flush=True)
-    needed = flops.needed(folder, rank=Config().adapter_rank)
+    needed = flops.training_flop(folder, rank=Config().adapter_rank)
     assert needed is not None, "the race is run by models of linear layers"
     _show(runs, {kind: median(found) for kind, found in peaks.items()}, needed)
 
@@ -68,7 +68,7 @@ def _speed(run: dict[str, Any]) -> float:
 
 
 def _show(
-    runs: dict[str, list[dict[str, Any]]], peaks: dict[str, float], needed: flops.Work
+    runs: dict[str, list[dict[str, Any]]], peaks: dict[str, float], needed: flops.TokenFlop
 ) -> None:
     """Print a line for each leg: speed, how much faster the kit is, memory, share of the bound."""
     speeds = {name: median(_speed(run) for run in found) for name, found in runs.items()}
@@ -77,7 +77,7 @@ def _show(
     )
     for name, found in runs.items():
         first = found[0]
-        done = speeds[name] * needed.flop(first["trained"]) / 1e9
+        done = speeds[name] * needed.mean(first["trained"]) / 1e9
         table.add_row(
             name,
             f"{speeds[name]:.0f}",

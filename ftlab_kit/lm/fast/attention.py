@@ -1,16 +1,17 @@
-"""Attention within short rows on a processor, as plain matrix products.
+"""Attention within short sequences on a processor, as plain matrix products.
 
-torch's flash attention goes through a row in blocks, which pays for long rows. In a chat's some
-hundred tokens the scores of a head are small: query heads that share a key head (Ainslie et al.
-2023, arXiv 2305.13245) are multiplied with it at once, without copies of it. Whatever this is not
-made for (a mask, dropout, a cache, long rows, a GPU) goes to torch's.
+torch's flash attention goes through a sequence in blocks, which pays for long ones. In a chat of
+some hundred tokens a head's scores are small: all query heads that share a key head (Ainslie et al.
+2023, arXiv 2305.13245) are multiplied with it at once, without copying it. Anything else (a mask,
+dropout, a cache, long sequences, a GPU) goes to torch's own attention.
 
-Rows of unequal length may come joined to one, without padding: everything but attention goes over
-their tokens as over one row's, and attention begins anew where a row begins. Rows that begin alike,
-as chats with one system prompt do, need that beginning once: each later one goes on from it.
-`borders` says where, in the place of a mask.
+Sequences of unequal length may be packed into one row without padding: every layer but attention
+treats them as one sequence, and attention starts anew at each boundary. Sequences with a shared
+prefix, such as chats with one system prompt, store that prefix once; the later ones attend to the
+first one's. `cu_seqlens` encodes the boundaries and takes the place of a mask.
 
-B: rows, Q: query heads, K: key heads, T: tokens of a row, D: size of a head, N: joined rows.
+B: batch, Q: query heads, K: key heads, T: tokens, S: tokens that one sequence attends to,
+D: size of a head, N: packed sequences.
 """
 
 from collections.abc import Sequence
@@ -22,17 +23,17 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from ftlab_kit.lm import loading
+from ftlab_kit.lm.adapters import base_model
 
-NAME = "ftlab_short_rows"
-# up to where it is the faster one, forward and backward
-LONGEST = {torch.float32: 384, torch.bfloat16: 1024}
-PLAIN = {"full_attention", "sliding_attention"}  # layers that tell joined rows apart
+NAME = "ftlab_short_attention"
+# the longest sequence for which this is faster than torch's own, forward and backward
+MAX_LENGTH = {torch.float32: 384, torch.bfloat16: 1024}
+PACKABLE = {"full_attention", "sliding_attention"}  # layer types that respect the boundaries
 
 
 def use_short_attention(model: Any) -> None:
-    """Let a model that attends by torch's own function take this one where it is the faster."""
-    model = loading.base_model(model)
+    """Let a model that uses torch's own attention use this one where it is faster."""
+    model = base_model(model)
     config = getattr(model, "config", None)
     if getattr(config, "_attn_implementation", None) == "sdpa":
         AttentionInterface.register(NAME, attend)
@@ -40,71 +41,74 @@ def use_short_attention(model: Any) -> None:
         model.set_attn_implementation(NAME)
 
 
-def joins(model: Any) -> bool:
-    """Return whether a model tells rows that come as one apart by their borders.
+def can_pack(model: Any) -> bool:
+    """Return whether a model keeps packed sequences apart by `cu_seqlens`.
 
     It does where `attend` is all that looks from one token to another: not in a model with a
     recurrent state or a convolution over time.
     """
-    kinds = getattr(model.config.get_text_config(), "layer_types", None) or PLAIN
+    layer_types = getattr(model.config.get_text_config(), "layer_types", None) or PACKABLE
     return (
         model.config._attn_implementation == NAME
         and bool(getattr(model, "_supports_attention_backend", False))
         and not getattr(model, "_is_stateful", False)
-        and PLAIN.issuperset(kinds)
+        and PACKABLE.issuperset(layer_types)
     )
 
 
 def cu_seqlens(position_ids: torch.Tensor) -> torch.Tensor:
-    """Return where joined rows begin, and at which position, `(1, 1, 2, N + 1)`; last, the end.
+    """Return the cumulative sequence lengths of a packed row and each one's first position.
 
-    It goes in the place of a mask: what has four dimensions transformers hands on as it is.
+    The result `(1, 1, 2, N + 1)` goes in the place of a mask: transformers passes a mask of four
+    dimensions on unchanged.
 
     Args:
-        position_ids: `(1, T)`. A row begins where they do not go on. One that begins at a position
-            past 0 goes on from as many tokens of the last row that began at 0.
+        position_ids: `(1, T)`. A sequence starts wherever positions don't count on. One that starts
+            at a position p > 0 has a shared prefix: the first p tokens of the last sequence that
+            started at 0.
     """
-    positions = position_ids[0]
+    positions = position_ids[0]  # (T,)
     jumps = (positions.diff() != 1).nonzero().flatten() + 1
-    begins = torch.cat([jumps.new_zeros(1), jumps])
-    made = [torch.cat([begins, begins.new_tensor([len(positions)])])]
-    made += [torch.cat([positions[begins], begins.new_zeros(1)])]
-    return torch.stack(made)[None, None]
+    starts = torch.cat([jumps.new_zeros(1), jumps])  # (N,)
+    boundaries = torch.cat([starts, starts.new_tensor([len(positions)])])  # (N + 1,)
+    first_positions = torch.cat([positions[starts], starts.new_zeros(1)])  # (N + 1,)
+    return torch.stack([boundaries, first_positions])[None, None]
 
 
 class Span(NamedTuple):
-    """A row within joined ones: from where to where, and after how many tokens from where."""
+    """One packed sequence: its own tokens, and the prefix that it shares with an earlier one."""
 
     start: int
     end: int
-    root: int = 0
-    before: int = 0
+    prefix_start: int = 0
+    prefix_length: int = 0
 
     @property
-    def seen(self) -> int:
-        """The tokens that its last one sees."""
-        return self.before + self.end - self.start
+    def n_seen(self) -> int:
+        """The tokens that its last token attends to."""
+        return self.prefix_length + self.end - self.start
 
-    def queries(self, item: torch.Tensor) -> torch.Tensor:
-        """Return what of `(B, Q, T, D)` is the row's own."""
-        return item[:, :, self.start : self.end]
+    def own(self, heads: torch.Tensor) -> torch.Tensor:
+        """Return the sequence's own tokens of `(B, heads, T, D)`."""
+        return heads[:, :, self.start : self.end]
 
-    def keys(self, item: torch.Tensor) -> torch.Tensor:
-        """Return what of `(B, K, T, D)` the row sees."""
-        own = self.queries(item)
-        return torch.cat([self.shared(item), own], 2) if self.before else own
+    def prefix(self, heads: torch.Tensor) -> torch.Tensor:
+        """Return the shared prefix of `(B, K, T, D)`."""
+        return heads[:, :, self.prefix_start : self.prefix_start + self.prefix_length]
 
-    def shared(self, item: torch.Tensor) -> torch.Tensor:
-        """Return what of `(B, K, T, D)` the row goes on from."""
-        return item[:, :, self.root : self.root + self.before]
+    def seen(self, heads: torch.Tensor) -> torch.Tensor:
+        """Return the tokens of `(B, K, T, D)` that the sequence attends to: `(B, K, S, D)`."""
+        own = self.own(heads)
+        return torch.cat([self.prefix(heads), own], 2) if self.prefix_length else own
 
 
-def _spans(mask: torch.Tensor) -> list[Span]:
-    (begins, positions), root, found = mask[0, 0].tolist(), 0, []
-    for start, end, position in zip(begins, begins[1:], positions, strict=False):
-        root = start if position == 0 else root
-        found.append(Span(start, end, root, position))
-    return found
+def _spans(boundaries: torch.Tensor) -> list[Span]:
+    """Return the sequences that `cu_seqlens` encodes."""
+    (starts, positions), prefix_start, spans = boundaries[0, 0].tolist(), 0, []
+    for start, end, position in zip(starts, starts[1:], positions, strict=False):
+        prefix_start = start if position == 0 else prefix_start
+        spans.append(Span(start, end, prefix_start, position))
+    return spans
 
 
 def attend(
@@ -115,34 +119,44 @@ def attend(
     attention_mask: torch.Tensor | None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Return what a layer's heads attend to, `(B, T, Q, D)`; transformers' form of the call."""
-    is_joined = attention_mask is not None and attention_mask.dtype == torch.long
+    """Return a layer's attention output `(B, T, Q, D)`, with the signature that transformers calls.
+
+    Args:
+        module: The attention layer.
+        query: `(B, Q, T, D)`.
+        key: `(B, K, T, D)`.
+        value: `(B, K, T, D)`.
+        attention_mask: A mask, None, or what `cu_seqlens` returns.
+        **kwargs: What the layer passes on: scaling, dropout, sliding_window and others.
+    """
+    is_packed = attention_mask is not None and attention_mask.dtype == torch.long
     spans = [Span(0, query.size(2))]
-    if attention_mask is not None and is_joined:
+    if attention_mask is not None and is_packed:
         spans, attention_mask = _spans(attention_mask), None
-    longest = max(span.seen for span in spans)
+    longest = max(span.n_seen for span in spans)
     if attention_mask is None and _is_short(module, query, key, value, longest, kwargs):
         scale = kwargs.get("scaling") or query.size(-1) ** -0.5
-        return ShortRows.apply(query, key, value, scale, spans), None
-    if not is_joined:
-        found: tuple[torch.Tensor, None] = sdpa_attention_forward(
+        return ShortAttention.apply(query, key, value, scale, spans), None
+    if not is_packed:
+        output: tuple[torch.Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, **kwargs
         )
-        return found
-    rows = []
+        return output
+    outputs = []
     for span in spans:
         mask = _mask(span, kwargs.get("sliding_window"))
-        given = (span.queries(query), span.keys(key), span.keys(value))
-        rows.append(sdpa_attention_forward(module, *given, mask, **kwargs)[0])
-    return torch.cat(rows, 1), None
+        sequence = (span.own(query), span.seen(key), span.seen(value))
+        outputs.append(sdpa_attention_forward(module, *sequence, mask, **kwargs)[0])
+    return torch.cat(outputs, 1), None
 
 
 def _mask(span: Span, window: int | None) -> torch.Tensor | None:
-    """Return which of the tokens that a row sees each of its own does; None for all before it."""
-    if not span.before and span.seen <= (window or span.seen):
+    """Return what each of a sequence's own tokens attends to, `(1, 1, T, S)`; None if causal."""
+    if not span.prefix_length and span.n_seen <= (window or span.n_seen):
         return None
-    seen = torch.ones(span.end - span.start, span.seen, dtype=torch.bool).tril(span.before)
-    return (seen.triu(span.before + 1 - window) if window else seen)[None, None]
+    shape = (span.end - span.start, span.n_seen)
+    is_seen = torch.ones(shape, dtype=torch.bool).tril(span.prefix_length)
+    return (is_seen.triu(span.prefix_length + 1 - window) if window else is_seen)[None, None]
 
 
 def _is_short(
@@ -151,26 +165,28 @@ def _is_short(
     key: torch.Tensor,
     value: torch.Tensor,
     longest: int,
-    more: dict[str, Any],
+    options: dict[str, Any],
 ) -> bool:
-    is_causal = more.get("is_causal")
-    is_plain = not more.get("dropout") and not any(
-        more.get(name) is not None for name in ("position_bias", "softcap", "s_aux")
+    """Return whether `ShortAttention` computes this call, and faster than torch's attention."""
+    is_causal = options.get("is_causal")
+    is_plain = not options.get("dropout") and not any(
+        options.get(name) is not None for name in ("position_bias", "softcap", "s_aux")
     )
-    is_one_pass = 1 < query.size(2) == key.size(2) and longest <= LONGEST.get(query.dtype, 0)
+    # one token, or more keys than queries, means a cache
+    is_one_pass = 1 < query.size(2) == key.size(2) and longest <= MAX_LENGTH.get(query.dtype, 0)
     return (
         bool(getattr(module, "is_causal", True) if is_causal is None else is_causal)
         and is_plain
         and is_one_pass
-        and longest <= (more.get("sliding_window") or longest)
+        and longest <= (options.get("sliding_window") or longest)
         and query.dtype == key.dtype == value.dtype
         and query.size(-1) == value.size(-1)
         and query.device.type == "cpu"
     )
 
 
-class ShortRows(torch.autograd.Function):  # type: ignore[misc]
-    """Causal attention by products over whole rows, with the softmax kept for the backward."""
+class ShortAttention(torch.autograd.Function):  # type: ignore[misc]
+    """Causal attention by products over whole sequences; the softmax is stored for the backward."""
 
     @staticmethod
     def forward(
@@ -182,50 +198,62 @@ class ShortRows(torch.autograd.Function):  # type: ignore[misc]
         spans: Sequence[Span],
     ) -> Any:
         """Return `(B, T, Q, D)` for `query (B, Q, T, D)`, `key` and `value (B, K, T, D)`."""
-        out, kept = query.new_empty(query.transpose(1, 2).shape), []
+        # (B, T, Q, D) in memory, as the layer's output projection reads it
+        out, saved = query.new_empty(query.transpose(1, 2).shape), []
         for span in spans:
-            row = (span.queries(query), span.keys(key), span.keys(value))
-            queries, keys, values = _by_key_head(*row)
+            own = span.own(query)  # (B, Q, T, D)
+            queries, keys, values = _by_key_head(own, span.seen(key), span.seen(value))
             length = span.end - span.start
-            ahead = queries.new_full((length, span.seen), -torch.inf).triu_(1 + span.before)
-            ahead = ahead.repeat(queries.size(1) // length, 1)
-            weights = torch.baddbmm(ahead, queries, keys.mT, alpha=scale)
-            weights = torch.softmax(weights, -1)  # (B K, Q/K T, T)
-            found = torch.bmm(weights, values).view(row[0].shape)
-            out[:, span.start : span.end] = found.transpose(1, 2)
-            kept += [queries, keys, values, weights]
-        ctx.save_for_backward(*kept)
+            future = queries.new_full((length, span.n_seen), -torch.inf)
+            future = future.triu_(1 + span.prefix_length)  # (T, S), every prefix token is past
+            future = future.repeat(queries.size(1) // length, 1)  # (Q/K T, S)
+            # mask, scale and product in one call: the scores are written once
+            scores = torch.baddbmm(future, queries, keys.mT, alpha=scale)  # (B K, Q/K T, S)
+            weights = torch.softmax(scores, -1)
+            output = torch.bmm(weights, values).view(own.shape)  # (B, Q, T, D)
+            out[:, span.start : span.end] = output.transpose(1, 2)
+            saved += [queries, keys, values, weights]
+        ctx.save_for_backward(*saved)
         ctx.scale, ctx.spans, ctx.shapes = scale, spans, (query.shape, key.shape)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Any) -> Any:
         """Return the gradients of query, key and value."""
-        (of_query, of_key), kept = ctx.shapes, iter(ctx.saved_tensors)
-        made = [grads[0].new_empty(shape) for shape in (of_query, of_key, of_key)]
+        (query_shape, key_shape), saved = ctx.shapes, iter(ctx.saved_tensors)
+        grad_query = grads[0].new_empty(query_shape)  # (B, Q, T, D)
+        grad_key, grad_value = (grads[0].new_empty(key_shape) for _ in range(2))  # (B, K, T, D)
         for span in ctx.spans:
-            queries, keys, values, weights = islice(kept, 4)
+            queries, keys, values, weights = islice(saved, 4)
             grad = grads[0][:, span.start : span.end].transpose(1, 2).reshape(queries.shape)
-            of_weights = torch.bmm(grad, values.mT)
-            slope = torch._softmax_backward_data(of_weights, weights, -1, weights.dtype)
-            slope.mul_(ctx.scale)
-            own = span.queries(made[0])
-            own.copy_(torch.bmm(slope, keys).view(own.shape))
-            for item, found in zip(
-                made[1:], (torch.bmm(slope.mT, queries), torch.bmm(weights.mT, grad)), strict=True
+            grad_weights = torch.bmm(grad, values.mT)  # (B K, Q/K T, S)
+            # the softmax's own backward, in one pass instead of three
+            grad_scores = torch._softmax_backward_data(grad_weights, weights, -1, weights.dtype)
+            grad_scores.mul_(ctx.scale)
+            own = span.own(grad_query)
+            own.copy_(torch.bmm(grad_scores, keys).view(own.shape))
+            for total, grad_seen in (
+                (grad_key, torch.bmm(grad_scores.mT, queries)),  # (B K, S, D)
+                (grad_value, torch.bmm(weights.mT, grad)),
             ):
-                own = span.queries(item)
-                parts = found.view(*own.shape[:2], -1, own.size(-1))
-                own.copy_(parts[:, :, span.before :])
-                if span.before:
-                    span.shared(item).add_(parts[:, :, : span.before])
-        return *made, None, None
+                own = span.own(total)
+                seen = grad_seen.view(*own.shape[:2], -1, own.size(-1))  # (B, K, S, D)
+                own.copy_(seen[:, :, span.prefix_length :])
+                if span.prefix_length:
+                    # the first sequence has written its own already; each sharer adds to the prefix
+                    span.prefix(total).add_(seen[:, :, : span.prefix_length])
+        return grad_query, grad_key, grad_value, None, None
 
 
-def _by_key_head(*row: torch.Tensor) -> Sequence[torch.Tensor]:
-    """Return queries, keys and values by key head, heads of a group after one another.
+def _by_key_head(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return queries `(B K, Q/K T, D)`, keys and values `(B K, S, D)` of each key head.
 
-    `(B K, Q/K T, D)` and twice `(B K, T, D)`.
+    The query heads of a group follow one another, so that one product serves all of them.
     """
-    heads = row[1].size(0) * row[1].size(1)
-    return [item.reshape(heads, -1, item.size(-1)) for item in row]
+    n_key_heads = key.size(0) * key.size(1)
+    queries, keys, values = (
+        heads.reshape(n_key_heads, -1, heads.size(-1)) for heads in (query, key, value)
+    )
+    return queries, keys, values

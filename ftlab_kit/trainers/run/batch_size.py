@@ -4,7 +4,7 @@ from typing import Any
 
 from ftlab_kit import device, models
 from ftlab_kit.configs import Config
-from ftlab_kit.lm import loading
+from ftlab_kit.lm import adapters
 from ftlab_kit.workspace import Workspace
 
 
@@ -50,7 +50,7 @@ def _key(config: Config) -> dict[str, Any]:
 
 def _probe(ws: Workspace, trainer: Any, config: Config) -> int:
     """Return the most rows that can be learnt from at once, the longest ones."""
-    dtype = loading.dtype(config.training_precision(), adapter=config.adapter)
+    dtype = adapters.weight_dtype(config.training_precision(), adapter=config.adapter)
     lengths = trainer.lengths
     longest = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     for rows in (size for size in range(config.share, 0, -1) if config.share % size == 0):

@@ -312,7 +312,7 @@ class CommandCallback(TrainerCallback):  # type: ignore[misc]
         asked = dict(event.arguments or {})
         try:
             with evaluation.preserve_rng(self.trainer.model):
-                found = generation.replies(
+                found = generation.greedy_answers(
                     self.trainer.model,
                     self.trainer.processing_class,
                     asked["prompts"],

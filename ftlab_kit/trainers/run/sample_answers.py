@@ -58,7 +58,7 @@ def generate(model: Any, tokenizer: Any, prompts: Sequence[Prompt], config: Conf
     settings = GenerationSettings(max_new_tokens=config.sample_tokens)
 
     def measure(batch: Sequence[int]) -> list[Any]:
-        return generation.answers(model, tokenizer, [texts[at] for at in batch], settings)
+        return generation.complete(model, tokenizer, [texts[at] for at in batch], settings)
 
     for start in range(0, len(numbers), BATCH):
         if time.monotonic() > deadline:
@@ -116,4 +116,4 @@ def _scores(prompt: Prompt, answer: Any) -> dict[str, float | None]:
     chrf = None
     if prompt.reference.strip():  # the reference may be a tool call without text
         chrf = float(sacrebleu.sentence_chrf(answer.text, [prompt.reference]).score)
-    return {"chrf": chrf, "tokens": float(answer.n_tokens)}
+    return {"chrf": chrf, "tokens": float(answer.n_output_tokens)}

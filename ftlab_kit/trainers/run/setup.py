@@ -12,7 +12,7 @@ from ftlab_kit.checkpoints import integrity
 from ftlab_kit.configs import Config
 from ftlab_kit.datasets import tokenized
 from ftlab_kit.errors import Conflict
-from ftlab_kit.lm import loading
+from ftlab_kit.lm import adapters, loading
 from ftlab_kit.records import DatasetVersion, Model
 from ftlab_kit.trainers.forks import PARENT
 from ftlab_kit.trainers.run import rows as row_forms
@@ -114,7 +114,7 @@ def model(ws: Workspace, row: dict[str, Any], folder: Path) -> Any:
     """
     config = Config(**row["config"])
     precision = config.training_precision()
-    dtype = loading.dtype(precision, adapter=config.adapter)
+    dtype = adapters.weight_dtype(precision, adapter=config.adapter)
     parent = _parent(ws, row)
     if parent is None:
         return loading.load(folder, dtype=dtype)

@@ -9,8 +9,7 @@ import torch
 from trl import SFTConfig, SFTTrainer
 
 from ftlab_kit.configs import Config
-from ftlab_kit.lm import likelihood, loading
-from ftlab_kit.lm.fast import attention
+from ftlab_kit.lm import likelihood
 from ftlab_kit.lm.tokens import IGNORED, Encoded
 from ftlab_kit.trainers.run.evaluation import EvalLossMixin, in_halves
 from ftlab_kit.trainers.run.rows import Rows, at_once, packed
@@ -37,7 +36,7 @@ class AnswerTrainer(EvalLossMixin, ExactTrainerMixin, SFTTrainer):  # type: igno
             data_collator=_collate(tokenizer.pad_token_id),
             **kwargs,
         )
-        likelihood.answer_when_labelled(self.model)
+        likelihood.use_summed_loss(self.model)
 
     def compute_loss(
         self,
@@ -65,7 +64,7 @@ class AnswerTrainer(EvalLossMixin, ExactTrainerMixin, SFTTrainer):  # type: igno
         """
         config, n_rows = self.live.config, self.count_rows(inputs)
         # NEFTune's noise is measured by a row's own length
-        is_joined = config.neftune_alpha is None and attention.joins(loading.base_model(self.model))
+        is_joined = config.neftune_alpha is None and likelihood.can_pack(self.model)
         is_free = config.micro_batch is None
         ends = [*range(size, n_rows, size), n_rows]
         if is_free and inputs["input_ids"].device.type == "cpu":
@@ -75,7 +74,7 @@ class AnswerTrainer(EvalLossMixin, ExactTrainerMixin, SFTTrainer):  # type: igno
             n_real = part["n_real"]
             if is_joined:
                 # where each row draws its own dropout, no two have a beginning in common
-                joined = likelihood.join(**part, shares=not config.adapter_dropout)
+                joined = likelihood.pack(**part, share_prefixes=not config.adapter_dropout)
                 del joined["rows"]
                 yield {**joined, "n_real": n_real}
                 continue

@@ -20,8 +20,7 @@ from ftlab_kit.checkpoints import integrity
 from ftlab_kit.configs import Config
 from ftlab_kit.errors import JobFailed, NotFound
 from ftlab_kit.jobs import log, states
-from ftlab_kit.lm import loading
-from ftlab_kit.lm.fast import linear
+from ftlab_kit.lm import fast, loading
 from ftlab_kit.records import Event
 from ftlab_kit.trainers import forks, generations, reproducibility
 from ftlab_kit.trainers.run import batch_size, evaluation, setup
@@ -164,7 +163,7 @@ def _trainer(
         callbacks=[commands],
         **setup.reference(ws, row, base.path),
     )
-    linear.speed_up(trainer.model)  # the adapters that TRL has put in
+    fast.speed_up(trainer.model)  # the adapters that TRL has put in
     setup.warm_start(ws, row, trainer.model)
     for unused in (PrinterCallback, DefaultFlowCallback):
         trainer.remove_callback(unused)

@@ -1,4 +1,4 @@
-"""The fast layers: the same numbers and gradients as torch's, transformers' and PEFT's own."""
+"""The fast layers give the numbers and gradients of torch's, transformers' and PEFT's own."""
 
 import copy
 from itertools import accumulate
@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from ftlab_kit import Workspace
 from ftlab_kit.lm import likelihood, loading
-from ftlab_kit.lm.fast import attention, fused, linear, lora
+from ftlab_kit.lm.fast import attention, fused, linear, lora, speed_up
 from ftlab_kit.lm.tokens import IGNORED
 
 pytestmark = pytest.mark.skipif(
@@ -25,7 +25,7 @@ IDS = torch.arange(3, 43).reshape(2, 20)
 
 
 def fresh(lab: Workspace, *, dropout: float = 0.0, adapter: bool = True) -> Any:
-    """The tiny model as transformers and PEFT make it, with adapters that do something."""
+    """The tiny model as transformers and PEFT make it, with adapters that are not zero."""
     folder = lab.root / "models" / "tiny"
     with loading.quiet():
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
@@ -44,7 +44,7 @@ def fresh(lab: Workspace, *, dropout: float = 0.0, adapter: bool = True) -> Any:
 
 
 def learn(model: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """The loss of a step and the gradients of all that is trained."""
+    """The loss of a step and the gradients of all trained weights."""
     torch.manual_seed(7)
     loss = model(input_ids=IDS, labels=IDS).loss
     loss.backward()
@@ -54,10 +54,10 @@ def learn(model: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_adapted_layers_learn_as_pefts(lab: Workspace, dropout: float):
+def test_lora_layers_give_pefts_loss_and_gradients(lab: Workspace, dropout: float):
     model = fresh(lab, dropout=dropout).train()
-    fast = linear.speed_up(copy.deepcopy(model))
-    assert sum(type(module) is lora.FastAdapted for module in fast.modules()) == 14
+    fast = speed_up(copy.deepcopy(model))
+    assert sum(type(module) is lora.FastLoraLinear for module in fast.modules()) == 14
     (loss, grads), (fast_loss, fast_grads) = learn(model), learn(fast)
     assert torch.allclose(loss, fast_loss, rtol=1e-5)
     assert grads.keys() == fast_grads.keys()
@@ -65,9 +65,9 @@ def test_adapted_layers_learn_as_pefts(lab: Workspace, dropout: float):
         assert torch.allclose(grad, fast_grads[name], rtol=1e-3, atol=1e-6), name
 
 
-def test_every_weight_learns_as_torchs(lab: Workspace):
+def test_full_training_gives_torchs_loss_and_gradients(lab: Workspace):
     model = fresh(lab, adapter=False).train()
-    fast = linear.speed_up(copy.deepcopy(model))
+    fast = speed_up(copy.deepcopy(model))
     (loss, grads), (fast_loss, fast_grads) = learn(model), learn(fast)
     assert torch.allclose(loss, fast_loss, rtol=1e-5)
     assert grads.keys() == fast_grads.keys() == dict(model.named_parameters()).keys()
@@ -75,21 +75,21 @@ def test_every_weight_learns_as_torchs(lab: Workspace):
         assert torch.allclose(grad, fast_grads[name], rtol=1e-3, atol=1e-6), name
 
 
-def test_a_layer_with_a_bias_learns_as_torchs():
+def test_a_layer_with_a_bias_gives_torchs_gradients():
     layer, x = nn.Linear(6, 4), torch.randn(3, 5, 6, requires_grad=True)
     fast = copy.deepcopy(layer)
-    linear.speed_up(fast)
-    assert type(fast) is linear.Fast
-    seen = torch.randn(3, 5, 4)
-    wanted = torch.autograd.grad((layer(x) * seen).sum(), [x, *layer.parameters()])
-    found = torch.autograd.grad((fast(x) * seen).sum(), [x, *fast.parameters()])
-    for one, other in zip(wanted, found, strict=True):
+    speed_up(fast)
+    assert type(fast) is linear.FastLinear
+    upstream = torch.randn(3, 5, 4)
+    expected = torch.autograd.grad((layer(x) * upstream).sum(), [x, *layer.parameters()])
+    grads = torch.autograd.grad((fast(x) * upstream).sum(), [x, *fast.parameters()])
+    for one, other in zip(expected, grads, strict=True):
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-def test_an_adapter_that_is_switched_off_or_merged_is_as_pefts(lab: Workspace):
+def test_a_disabled_or_merged_adapter_gives_pefts_logits(lab: Workspace):
     model = fresh(lab).eval()
-    fast = linear.speed_up(copy.deepcopy(model))
+    fast = speed_up(copy.deepcopy(model))
     with torch.no_grad():
         with model.disable_adapter(), fast.disable_adapter():
             assert torch.allclose(model(IDS).logits, fast(IDS).logits, atol=1e-4)
@@ -98,18 +98,18 @@ def test_an_adapter_that_is_switched_off_or_merged_is_as_pefts(lab: Workspace):
         assert torch.allclose(model(IDS).logits, fast(IDS).logits, atol=1e-4)
 
 
-def test_two_adapters_at_once_are_pefts_own(lab: Workspace):
+def test_two_active_adapters_are_left_to_peft(lab: Workspace):
     model = fresh(lab)
     model.add_adapter("other", model.peft_config["default"])
-    fast = linear.speed_up(copy.deepcopy(model))
+    fast = speed_up(copy.deepcopy(model))
     for one in (model, fast):
         one.base_model.set_adapter(["default", "other"])
     with torch.no_grad():
         assert torch.allclose(model(IDS).logits, fast(IDS).logits, atol=1e-4)
 
 
-def test_a_copy_of_a_fast_model_is_a_model_of_its_own(lab: Workspace):
-    fast = linear.speed_up(fresh(lab)).eval()
+def test_a_deep_copy_of_a_fast_model_is_independent(lab: Workspace):
+    fast = speed_up(fresh(lab)).eval()
     twin = copy.deepcopy(fast)
     with torch.no_grad():
         before = fast(IDS).logits
@@ -119,30 +119,30 @@ def test_a_copy_of_a_fast_model_is_a_model_of_its_own(lab: Workspace):
         assert not torch.equal(twin(IDS).logits, before)
 
 
-def test_a_fast_model_is_saved_and_read_like_any_other(lab: Workspace, tmp_path: Path):
-    fast = linear.speed_up(fresh(lab)).eval()
+def test_a_fast_model_is_saved_and_loaded_like_any_other(lab: Workspace, tmp_path: Path):
+    fast = speed_up(fresh(lab)).eval()
     fast.save_pretrained(tmp_path)
     again = loading.load(lab.root / "models" / "tiny", adapter=tmp_path).eval()
     with torch.no_grad():
         assert torch.equal(fast(IDS).logits, again(IDS).logits)
 
 
-def test_bf16_under_autocast_learns_nearly_the_same(lab: Workspace):
+def test_bf16_under_autocast_gives_nearly_the_gradients_of_fp32(lab: Workspace):
     model = fresh(lab).train()
-    loss, grads = learn(linear.speed_up(copy.deepcopy(model)))
+    loss, grads = learn(speed_up(copy.deepcopy(model)))
     for weight in model.parameters():
         if not weight.requires_grad:
             weight.data = weight.data.bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        small, small_grads = learn(linear.speed_up(model))
+        small, small_grads = learn(speed_up(model))
     assert torch.allclose(loss, small, rtol=1e-2)
     for name, grad in grads.items():
         assert small_grads[name].dtype == torch.float32
         assert torch.cosine_similarity(grad.flatten(), small_grads[name].flatten(), 0) > 0.98
 
 
-def test_bf16_keeps_what_an_adapter_adds_however_little(lab: Workspace):
-    """Added to what is rounded already, as PEFT adds it, most of it would be lost."""
+def test_bf16_keeps_even_a_tiny_contribution_of_the_adapter(lab: Workspace):
+    """PEFT rounds the layer's output before it adds the adapter's, and so loses most of it."""
     layer = layer_with_an_adapter(lab)
     x = torch.randn(4096, layer.in_features)
     a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
@@ -153,42 +153,42 @@ def test_bf16_keeps_what_an_adapter_adds_however_little(lab: Workspace):
         without = layer.base_layer(x.bfloat16()).float()
         with torch.autocast("cpu", dtype=torch.bfloat16):
             outputs = [layer(x), peft_lora.Linear.forward(layer, x)]
-    # how much of it is in the output, on the average
+    # the mean share of the contribution that is in the output
     ours, pefts = (
-        float(((found.float() - without) * added).sum() / added.pow(2).sum()) for found in outputs
+        float(((output.float() - without) * added).sum() / added.pow(2).sum()) for output in outputs
     )
     assert ours == pytest.approx(1.0, abs=0.1)
     assert pefts < 0.8
 
 
 def layer_with_an_adapter(lab: Workspace) -> Any:
-    model = linear.speed_up(fresh(lab)).eval()
-    return next(item for item in model.modules() if isinstance(item, lora.FastAdapted))
+    model = speed_up(fresh(lab)).eval()
+    return next(item for item in model.modules() if isinstance(item, lora.FastLoraLinear))
 
 
 @pytest.mark.parametrize("lengths", [[2], [20], [400], [7, 1, 30, 2]])
-def test_attention_in_short_rows_is_torchs(lengths: list[int]):
-    length, is_joined = sum(lengths), len(lengths) > 1
-    shapes = [(1 if is_joined else 2, heads, length, 8) for heads in (6, 2, 2)]
-    given = [torch.randn(shape, dtype=torch.float32, requires_grad=True) for shape in shapes]
+def test_short_attention_gives_torchs_output_and_gradients(lengths: list[int]):
+    n_tokens, is_packed = sum(lengths), len(lengths) > 1
+    shapes = [(1 if is_packed else 2, heads, n_tokens, 8) for heads in (6, 2, 2)]
+    heads = [torch.randn(shape, dtype=torch.float32, requires_grad=True) for shape in shapes]
     ends = [*accumulate(lengths)]
     spans = [attention.Span(end - own, end) for own, end in zip(lengths, ends, strict=True)]
-    found = attention.ShortRows.apply(*given, 0.3, spans)
-    repeated = [given[0], *(item.repeat_interleave(3, dim=1) for item in given[1:])]
-    rows = zip(*(item.split(lengths, 2) for item in repeated), strict=True)
-    wanted = torch.cat(
+    output = attention.ShortAttention.apply(*heads, 0.3, spans)
+    repeated = [heads[0], *(each.repeat_interleave(3, dim=1) for each in heads[1:])]
+    rows = zip(*(each.split(lengths, 2) for each in repeated), strict=True)
+    expected = torch.cat(
         [functional.scaled_dot_product_attention(*row, is_causal=True, scale=0.3) for row in rows],
         2,
     ).transpose(1, 2)
-    assert torch.allclose(found, wanted, atol=1e-5)
-    seen = torch.randn_like(wanted)
-    grads = [torch.autograd.grad((item * seen).sum(), given) for item in (found, wanted)]
+    assert torch.allclose(output, expected, atol=1e-5)
+    upstream = torch.randn_like(expected)
+    grads = [torch.autograd.grad((each * upstream).sum(), heads) for each in (output, expected)]
     for one, other in zip(*grads, strict=True):
         assert torch.allclose(one, other, atol=1e-4)
 
 
-def test_no_token_sees_what_comes_after_it(lab: Workspace):
-    fast = linear.speed_up(fresh(lab, adapter=False)).eval()
+def test_no_token_attends_to_a_later_one(lab: Workspace):
+    fast = speed_up(fresh(lab, adapter=False)).eval()
     assert fast.config._attn_implementation == attention.NAME
     other = IDS.clone()
     other[:, 12:] = 5
@@ -213,56 +213,56 @@ FAMILIES = {
 
 
 @pytest.mark.parametrize("lengths", [[9, 3, 1, 14], [14]])
-@pytest.mark.parametrize("longest", [attention.LONGEST[torch.float32], 8])
+@pytest.mark.parametrize("longest", [attention.MAX_LENGTH[torch.float32], 8])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_joined_rows_are_computed_as_each_alone(
+def test_packed_sequences_are_computed_as_each_alone(
     monkeypatch: pytest.MonkeyPatch, family: str, longest: int, lengths: list[int]
 ):
-    """Rows of up to eight tokens in one pass, longer ones by torch's own attention."""
-    monkeypatch.setitem(attention.LONGEST, torch.float32, longest)
+    """At MAX_LENGTH 8 longer sequences go through torch's own attention."""
+    monkeypatch.setitem(attention.MAX_LENGTH, torch.float32, longest)
     model = small(family, **FAMILIES[family])
-    assert attention.joins(model)
+    assert attention.can_pack(model)
     ids = torch.randint(1, 60, (sum(lengths),))
     places = torch.cat([torch.arange(length) for length in lengths])[None]
     with torch.no_grad():
         alone = [model(row[None], use_cache=False).logits for row in ids.split(lengths)]
-        joined = model(
+        packed = model(
             ids[None],
             position_ids=places,
             attention_mask=attention.cu_seqlens(places),
             use_cache=False,
         ).logits
-    assert torch.allclose(joined, torch.cat(alone, 1), atol=1e-4)
+    assert torch.allclose(packed, torch.cat(alone, 1), atol=1e-4)
 
 
-@pytest.mark.parametrize("longest", [attention.LONGEST[torch.float32], 8])
+@pytest.mark.parametrize("longest", [attention.MAX_LENGTH[torch.float32], 8])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_common_beginning_is_learnt_from_as_in_each_row(
+def test_a_shared_prefix_gives_the_gradients_of_separate_rows(
     monkeypatch: pytest.MonkeyPatch, family: str, longest: int
 ):
-    monkeypatch.setitem(attention.LONGEST, torch.float32, longest)
+    monkeypatch.setitem(attention.MAX_LENGTH, torch.float32, longest)
     model = small(family, **FAMILIES[family])
-    same = [*range(10, 19)]
-    ids = [[*same, *own] for own in ([20, 21, 22, 23], [30, 31], [*range(40, 55)])]
-    ids.insert(1, [5, 6, 7])  # which has another beginning
+    prefix = [*range(10, 19)]
+    ids = [[*prefix, *own] for own in ([20, 21, 22, 23], [30, 31], [*range(40, 55)])]
+    ids.insert(1, [5, 6, 7])  # a row without the prefix
     labels = [[*[IGNORED] * 10, *row[10:]] for row in ids]
     labels[1] = [IGNORED, 6, 7]
-    made = likelihood.pad(ids, labels, 0)
-    joined = likelihood.join(**made)
-    rows = joined.pop("rows")
-    assert joined["input_ids"].tolist() == [[*ids[1], *ids[0], *ids[2][9:], *ids[3][9:]]]
+    padded = likelihood.pad(ids, labels, 0)
+    packed = likelihood.pack(**padded)
+    rows = packed.pop("rows")
+    assert packed["input_ids"].tolist() == [[*ids[1], *ids[0], *ids[2][9:], *ids[3][9:]]]
     assert rows.tolist() == [[1] * 3 + [0] * 13 + [2] * 2 + [3] * 15]
 
-    def learn(**known: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    def learn(**inputs: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
         model.zero_grad()
-        total, _ = likelihood.answer_loss(model, **known)
+        total, _ = likelihood.summed_loss(model, **inputs)
         total.backward()
         return total.detach(), [weight.grad.clone() for weight in model.parameters()]
 
-    del made["n_real"]
-    (wanted, slopes), (found, others) = learn(**made), learn(**joined)
-    assert torch.allclose(found, wanted, rtol=1e-5)
-    for one, other in zip(slopes, others, strict=True):
+    del padded["n_real"]
+    (expected, grads), (total, packed_grads) = learn(**padded), learn(**packed)
+    assert torch.allclose(total, expected, rtol=1e-5)
+    for one, other in zip(grads, packed_grads, strict=True):
         assert torch.allclose(one, other, atol=1e-4)
 
 
@@ -274,10 +274,8 @@ def test_a_common_beginning_is_learnt_from_as_in_each_row(
         ("qwen3_next", {"layer_types": ["linear_attention", "full_attention"]}),
     ],
 )
-def test_rows_are_not_joined_where_more_than_attention_looks_back(
-    family: str, more: dict[str, Any]
-):
-    assert not attention.joins(small(family, **more))
+def test_models_with_recurrent_state_or_convolution_cannot_pack(family: str, more: dict[str, Any]):
+    assert not attention.can_pack(small(family, **more))
 
 
 def small(family: str, **more: Any) -> Any:
@@ -291,7 +289,7 @@ def small(family: str, **more: Any) -> Any:
         },
     )  # fmt: skip
     torch.manual_seed(0)
-    return linear.speed_up(AutoModelForCausalLM.from_config(config).eval())
+    return speed_up(AutoModelForCausalLM.from_config(config).eval())
 
 
 class ShiftedRMSNorm(nn.Module):
@@ -305,16 +303,18 @@ class ShiftedRMSNorm(nn.Module):
         return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * (1 + self.weight)
 
 
-def test_a_norm_that_computes_otherwise_stays_as_it_is(lab: Workspace):
+def test_a_norm_with_another_formula_stays_as_it_is(lab: Workspace):
     shifted, plain = ShiftedRMSNorm(), fresh(lab, adapter=False)
-    fused.shorten(shifted)
+    fused.use_fused_layers(shifted)
     assert "forward" not in vars(shifted)
-    fused.shorten(plain)
+    fused.use_fused_layers(plain)
     assert sum("forward" in vars(module) for module in plain.modules()) == 2 + 2 * 2 + 1
 
 
-def test_gradients_of_norm_and_gate_are_those_of_their_formulas():
+def test_fused_norm_and_gate_pass_gradcheck():
     x, y = (torch.randn(3, 4, 8, dtype=torch.float64, requires_grad=True) for _ in range(2))
     weight = torch.rand(8, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda *given: fused.Norm.apply(*given, 1e-5), (x, weight))
-    assert torch.autograd.gradcheck(fused.Gate.apply, (x, y))
+    assert torch.autograd.gradcheck(
+        lambda *args: fused.FusedRMSNorm.apply(*args, 1e-5), (x, weight)
+    )
+    assert torch.autograd.gradcheck(fused.FusedSwiGLU.apply, (x, y))

@@ -8,7 +8,7 @@ from ftlab_kit import Workspace, checkpoints, datasets, evaluators, models
 from ftlab_kit.errors import ConfigError, Conflict, InputError, NotFound
 from ftlab_kit.lm import generation, loading, tokens
 from ftlab_kit.lm.generation_settings import GenerationSettings
-from ftlab_kit.records import Evaluation, Job
+from ftlab_kit.records import Evaluation, Job, Progress
 
 
 @pytest.fixture(scope="module")
@@ -59,18 +59,16 @@ def test_an_evaluation_says_how_it_was_made(base: Evaluation):
     assert (base.n_tokens or 0) > base.details["perplexity"]["n_tokens"]
 
 
-def test_evaluations_are_kept(lab: Workspace, base: Evaluation, tuned: Evaluation):
+def test_evaluations_are_stored(lab: Workspace, base: Evaluation, tuned: Evaluation):
     assert base in evaluators.list(lab)
     assert evaluators.get(lab, tuned.id) == tuned
     assert {item.measure: item.value for item in evaluators.scores(lab, tuned.id)} == tuned.scores
 
 
-def test_progress_is_told(lab: Workspace):
-    told: list[tuple[str, int, int]] = []
-    evaluators.run(
-        lab, "tiny", "hues", metrics=["perplexity"], progress=lambda *news: told.append(news)
-    )
-    assert told[-1] == ("likelihood", 20, 20)
+def test_progress_is_reported(lab: Workspace):
+    reports: list[Progress] = []
+    evaluators.run(lab, "tiny", "hues", metrics=["perplexity"], progress=reports.append)
+    assert reports[-1] == Progress("likelihood", 20, 20)
 
 
 def test_an_unknown_metric_is_named_with_the_nearest(lab: Workspace):
@@ -105,9 +103,9 @@ def test_answers_do_not_depend_on_their_batch(lab: Workspace):
     prompts = [
         tokens.prompt(tokenizer, [{"role": "user", "content": "word " * n}]) for n in (1, 9, 3)
     ]
-    manner = GenerationSettings(max_new_tokens=6)
-    together = generation.complete(model, tokenizer, prompts, manner)
-    alone = [generation.complete(model, tokenizer, [p], manner)[0] for p in prompts]
+    settings = GenerationSettings(max_new_tokens=6)
+    together = generation.complete(model, tokenizer, prompts, settings)
+    alone = [generation.complete(model, tokenizer, [p], settings)[0] for p in prompts]
     assert together == alone
 
 
@@ -120,62 +118,63 @@ def test_a_model_that_a_job_needs_is_not_deleted(lab: Workspace, job: Job):
         lab.store.update("jobs", {"id": job.id}, state="completed")
 
 
-def test_answers_that_are_drawn_hang_on_the_seed_alone(lab: Workspace):
+def test_sampled_answers_depend_only_on_the_seed(lab: Workspace):
     def drawn(seed: int) -> list[str | None]:
         settings = {"temperature": 1.0, "seed": seed, "max_new_tokens": 6}
-        found = evaluators.run(lab, "tiny", "hues", metrics=["bleu"], **settings)
-        return [item.answer for item in found.samples]
+        evaluation = evaluators.run(lab, "tiny", "hues", metrics=["bleu"], **settings)
+        return [sample.answer for sample in evaluation.samples]
 
     assert drawn(1) == drawn(1) != drawn(2)
 
 
 def test_the_checkpoint_of_a_step_or_the_best_is_scored(lab: Workspace, job: Job):
     best = checkpoints.best(lab, job)
-    found = evaluators.run(lab, job, "hues", metrics=["perplexity"], checkpoint="best")
-    assert found.step == best.step
+    evaluation = evaluators.run(lab, job, "hues", metrics=["perplexity"], checkpoint="best")
+    assert evaluation.step == best.step
     first = checkpoints.list(lab, job)[0].step
-    found = evaluators.run(lab, job, "hues", metrics=["perplexity"], checkpoint=first)
-    assert (found.step, found.target) == (first, f"job {job.id}, step {first}")
+    evaluation = evaluators.run(lab, job, "hues", metrics=["perplexity"], checkpoint=first)
+    assert (evaluation.step, evaluation.target) == (first, f"job {job.id}, step {first}")
 
 
 def test_checkpoints_are_listed_with_their_scores(lab: Workspace, job: Job):
-    found = evaluators.run(lab, job, "hues", metrics=["perplexity"])
-    scored = next(item for item in checkpoints.list(lab, job) if item.step == found.step)
-    assert scored.scores["perplexity"] == found.scores["perplexity"]
+    evaluation = evaluators.run(lab, job, "hues", metrics=["perplexity"])
+    scored = next(item for item in checkpoints.list(lab, job) if item.step == evaluation.step)
+    assert scored.scores["perplexity"] == evaluation.scores["perplexity"]
     assert checkpoints.best(lab, job, by="perplexity").scores
     with pytest.raises(InputError, match="has a measure 'taste'"):
         checkpoints.best(lab, job, by="taste")
 
 
-def test_only_so_many_rows_are_scored(lab: Workspace):
-    found = evaluators.run(lab, "tiny", "hues", max_rows=5, max_new_tokens=4)
-    assert (found.n_rows, len(found.samples)) == (5, 5)
+def test_max_rows_limits_the_rows(lab: Workspace):
+    evaluation = evaluators.run(lab, "tiny", "hues", max_rows=5, max_new_tokens=4)
+    assert (evaluation.n_rows, len(evaluation.samples)) == (5, 5)
 
 
-def test_what_the_time_did_not_suffice_for_is_not_scored(lab: Workspace):
+def test_without_time_for_an_answer_there_is_no_score(lab: Workspace):
     settings = {"max_seconds": 1e-9, "max_new_tokens": 2}
-    found = evaluators.run(lab, "tiny", "hues", metrics=["bleu"], **settings)
-    assert found.scores["bleu"] is None
-    assert found.details["bleu"]["reason"] == "the time did not suffice for any answer"
+    evaluation = evaluators.run(lab, "tiny", "hues", metrics=["bleu"], **settings)
+    assert evaluation.scores["bleu"] is None
+    assert evaluation.details["bleu"]["reason"] == "max_seconds passed before the first answer"
 
 
-def test_the_price_of_an_hour_makes_a_cost(lab: Workspace):
-    found = evaluators.run(lab, "tiny", "hues", metrics=["perplexity"], usd_per_hour=3600)
-    assert found.cost_usd == pytest.approx(found.seconds)
+def test_the_price_of_an_hour_gives_a_cost(lab: Workspace):
+    evaluation = evaluators.run(lab, "tiny", "hues", metrics=["perplexity"], usd_per_hour=3600)
+    assert evaluation.cost_usd == pytest.approx(evaluation.seconds)
     assert evaluators.run(lab, "tiny", "hues", metrics=["perplexity"]).cost_usd is None
 
 
 def test_a_folder_is_scored_as_the_model_it_holds(lab: Workspace, base: Evaluation):
     path = models.get(lab, "tiny").path
-    found = evaluators.run(lab, str(path), "hues", metrics=["perplexity"])
-    assert found.scores["perplexity"] == base.scores["perplexity"]
+    evaluation = evaluators.run(lab, str(path), "hues", metrics=["perplexity"])
+    assert evaluation.scores["perplexity"] == base.scores["perplexity"]
 
 
 @pytest.mark.parametrize(
-    ("metric", "words"), [("regex", "regex wants pattern"), ("judge", "judge wants judge")]
+    ("metric", "message"),
+    [("regex", "regex requires pattern"), ("judge", "judge requires judge")],
 )
-def test_a_metric_without_its_setting_is_refused(lab: Workspace, metric: str, words: str):
-    with pytest.raises(ConfigError, match=words):
+def test_a_metric_without_its_setting_is_refused(lab: Workspace, metric: str, message: str):
+    with pytest.raises(ConfigError, match=message):
         evaluators.run(lab, "tiny", "hues", metrics=[metric])
 
 
@@ -185,7 +184,7 @@ def test_an_unknown_setting_names_the_nearest(lab: Workspace):
 
 
 def test_one_metric_in_place_of_a_list_is_refused(lab: Workspace):
-    with pytest.raises(ConfigError, match="expected names in a list"):
+    with pytest.raises(ConfigError, match="expected a list of names"):
         evaluators.run(lab, "tiny", "hues", metrics="bleu")
 
 
@@ -193,5 +192,5 @@ def test_a_schema_may_be_a_long_text():
     from ftlab_kit.evaluators import structured
 
     fields = {f"field_{number}": {"type": "integer"} for number in range(40)}
-    judge = structured.validator(json.dumps({"type": "object", "properties": fields}))
-    assert judge.is_valid({"field_7": 1}) and not judge.is_valid({"field_7": "one"})
+    checker = structured.validator(json.dumps({"type": "object", "properties": fields}))
+    assert checker.is_valid({"field_7": 1}) and not checker.is_valid({"field_7": "one"})

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 from typing import Any
@@ -9,9 +10,9 @@ from ftlab_kit import Workspace
 from ftlab_kit.configs import EvaluationConfig
 from ftlab_kit.errors import ConfigError, InputError, NotFound
 from ftlab_kit.evaluators import judge, rubric
-from ftlab_kit.evaluators.measures import Ask, Case, Scored
-from ftlab_kit.evaluators.rubric import Judged, Pair, Unreadable
-from ftlab_kit.records import Message, Usage
+from ftlab_kit.evaluators.measures import EvaluationContext, EvaluatorResult, Example
+from ftlab_kit.evaluators.rubric import Judgement, Pair, Unreadable
+from ftlab_kit.records import Message, Progress, Usage
 from tests.chat_server import Turns, serving
 from tests.conftest import add_pairs
 
@@ -27,14 +28,14 @@ def reply(first: float, second: float, names: Any = ("correct", "helpful", "clea
 def parts(turns: Turns) -> list[str]:
     names = ("conversation", "answer_1", "answer_2")
     text = turns[-1]["content"]
-    found = [re.search(rf"<{name}>\n(.*?)\n</{name}>", text, re.DOTALL) for name in names]
-    return [item[1] for item in found if item]
+    matches = [re.search(rf"<{name}>\n(.*?)\n</{name}>", text, re.DOTALL) for name in names]
+    return [match[1] for match in matches if match]
 
 
 def by_overlap(turns: Turns) -> str:
-    """A judge that likes an answer for the words that the question has too."""
-    asked, *answers = (set(text.lower().split()) for text in parts(turns))
-    first, second = (min(5, 1 + len(asked & words)) for words in answers)
+    """A judge that marks an answer by the tokens that it shares with the question."""
+    question, *answers = (set(text.lower().split()) for text in parts(turns))
+    first, second = (min(5, 1 + len(question & answer)) for answer in answers)
     return reply(first, second)
 
 
@@ -54,7 +55,7 @@ def broken_of_sky(turns: Turns) -> str:
     return by_overlap(turns)[:-1] if "sky" in parts(turns)[0] else by_overlap(turns)
 
 
-def cases() -> list[Case]:
+def examples() -> list[Example]:
     """A row that is won, one that is lost, one that is even, and one without an answer."""
     rows = [
         ("Is the sky blue ?", "no idea", "sky is blue"),
@@ -63,13 +64,13 @@ def cases() -> list[Case]:
         ("Is snow white ?", "snow is white", None),
     ]
     return [
-        Case(
+        Example(
             row=number,
             messages=[
                 {"role": "user", "content": question},
                 {"role": "assistant", "content": reference},
             ],
-            question=question,
+            prompt=question,
             reference=reference,
             answer=answer,
         )
@@ -77,13 +78,13 @@ def cases() -> list[Case]:
     ]
 
 
-def judged(ws: Workspace, say: Any, **more: Any) -> Scored:
-    with serving(say) as server:
+def judged(ws: Workspace, reply_to: Any, **more: Any) -> EvaluatorResult:
+    with serving(reply_to) as server:
         config = EvaluationConfig(judge=f"openai:m@{server.url}", **more)
-        return judge.score(cases(), Ask(ws, config))
+        return judge.score(examples(), EvaluationContext(ws, config))
 
 
-def total(scored: Scored, name: str) -> float:
+def total(scored: EvaluatorResult, name: str) -> float:
     measure = next(item for item in judge.MEASURES if item.name == name)
     return float(measure.total(np.sum([each for each in scored.counts[name] if each], axis=0)))
 
@@ -103,7 +104,7 @@ def test_a_win_is_one_a_tie_a_half_a_loss_nothing(ws: Workspace):
     assert (scored.details["order_agreement"], scored.details["n_judged"]) == (1.0, 3)
 
 
-def test_a_judge_that_likes_the_first_answer_decides_nothing(ws: Workspace):
+def test_a_judge_that_prefers_the_first_answer_shown_decides_nothing(ws: Workspace):
     scored = judged(ws, first_always)
     assert total(scored, "judge_win_rate") == 0.5
     assert scored.details["order_agreement"] == 0
@@ -111,11 +112,13 @@ def test_a_judge_that_likes_the_first_answer_decides_nothing(ws: Workspace):
     assert total(scored, "judge") == 3.5
 
 
-def test_prose_is_no_judgement_and_never_zero(ws: Workspace):
+def test_prose_is_not_a_judgement_and_never_zero(ws: Workspace):
     scored = judged(ws, prose)
     assert scored.counts == {"judge": [None] * 4, "judge_win_rate": [None] * 4}
     assert scored.reason is not None
-    assert re.search("for any of 3 rows.*no whole JSON.*'Both are lovely.*stronger", scored.reason)
+    assert re.search(
+        "for any of 3 rows.*no complete JSON.*'Both are lovely.*stronger", scored.reason
+    )
     assert (scored.details["n_judged"], scored.details["n_refused"]) == (0, 3)
     assert scored.details["criteria"] == {"correct": None, "helpful": None, "clear": None}
 
@@ -128,77 +131,81 @@ def test_rows_whose_marks_are_broken_are_left_out_and_counted(ws: Workspace):
     assert scored.reason is None
 
 
-def test_a_fence_and_words_around_the_marks_do_no_harm(ws: Workspace):
+def test_a_fence_and_text_around_the_marks_do_no_harm(ws: Workspace):
     assert judged(ws, fenced).counts == judged(ws, by_overlap).counts
 
 
-def said(text: str, *, is_complete: bool) -> Message:
+def message(text: str, *, is_complete: bool) -> Message:
     return Message("assistant", text, Usage(None, None, None), is_complete, 0.0)
 
 
 def test_a_reply_that_is_cut_says_so():
-    cut = said('{"answer_1": {"correct": 5', is_complete=False)
-    found = judge.read([cut, cut], ["correct"])
-    assert found.judged == [None]
-    assert found.reasons == {"the reply was cut, and there is no whole JSON object": 1}
+    cut = message('{"answer_1": {"correct": 5', is_complete=False)
+    results = judge.read_replies([cut, cut], ["correct"])
+    assert results.by_pair == [None]
+    assert results.reasons == {"the reply was cut, and there is no complete JSON object": 1}
 
 
 def test_a_pair_needs_both_its_replies():
-    good = said(reply(4, 2, ["correct"]), is_complete=True)
-    found = judge.read([good, None, good, good], ["correct"])
-    assert [item is None for item in found.judged] == [True, False]
-    assert (found.reasons, found.example) == ({"no reply came": 1}, None)
+    good = message(reply(4, 2, ["correct"]), is_complete=True)
+    results = judge.read_replies([good, None, good, good], ["correct"])
+    assert [item is None for item in results.by_pair] == [True, False]
+    assert (results.reasons, results.example) == ({"there was no reply": 1}, None)
 
 
-def test_a_judge_that_can_not_be_had_costs_no_answers(ws: Workspace):
+def test_a_judge_that_is_unavailable_loses_no_answers(ws: Workspace):
     with serving(by_overlap, key="sk-good") as server:
-        for name, words in ((f"openai:m@{server.url}", "Set OPENAI_API_KEY"), ("tinny", "tinny")):
-            scored = judge.score(cases(), Ask(ws, EvaluationConfig(judge=name)))
+        for name, reason in ((f"openai:m@{server.url}", "Set OPENAI_API_KEY"), ("tinny", "tinny")):
+            config = EvaluationConfig(judge=name)
+            scored = judge.score(examples(), EvaluationContext(ws, config))
             assert scored.counts["judge"] == [None] * 4
-            assert words in str(scored.reason)
+            assert reason in str(scored.reason)
 
 
 def test_without_a_judge_the_reason_says_so(ws: Workspace):
-    scored = judge.score(cases(), Ask(ws, EvaluationConfig()))
-    assert scored.reason == "No judge is named; expected a model. Set judge to one."
+    scored = judge.score(examples(), EvaluationContext(ws, EvaluationConfig()))
+    assert scored.reason == "judge is not set; expected a model. Set judge to one."
     assert not any(scored.counts["judge"])
 
 
-def test_criteria_that_name_nothing_are_said():
+def test_criteria_that_name_nothing_are_refused():
     with pytest.raises(ConfigError, match="criteria names nothing"):
         EvaluationConfig(judge="tiny", criteria=" , ")
 
 
 def test_rows_without_any_answer_have_no_score(ws: Workspace):
-    scored = judge.score(cases()[3:], Ask(ws, EvaluationConfig(judge="openai:m@http://x/v1")))
-    assert scored.reason == "There is no row with two answers to compare."
+    config = EvaluationConfig(judge="openai:m@http://x/v1")
+    scored = judge.score(examples()[3:], EvaluationContext(ws, config))
+    assert scored.reason == "No row has two answers to compare."
 
 
 def test_a_model_on_this_machine_can_judge(lab: Workspace):
-    told: list[tuple[int, int]] = []
+    reports: list[Progress] = []
     config = EvaluationConfig(judge="tiny", criteria="correct")
-    scored = judge.score(cases()[:1], Ask(lab, config, lambda *news: told.append(news)))
-    assert scored.counts["judge"] == [None]  # it is a random one
-    assert "tiny gave no marks that can be read" in str(scored.reason)
-    assert told == [(2, 2)]
+    scored = judge.score(examples()[:1], EvaluationContext(lab, config, reports.append))
+    assert scored.counts["judge"] == [None]  # its weights are random
+    assert "tiny gave no readable marks" in str(scored.reason)
+    assert reports == [Progress("judge", 2, 2)]
 
 
-def test_the_judge_sees_all_that_was_said_before(ws: Workspace):
+def test_the_judge_sees_the_whole_conversation(ws: Workspace):
     turns = [("system", "Be short."), ("user", "Hi"), ("assistant", "Hello"), ("user", "Is it so?")]
-    before = [{"role": role, "content": said} for role, said in turns]
-    case = Case(0, [*before, {"role": "assistant", "content": "Yes"}], "", "Yes", answer="No")
+    before = [{"role": role, "content": text} for role, text in turns]
+    messages = [*before, {"role": "assistant", "content": "Yes"}]
+    row = Example(0, messages, "", "Yes", answer="No")
     with serving(by_overlap) as server:
-        judge.score([case], Ask(ws, EvaluationConfig(judge=f"openai:m@{server.url}")))
-        seen = [parts(asked["messages"]) for asked in server.requests]
-    told = "system: Be short.\n\nuser: Hi\n\nassistant: Hello\n\nuser: Is it so?"
-    assert sorted(seen) == [[told, "No", "Yes"], [told, "Yes", "No"]]
+        config = EvaluationConfig(judge=f"openai:m@{server.url}")
+        judge.score([row], EvaluationContext(ws, config))
+        seen = [parts(request["messages"]) for request in server.requests]
+    conversation = "system: Be short.\n\nuser: Hi\n\nassistant: Hello\n\nuser: Is it so?"
+    assert sorted(seen) == [[conversation, "No", "Yes"], [conversation, "Yes", "No"]]
 
 
 def test_the_prompt_asks_for_every_criterion_in_json():
     text = rubric.prompt(PAIR, NAMES)[0]["content"]
     assert '{"answer_1": {"correct": <mark>, "kind and clear": <mark>}, "answer_2": {' in text
     assert "Snow is {black}." in text
-    assert parts(rubric.prompt(PAIR.turned, NAMES))[1:] == ["Snow is {black}.", "Snow is white."]
+    assert parts(rubric.prompt(PAIR.swapped, NAMES))[1:] == ["Snow is {black}.", "Snow is white."]
 
 
 def test_criteria_are_named_once_each():
@@ -206,21 +213,21 @@ def test_criteria_are_named_once_each():
 
 
 def test_marks_are_those_of_the_first_object():
-    said = f"Well {{so}}: {reply(4, 2, NAMES)} or {reply(1, 1, NAMES)}"
-    assert rubric.marks(said, NAMES) == {"correct": (4, 2), "kind and clear": (4, 2)}
+    text = f"Well {{so}}: {reply(4, 2, NAMES)} or {reply(1, 1, NAMES)}"
+    assert rubric.marks(text, NAMES) == {"correct": (4, 2), "kind and clear": (4, 2)}
 
 
-def test_what_a_judge_thinks_first_does_not_count():
-    said = f"<think>Perhaps {reply(1, 1, NAMES)}?</think>{reply(4, 2, NAMES)}"
-    assert rubric.marks(said, NAMES)["correct"] == (4, 2)
+def test_a_judges_reasoning_does_not_count():
+    text = f"<think>Perhaps {reply(1, 1, NAMES)}?</think>{reply(4, 2, NAMES)}"
+    assert rubric.marks(text, NAMES)["correct"] == (4, 2)
 
 
 @pytest.mark.parametrize(
-    ("said", "words"),
+    ("text", "problem"),
     [
-        ("", "no whole JSON object"),
-        ("[4, 2]", "no whole JSON object"),
-        ('{"a": ' * 5000, "no whole JSON object"),
+        ("", "no complete JSON object"),
+        ("[4, 2]", "no complete JSON object"),
+        ('{"a": ' * 5000, "no complete JSON object"),
         ('{"answer_1": {"correct": 4}}', "answer_1.kind and clear: Field required"),
         (reply(4, 6, NAMES), "answer_2.correct: .* less than or equal to 5"),
         (reply(0, 3, NAMES), "answer_1.correct: .* greater than or equal to 1"),
@@ -228,56 +235,57 @@ def test_what_a_judge_thinks_first_does_not_count():
         ('{"winner": 1}', "answer_1: Field required"),
     ],
 )
-def test_what_was_not_asked_for_is_no_judgement(said: str, words: str):
-    with pytest.raises(Unreadable, match=words):
-        rubric.marks(said, NAMES)
+def test_a_reply_in_another_format_is_not_a_judgement(text: str, problem: str):
+    with pytest.raises(Unreadable, match=problem):
+        rubric.marks(text, NAMES)
 
 
 @pytest.mark.parametrize(
-    ("straight", "turned", "won"),
+    ("straight", "swapped", "win"),
     [((5, 1), (5, 1), 1), ((5, 1), (3, 3), 1), ((5, 1), (2, 3), 0.5), ((1, 5), (3, 3), 0)],
 )
-def test_a_row_is_won_by_who_is_preferred_more_often(straight: Any, turned: Any, won: float):
-    assert Judged({"correct": straight}, {"correct": turned}).won == won
+def test_a_row_is_won_by_the_answer_preferred_more_often(straight: Any, swapped: Any, win: float):
+    assert Judgement({"correct": straight}, {"correct": swapped}).win == win
 
 
 def test_agreement_with_people_is_measured(lab: Workspace):
     pairs = add_pairs(lab)
     with serving(by_overlap) as server:
-        found = judge.agreement(
-            Ask(lab, EvaluationConfig(judge=f"openai:m@{server.url}")), pairs.id
-        )
-    assert (found["share"], found["kappa"], found["n_judged"]) == (1.0, 1.0, pairs.n_rows)
-    assert found["low"] == pytest.approx(20 / (20 + 1.959964**2))  # Wilson's, where all agree
-    assert found["high"] == 1
+        config = EvaluationConfig(judge=f"openai:m@{server.url}")
+        agreement = judge.agreement(EvaluationContext(lab, config), pairs.id)
+    assert (agreement["share"], agreement["kappa"]) == (1.0, 1.0)
+    assert agreement["n_judged"] == pairs.n_rows
+    assert agreement["low"] == pytest.approx(20 / (20 + 1.959964**2))  # Wilson's, where all agree
+    assert agreement["high"] == 1
 
 
-def test_a_judge_that_likes_the_first_answer_agrees_by_chance_alone(lab: Workspace):
+def test_a_judge_that_prefers_the_first_answer_shown_agrees_by_chance_alone(lab: Workspace):
     pairs = add_pairs(lab)
     with serving(first_always) as server:
         config = EvaluationConfig(judge=f"openai:m@{server.url}", judge_labels=pairs.id)
-        found = judge.score(cases(), Ask(lab, config)).details["agreement"]
-    assert (found["share"], found["kappa"], found["order_agreement"]) == (0.5, 0.0, 0.0)
-    assert found["n_ties"] == found["n_judged"] == pairs.n_rows
+        details = judge.score(examples(), EvaluationContext(lab, config)).details
+    agreement = details["agreement"]
+    assert (agreement["share"], agreement["kappa"], agreement["order_agreement"]) == (0.5, 0, 0)
+    assert agreement["n_ties"] == agreement["n_judged"] == pairs.n_rows
 
 
 def test_agreement_of_a_judge_in_prose_is_unknown(lab: Workspace):
     with serving(prose) as server:
         config = EvaluationConfig(judge=f"openai:m@{server.url}", max_rows=3)
-        found = judge.agreement(Ask(lab, config), add_pairs(lab).id)
-    assert [found[name] for name in ("share", "low", "high", "kappa")] == [None] * 4
-    assert "for any of 3 rows" in found["reason"]
+        agreement = judge.agreement(EvaluationContext(lab, config), add_pairs(lab).id)
+    assert [agreement[name] for name in ("share", "low", "high", "kappa")] == [None] * 4
+    assert "for any of 3 rows" in agreement["reason"]
 
 
-def test_labels_that_are_no_preferences_are_refused(lab: Workspace):
+def test_labels_that_are_not_preferences_are_refused(lab: Workspace):
     config = EvaluationConfig(judge="openai:m@http://127.0.0.1:1/v1")
     with pytest.raises(InputError, match="Version 1 holds rows of kind chat; expected preferences"):
-        judge.agreement(Ask(lab, config), 1)
+        judge.agreement(EvaluationContext(lab, config), 1)
     with pytest.raises(NotFound):
-        judge.agreement(Ask(lab, config), 999)
+        judge.agreement(EvaluationContext(lab, config), 999)
 
 
-def test_wrong_labels_cost_no_marks(lab: Workspace):
+def test_wrong_labels_lose_no_marks(lab: Workspace):
     scored = judged(lab, by_overlap, judge_labels=1)
     assert total(scored, "judge") == 3
     assert scored.details["agreement"]["share"] is None
@@ -285,8 +293,16 @@ def test_wrong_labels_cost_no_marks(lab: Workspace):
 
 
 def test_an_interval_is_never_narrower_than_wilsons():
-    low, high = judge.interval([1.0, 0.5, 0.0, 1.0])  # 2.5 of 4
-    narrow_low, _ = judge.interval([1.0, 1.0, 0.0, 0.0])
-    _, wide_high = judge.interval([1.0, 1.0, 1.0, 0.0])
+    low, high = judge.win_rate_interval([1.0, 0.5, 0.0, 1.0])  # 2.5 of 4
+    narrow_low, _ = judge.win_rate_interval([1.0, 1.0, 0.0, 0.0])
+    _, wide_high = judge.win_rate_interval([1.0, 1.0, 1.0, 0.0])
     assert (low, high) == (narrow_low, wide_high)
-    assert judge.interval([]) == (None, None)
+    assert judge.win_rate_interval([]) == (None, None)
+
+
+def test_the_wording_of_the_prompt_is_this():
+    # every judged score depends on it: change it only on purpose, and say so in the changelog
+    digest = hashlib.sha256(rubric.WORDING.encode()).hexdigest()
+    assert digest[:16] == "535279710192ec7f"
+    assert (rubric.LOWEST, rubric.HIGHEST) == (1, 5)
+    assert (judge.REPLY_TOKENS, judge.CRITERION_TOKENS, judge.HOSTED_REPLY_TOKENS) == (64, 32, 4096)

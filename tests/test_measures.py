@@ -26,26 +26,43 @@ from ftlab_kit.evaluators import (
     similarity,
     structured,
 )
-from ftlab_kit.evaluators.measures import Ask, Case
+from ftlab_kit.evaluators.family import EVALUATORS, Evaluator
+from ftlab_kit.evaluators.measures import EvaluationContext, EvaluatorResult, Example
 
-SAID = ["the cat sat on the mat", "a dog barked at night", "it rains", "there were 12 of us"]
-WANTED = ["the cat sat on a mat", "a dog barked all night long", "it rained today", "we were 12"]
-
-
-def case(answer: str | None, reference: str = "", **facts: Any) -> Case:
-    return Case(0, [], "asked", reference, answer=answer, **facts)
-
-
-def cases() -> list[Case]:
-    made = [case(said, wanted) for said, wanted in zip(SAID, WANTED, strict=True)]
-    for number, item in enumerate(made):
-        item.row = number
-    return made
+ANSWERS = ["the cat sat on the mat", "a dog barked at night", "it rains", "there were 12 of us"]
+REFERENCES = [
+    "the cat sat on a mat",
+    "a dog barked all night long",
+    "it rained today",
+    "we were 12",
+]
 
 
-def scores(filling: Any, rows: list[Case], ws: Any = None, **settings: Any) -> list[float | None]:
-    found = filling.score(rows, Ask(ws, EvaluationConfig(**settings)))
-    return [scoring.total(item, found.counts[item.name]) for item in filling.MEASURES]
+def example(answer: str | None, reference: str = "", **facts: Any) -> Example:
+    return Example(0, [], "prompt", reference, answer=answer, **facts)
+
+
+def examples() -> list[Example]:
+    rows = [example(answer, text) for answer, text in zip(ANSWERS, REFERENCES, strict=True)]
+    for number, row in enumerate(rows):
+        row.row = number
+    return rows
+
+
+def result(evaluator: Evaluator, rows: list[Example], ws: Any = None, **settings: Any) -> Any:
+    return evaluator.score(rows, EvaluationContext(ws, EvaluationConfig(**settings)))
+
+
+def scores(
+    evaluator: Evaluator, rows: list[Example], ws: Any = None, **settings: Any
+) -> list[float | None]:
+    counts = result(evaluator, rows, ws, **settings).counts
+    return [scoring.total(measure, counts[measure.name]) for measure in evaluator.MEASURES]
+
+
+def run(evaluator: Evaluator, rows: list[Example]) -> EvaluatorResult:
+    context = EvaluationContext(None, EvaluationConfig())  # type: ignore[arg-type]
+    return scoring._run(evaluator, rows, context)
 
 
 def lines(path: Path, texts: list[str]) -> str:
@@ -53,35 +70,35 @@ def lines(path: Path, texts: list[str]) -> str:
     return str(path)
 
 
-@pytest.mark.parametrize(("filling", "name"), [(bleu, "bleu"), (chrf, "chrf")])
-def test_it_is_what_sacrebleus_command_says(filling: Any, name: str, tmp_path: Path):
-    files = [lines(tmp_path / "ref", WANTED), "-i", lines(tmp_path / "sys", SAID)]
+@pytest.mark.parametrize(("evaluator", "name"), [(bleu, "bleu"), (chrf, "chrf")])
+def test_bleu_and_chrf_equal_sacrebleus_command(evaluator: Evaluator, name: str, tmp_path: Path):
+    files = [lines(tmp_path / "ref", REFERENCES), "-i", lines(tmp_path / "sys", ANSWERS)]
     command = [sys.executable, "-m", "sacrebleu", *files, "-m", name, "-b", "-w", "8"]
-    said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert scores(filling, cases())[0] == pytest.approx(float(said), abs=1e-7)
+    stdout = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert scores(evaluator, examples())[0] == pytest.approx(float(stdout), abs=1e-7)
 
 
 def test_bleu_keeps_its_signature():
-    found = bleu.score(cases(), Ask(None, EvaluationConfig()))  # type: ignore[arg-type]
-    assert found.details["signature"].startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp")
+    signature = result(bleu, examples()).details["signature"]
+    assert signature.startswith("nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp")
 
 
-def test_rouge_is_what_rouge_scores_command_says(tmp_path: Path):
-    target, said = lines(tmp_path / "target", WANTED), lines(tmp_path / "said", SAID)
+def test_rouge_equals_rouge_scores_command(tmp_path: Path):
+    target, answers = lines(tmp_path / "target", REFERENCES), lines(tmp_path / "answers", ANSWERS)
     table = tmp_path / "scores.csv"
     command = [sys.executable, "-m", "rouge_score.rouge", "--noaggregate", "--nouse_stemmer"]
-    command += [f"--target_filepattern={target}", f"--prediction_filepattern={said}"]
+    command += [f"--target_filepattern={target}", f"--prediction_filepattern={answers}"]
     command += [f"--output_filename={table}", "--rouge_types=rougeL,rouge1,rouge2"]
     subprocess.run(command, capture_output=True, check=True)
     head, *rows = [line.split(",") for line in table.read_text().split()]
-    for name, value in zip(rouge.NAMES, scores(rouge, cases()), strict=True):
+    for name, value in zip(rouge.NAMES, scores(rouge, examples()), strict=True):
         column = head.index(f"{name}-F")
         assert value == pytest.approx(sum(float(row[column]) for row in rows) / 4, abs=1e-6)
 
 
 def test_perplexity_is_over_tokens_and_over_bytes():
-    rows = [case(None, nll=6.0, n_trained=3, n_bytes=10, n_correct=1)]
-    rows.append(case(None, nll=2.0, n_trained=1, n_bytes=6, n_correct=1))
+    rows = [example(None, nll=6.0, n_trained=3, n_bytes=10, n_correct=1)]
+    rows.append(example(None, nll=2.0, n_trained=1, n_bytes=6, n_correct=1))
     by_token, by_byte = scores(perplexity, rows)
     assert by_token == pytest.approx(2.718281828**2)
     assert by_byte == pytest.approx(2.718281828**0.5)
@@ -89,13 +106,13 @@ def test_perplexity_is_over_tokens_and_over_bytes():
 
 
 def test_rows_without_a_trained_token_have_no_perplexity():
-    found = perplexity.score([case(None, nll=0.0)], Ask(None, EvaluationConfig()))  # type: ignore[arg-type]
-    assert found.counts["perplexity"] == [None]
-    assert found.reason == "no row has a token that is trained"
+    untrained = result(perplexity, [example(None, nll=0.0)])
+    assert untrained.counts["perplexity"] == [None]
+    assert untrained.reason == "no row has a trained token"
 
 
-def test_an_exact_match_leaves_white_space_aside():
-    assert scores(exact, [case(" a  b\n", "a b"), case("A b", "a b")]) == [0.5]
+def test_an_exact_match_ignores_white_space():
+    assert scores(exact, [example(" a  b\n", "a b"), example("A b", "a b")]) == [0.5]
 
 
 @pytest.mark.parametrize(
@@ -109,33 +126,38 @@ def test_an_exact_match_leaves_white_space_aside():
         ("none at all", None),
     ],
 )
-def test_the_number_of_an_answer_is_found(text: str, number: float | None):
+def test_an_answers_number_is_read(text: str, number: float | None):
     assert numeric.number(text) == number
 
 
-def test_a_numeric_answer_is_strict_only_in_the_form():
-    rows = [case("#### 8.0", "#### 8"), case("it is 8", "#### 8"), case("9", "#### 8")]
+def test_a_strict_numeric_answer_needs_the_mark():
+    rows = [example("#### 8.0", "#### 8"), example("it is 8", "#### 8"), example("9", "#### 8")]
     assert scores(numeric, rows) == pytest.approx([2 / 3, 1 / 3])
-    assert scores(numeric, [case("8", "eight")]) == [None, None]
+    assert scores(numeric, [example("8", "eight")]) == [None, None]
 
 
-def test_contains_looks_for_the_reference_or_for_what_is_set():
-    rows = [case("Say  PARIS twice", "paris"), case("London", "paris")]
+def test_contains_looks_for_the_reference_or_the_text_that_is_set():
+    rows = [example("Say  PARIS twice", "paris"), example("London", "paris")]
     assert scores(contains, rows) == [0.5]
     assert scores(contains, rows, contains="lond") == [0.5]
 
 
-def test_a_regular_expression_is_looked_for():
-    assert scores(regex, [case("PP-48213"), case("none")], pattern=r"[A-Z]{2}-\d{5}") == [0.5]
+def test_a_regular_expression_is_matched_in_the_answer():
+    assert scores(regex, [example("PP-48213"), example("none")], pattern=r"[A-Z]{2}-\d{5}") == [0.5]
     with pytest.raises(ConfigError, match="expected a regular expression"):
-        scores(regex, [case("a")], pattern="(")
+        scores(regex, [example("a")], pattern="(")
 
 
 SCHEMA = '{"type": "object", "required": ["hue"]}'
 
 
 def test_json_is_held_to_its_schema(tmp_path: Path):
-    rows = [case('{"hue": 1}'), case("{}"), case('```json\n{"hue": 1}\n```'), case("NaN")]
+    rows = [
+        example('{"hue": 1}'),
+        example("{}"),
+        example('```json\n{"hue": 1}\n```'),
+        example("NaN"),
+    ]
     assert scores(structured, rows) == [0.5, None]
     (tmp_path / "schema.json").write_text(SCHEMA)
     for schema in (SCHEMA, str(tmp_path / "schema.json")):
@@ -143,9 +165,9 @@ def test_json_is_held_to_its_schema(tmp_path: Path):
 
 
 @pytest.mark.parametrize("schema", ['{"type": 3}', "{", "nowhere.json"])
-def test_a_schema_that_is_none_is_refused(schema: str):
+def test_an_invalid_schema_is_refused(schema: str):
     with pytest.raises(ConfigError, match="expected a JSON Schema"):
-        scores(structured, [case("{}")], json_schema=schema)
+        scores(structured, [example("{}")], json_schema=schema)
 
 
 @pytest.mark.parametrize(
@@ -158,12 +180,15 @@ def test_a_schema_that_is_none_is_refused(schema: str):
         ("You can return it; I will send a label.", False),
     ],
 )
-def test_refusals_are_known_by_how_they_begin(text: str, refuses: bool):
+def test_refusals_are_recognised_by_how_they_begin(text: str, refuses: bool):
     assert refusal.is_refusal(text) == refuses
 
 
 def test_lengths_count_tokens_ends_and_empty_answers():
-    rows = [case("a b", n_tokens=4, is_complete=True), case("", n_tokens=2, is_complete=False)]
+    rows = [
+        example("a b", n_tokens=4, is_complete=True),
+        example("", n_tokens=2, is_complete=False),
+    ]
     assert scores(lengths, rows) == [3.0, 0.5, 0.5]
 
 
@@ -182,40 +207,72 @@ def embedder(tmp_path_factory: pytest.TempPathFactory, lab: Workspace) -> str:
     return "vectors"
 
 
-def test_similarity_is_1_for_the_same_words_and_less_for_others(lab: Workspace, embedder: str):
-    same, other = [case("red paint", "red paint")], [case("seven", "red paint")]
+def test_similarity_is_1_for_the_same_text_and_less_for_another(lab: Workspace, embedder: str):
+    same, other = [example("red paint", "red paint")], [example("seven", "red paint")]
     assert scores(similarity, same, lab, embedder=embedder) == [pytest.approx(1.0, abs=1e-5)]
-    (found,) = scores(similarity, other, lab, embedder=embedder)
-    assert found is not None and found < 0.99
+    (cosine,) = scores(similarity, other, lab, embedder=embedder)
+    assert cosine is not None and cosine < 0.99
 
 
 @pytest.mark.slow
-def test_the_real_embedder_knows_what_means_the_same(ws: Workspace):
-    near = [case("The coat keeps the rain out.", "This jacket is waterproof.")]
-    far = [case("Bananas are yellow.", "This jacket is waterproof.")]
+def test_the_real_embedder_recognises_a_paraphrase(ws: Workspace):
+    near = [example("The coat keeps the rain out.", "This jacket is waterproof.")]
+    far = [example("Bananas are yellow.", "This jacket is waterproof.")]
     close, apart = scores(similarity, near, ws)[0], scores(similarity, far, ws)[0]
     assert close is not None and apart is not None
     assert close > 0.5 > 0.3 > apart
 
 
 @pytest.mark.parametrize(
-    ("rows", "words"),
+    ("rows", "reason"),
     [
-        ([case("", "a"), case("", "b")], "the model answered nothing in 2 of 2 rows"),
-        ([case(None, "a")], "the time did not suffice for any answer"),
-        ([case("a", "")], "no row has a reference"),
+        ([example("", "a"), example("", "b")], "all 2 answers are empty"),
+        ([example(None, "a")], "max_seconds passed before the first answer"),
+        ([example("a", "")], "no row has a reference"),
     ],
 )
-def test_what_can_not_be_scored_is_none_with_its_reason(rows: list[Case], words: str):
-    found, reason = scoring._by(bleu, rows, Ask(None, EvaluationConfig()))  # type: ignore[arg-type]
-    assert scoring.total(bleu.MEASURES[0], found.counts["bleu"]) is None
-    assert reason == words
+def test_a_score_that_can_not_be_computed_is_none_with_its_reason(rows: list[Example], reason: str):
+    unscored = run(bleu, rows)
+    assert scoring.total(bleu.MEASURES[0], unscored.counts["bleu"]) is None
+    assert unscored.reason == reason
 
 
-def test_an_empty_answer_among_others_is_wrong_and_not_left_out():
-    assert scores(exact, [case("a", "a"), case("", "b")]) == [0.5]
+def test_an_empty_answer_among_others_counts_as_wrong():
+    assert scores(exact, [example("a", "a"), example("", "b")]) == [0.5]
 
 
-def test_a_row_without_a_reference_is_left_out_beside_others():
-    found, _ = scoring._by(exact, [case("a", "a"), case("b", "")], Ask(None, EvaluationConfig()))  # type: ignore[arg-type]
-    assert found.counts["exact_match"] == [(1.0, 1.0), None]
+def test_a_row_without_a_reference_is_left_out():
+    rows = [example("a", "a"), example("b", "")]
+    assert run(exact, rows).counts["exact_match"] == [(1.0, 1.0), None]
+
+
+@pytest.mark.parametrize(
+    ("metric", "measures", "requires"),
+    [
+        ("perplexity", "perplexity- byte_perplexity-", "likelihood"),
+        ("token_accuracy", "token_accuracy+", "likelihood"),
+        ("exact_match", "exact_match+", "answers references"),
+        ("numeric_answer", "numeric_answer+ numeric_strict+", "answers references"),
+        ("bleu", "bleu+", "answers references"),
+        ("chrf", "chrf+", "answers references"),
+        ("rouge", "rougeL+ rouge1+ rouge2+", "answers references"),
+        ("contains", "contains+", "answers references"),
+        ("regex", "regex+", "answers"),
+        ("json", "json_valid+ json_schema+", "answers"),
+        ("similarity", "similarity+", "answers references"),
+        ("refusal", "refusal", "answers"),
+        ("lengths", "answer_tokens ended+ empty-", "answers empty answers"),
+        ("judge", "judge+ judge_win_rate+", "answers"),
+    ],
+)
+def test_each_metric_has_these_measures(metric: str, measures: str, requires: str):
+    signs = {True: "+", False: "-", None: ""}
+    evaluator = EVALUATORS[metric]
+    named = [item.name + signs[item.greater_is_better] for item in evaluator.MEASURES]
+    assert " ".join(named) == measures
+    assert " ".join(sorted(evaluator.REQUIRES)) == requires
+
+
+def test_the_metrics_are_those_of_the_table_above():
+    (mark,) = test_each_metric_has_these_measures.pytestmark
+    assert {row[0] for row in mark.args[1]} == {*EVALUATORS}

@@ -47,11 +47,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_task_of_lm_eval_becomes_an_evaluation(lab: Workspace, job: Job, folder: Path):
-    found = evaluators.suite(lab, job, ["hues"], folder=str(folder), max_new_tokens=4)
-    assert found.scores == {"hues/exact_match": 0.0}
-    assert (found.n_rows, found.job_id, found.dataset_version_id) == (2, job.id, None)
-    assert found.details["hues/exact_match"]["greater_is_better"]
-    assert evaluators.get(lab, found.id) == found
+    evaluation = evaluators.suite(lab, job, ["hues"], folder=str(folder), max_new_tokens=4)
+    assert evaluation.scores == {"hues/exact_match": 0.0}
+    assert (evaluation.n_rows, evaluation.job_id, evaluation.dataset_version_id) == (
+        2,
+        job.id,
+        None,
+    )
+    assert evaluation.details["hues/exact_match"]["greater_is_better"]
+    assert evaluators.get(lab, evaluation.id) == evaluation
 
 
 def test_an_unknown_task_is_refused_before_a_model_is_loaded(lab: Workspace, folder: Path):

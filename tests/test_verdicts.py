@@ -36,22 +36,22 @@ def coverage(draw, truth: float, measure: Measure, rounds: int = 400) -> float:
     """The share of experiments whose interval holds the truth."""
     hits = 0
     for seed in range(rounds):
-        low, high = intervals.of_score(measure, draw(np.random.default_rng(seed)), seed=seed)
+        low, high = intervals.score_interval(measure, draw(np.random.default_rng(seed)), seed=seed)
         hits += low <= truth <= high
     return hits / rounds
 
 
-def test_intervals_hold_the_truth_nineteen_times_of_twenty():
+def test_intervals_hold_the_truth_nineteen_times_out_of_twenty():
     share = coverage(lambda chance: counts(chance.normal(3, 2, 60)), 3.0, MEAN)
     assert 0.925 <= share <= 0.975
 
 
-def test_shares_of_rows_are_held_as_often():
+def test_intervals_of_shares_hold_it_as_often():
     share = coverage(lambda chance: counts(chance.random(60) < 0.1), 0.1, MEAN)
     assert 0.925 <= share <= 0.985
 
 
-def test_perplexities_are_held_as_often():
+def test_intervals_of_perplexities_hold_it_as_often():
     def draw(chance: np.random.Generator) -> list[tuple[float, ...]]:
         tokens = chance.integers(5, 40, 60)
         each = chance.gamma(4, 0.5, 60)  # of a token, 2 in the mean
@@ -61,35 +61,35 @@ def test_perplexities_are_held_as_often():
     assert 0.915 <= share <= 0.975
 
 
-def test_paired_differences_are_held_as_often():
+def test_intervals_of_paired_differences_hold_it_as_often():
     hits = 0
     for seed in range(400):
         chance = np.random.default_rng(seed)
         before = chance.normal(0, 3, 60)
         after = before + chance.normal(0.5, 1, 60)
-        low, high = intervals.of_difference(MEAN, counts(before), counts(after), seed=seed)
+        low, high = intervals.difference_interval(MEAN, counts(before), counts(after), seed=seed)
         hits += low <= 0.5 <= high
     assert 0.925 <= hits / 400 <= 0.975
 
 
 def test_one_row_has_no_interval():
-    assert intervals.of_score(MEAN, [(2.0, 1.0)]) is None
+    assert intervals.score_interval(MEAN, [(2.0, 1.0)]) is None
 
 
 def test_rows_that_all_failed_do_not_prove_that_none_succeeds():
-    low, high = intervals.of_score(MEAN, [(0.0, 1.0)] * 20)
+    low, high = intervals.score_interval(MEAN, [(0.0, 1.0)] * 20)
     assert low == 0 and 0.1 < high < 0.2
 
 
 def test_a_model_is_not_better_than_itself(lab: Workspace, base: Evaluation):
-    found = evaluators.compare(lab, base, base)
-    for item in found.differences:
+    itself = evaluators.compare(lab, base, base)
+    for item in itself.differences:
         assert item.difference == 0
         assert item.verdict == f"not distinguishable at n = {base.n_rows}"
-    assert found.changed == ()
+    assert itself.changed == ()
 
 
-def test_what_was_learnt_is_found_better(lab: Workspace, base: Evaluation, tuned: Evaluation):
+def test_a_trained_model_is_better(lab: Workspace, base: Evaluation, tuned: Evaluation):
     (item,) = evaluators.compare(lab, base, tuned, metrics=["perplexity"]).differences
     assert (item.verdict, item.wins, item.level) == ("better", 20, 0.95)
     assert item.high < 0 and item.difference == tuned.scores["perplexity"] - item.was
@@ -99,14 +99,14 @@ def test_what_was_learnt_is_found_better(lab: Workspace, base: Evaluation, tuned
 
 def test_many_comparisons_widen_every_interval(lab: Workspace, base: Evaluation, tuned: Evaluation):
     (one,) = evaluators.compare(lab, base, tuned, metrics=["perplexity"]).differences
-    found = evaluators.compare(lab, base, tuned, tuned, metrics=["perplexity", "chrf"])
-    assert [item.level for item in found.differences] == [pytest.approx(1 - 0.05 / 4)] * 4
-    wide = found.differences[0]
+    several = evaluators.compare(lab, base, tuned, tuned, metrics=["perplexity", "chrf"])
+    assert [item.level for item in several.differences] == [pytest.approx(1 - 0.05 / 4)] * 4
+    wide = several.differences[0]
     assert wide.low < one.low and wide.high > one.high
-    assert found.message.endswith("All 4 together at 95%.")
+    assert several.message.endswith("All 4 together at 95%.")
 
 
-def test_a_handful_of_rows_tells_nothing(lab: Workspace, job: Job):
+def test_five_rows_are_too_few_for_a_verdict(lab: Workspace, job: Job):
     few = {"metrics": ["perplexity"], "max_rows": 5}
     both = [evaluators.run(lab, target, "hues", **few) for target in ("tiny", job)]
     (item,) = evaluators.compare(lab, *both).differences
@@ -114,15 +114,15 @@ def test_a_handful_of_rows_tells_nothing(lab: Workspace, job: Job):
 
 
 def test_the_rows_that_changed_most_come_first(lab: Workspace, base: Evaluation, tuned: Evaluation):
-    found = evaluators.compare(lab, base, tuned)
-    changes = [abs(row.now - row.was) for row in found.changed]
+    rows = evaluators.compare(lab, base, tuned).changed
+    changes = [abs(row.now - row.was) for row in rows]
     assert changes == sorted(changes, reverse=True) and changes
-    first = found.changed[0]
+    first = rows[0]
     assert first.before == base.samples[first.row].answer
     assert first.measure == "chrf"
 
 
-def test_what_is_neither_better_nor_worse_is_not_called_so(
+def test_a_measure_without_a_direction_is_neither_better_nor_worse(
     lab: Workspace, base: Evaluation, tuned: Evaluation
 ):
     (item,) = evaluators.compare(lab, base, tuned, metrics=["answer_tokens"]).differences
@@ -138,7 +138,7 @@ def test_evaluations_of_other_rows_are_not_compared(lab: Workspace, base: Evalua
             compare(lab, base, other)
 
 
-def test_what_was_not_measured_is_not_compared(lab: Workspace, base: Evaluation):
+def test_a_measure_that_is_missing_is_not_compared(lab: Workspace, base: Evaluation):
     with pytest.raises(ConfigError, match="'bleu' can't be compared"):
         evaluators.compare(lab, base, base, metrics=["bleu"])
     with pytest.raises(InputError, match="expected two or more"):
@@ -151,14 +151,14 @@ def test_other_tokenizers_are_compared_by_bytes(
     details = {**tuned.details, "tokenizer": "another"}
     lab.store.update("evaluations", {"id": tuned.id}, details=details)
     try:
-        found = evaluators.compare(lab, base, tuned.id)
+        differences = evaluators.compare(lab, base, tuned.id).differences
     finally:
         lab.store.update("evaluations", {"id": tuned.id}, details=dict(tuned.details))
-    assert [item.measure for item in found.differences][0] == "byte_perplexity"
-    assert "perplexity" not in [item.measure for item in found.differences]
+    assert [item.measure for item in differences][0] == "byte_perplexity"
+    assert "perplexity" not in [item.measure for item in differences]
 
 
-def test_a_level_that_is_none_is_refused(lab: Workspace, base: Evaluation):
+def test_a_level_out_of_range_is_refused(lab: Workspace, base: Evaluation):
     with pytest.raises(InputError, match="level is 95"):
         evaluators.scores(lab, base, level=95)
 
@@ -181,7 +181,7 @@ def test_a_verdict_is_a_picture_with_words_and_its_table(
     assert "better" in repr(shown) and "rows that changed most" in page
 
 
-def test_answers_are_turned_over_in_an_order_of_choice(
+def test_answers_can_be_paged_through_in_another_order(
     lab: Workspace, base: Evaluation, tuned: Evaluation, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("FTLAB_INTERACTIVE", "1")
@@ -207,3 +207,15 @@ def test_a_report_shows_a_few_answers(lab: Workspace, base: Evaluation, tuned: E
 def test_ties_are_neither_wins_nor_losses():
     same = [(1.0, 1.0), (0.0, 1.0)]
     assert verdicts._tally(MEAN, same, same) == (0, 2, 0)
+
+
+@pytest.mark.parametrize(("n_rows", "verdict_of"), [(5, "not distinguishable"), (6, "better")])
+def test_six_rows_that_agree_are_the_fewest_for_a_verdict_at_95_percent(
+    n_rows: int, verdict_of: str
+):
+    assert verdicts._verdict(MEAN, (0.1, 0.2), n_rows, 0.95).startswith(verdict_of)
+
+
+def test_the_constants_of_intervals_and_verdicts_are_these():
+    assert (intervals.LEVEL, intervals.RESAMPLES) == (0.95, 2999)
+    assert (verdicts.MAX_CHANGED_ROWS, verdicts.EQUAL) == (20, 1e-9)

@@ -19,7 +19,8 @@ from ftlab_kit.errors import ConfigError, Conflict, NotFound, nearest
 from ftlab_kit.workspace import Workspace, now
 
 __all__ = [
-    "Config", "EvaluationConfig", "delete", "get", "list", "preset", "save", "settings", "update",
+    "Config", "EvaluationConfig", "delete", "get", "list", "preset", "save", "settings",
+    "takes_settings", "update",
 ]  # fmt: skip
 
 

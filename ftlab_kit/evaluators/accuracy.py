@@ -1,21 +1,27 @@
-"""Token accuracy: the share of the references' tokens that the model finds likeliest."""
+"""Token accuracy: the share of the references' tokens that the model ranks first."""
 
 from collections.abc import Sequence
 
-from ftlab_kit.evaluators.measures import Ask, Case, Measure, Scored, ratio
+from ftlab_kit.evaluators.measures import (
+    EvaluationContext,
+    EvaluatorResult,
+    Example,
+    Measure,
+    ratio,
+)
 
-NEEDS = frozenset({"likelihood"})
-WANTS = ()
+REQUIRES = frozenset({"likelihood"})
+REQUIRED_SETTINGS = ()
 MEASURES = (Measure("token_accuracy", True, ratio),)
 
 
-def score(cases: Sequence[Case], ask: Ask) -> Scored:
-    """Return what rows add: tokens that are right, and tokens."""
+def score(examples: Sequence[Example], context: EvaluationContext) -> EvaluatorResult:
+    """Return what rows add: correct tokens, and tokens."""
     counts = [
-        (float(case.n_correct), float(case.n_trained))
-        if case.n_correct is not None and case.n_trained
+        (float(example.n_correct), float(example.n_trained))
+        if example.n_correct is not None and example.n_trained
         else None
-        for case in cases
+        for example in examples
     ]
-    reason = "no row has a token that is trained" if not any(counts) else None
-    return Scored({"token_accuracy": counts}, reason=reason)
+    reason = "no row has a trained token" if not any(counts) else None
+    return EvaluatorResult({"token_accuracy": counts}, reason=reason)

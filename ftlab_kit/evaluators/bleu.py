@@ -6,11 +6,17 @@
 from collections.abc import Sequence
 from typing import Any
 
-from ftlab_kit.evaluators.measures import Array, Ask, Case, Measure, Scored
-from ftlab_kit.evaluators.ngrams import scored, total
+from ftlab_kit.evaluators import ngrams
+from ftlab_kit.evaluators.measures import (
+    Array,
+    EvaluationContext,
+    EvaluatorResult,
+    Example,
+    Measure,
+)
 
-NEEDS = frozenset({"answers", "references"})
-WANTS = ()
+REQUIRES = frozenset({"answers", "references"})
+REQUIRED_SETTINGS = ()
 
 
 def _metric() -> Any:
@@ -20,12 +26,12 @@ def _metric() -> Any:
 
 
 def _total(sums: Array) -> Array:
-    return total(_metric(), sums)
+    return ngrams.total(_metric(), sums)
 
 
 MEASURES = (Measure("bleu", True, _total),)
 
 
-def score(cases: Sequence[Case], ask: Ask) -> Scored:
-    """Return what rows add: lengths, and the n-grams that match and that there are."""
-    return scored("bleu", _metric(), cases)
+def score(examples: Sequence[Example], context: EvaluationContext) -> EvaluatorResult:
+    """Return what rows add: both lengths, and matching and possible n-grams."""
+    return ngrams.score("bleu", _metric(), examples)

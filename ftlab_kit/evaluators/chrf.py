@@ -1,17 +1,23 @@
 """chrF of the answers against the references, by sacrebleu, with its signature.
 
-0 to 100, by runs of six letters (Popović 2015, https://aclanthology.org/W15-3049); it tells apart
-what BLEU, on short answers, finds equally wrong.
+0 to 100, over character n-grams of up to six (Popović 2015, https://aclanthology.org/W15-3049). On
+short answers it tells apart what BLEU scores as equally wrong.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
-from ftlab_kit.evaluators.measures import Array, Ask, Case, Measure, Scored
-from ftlab_kit.evaluators.ngrams import scored, total
+from ftlab_kit.evaluators import ngrams
+from ftlab_kit.evaluators.measures import (
+    Array,
+    EvaluationContext,
+    EvaluatorResult,
+    Example,
+    Measure,
+)
 
-NEEDS = frozenset({"answers", "references"})
-WANTS = ()
+REQUIRES = frozenset({"answers", "references"})
+REQUIRED_SETTINGS = ()
 
 
 def _metric() -> Any:
@@ -21,12 +27,12 @@ def _metric() -> Any:
 
 
 def _total(sums: Array) -> Array:
-    return total(_metric(), sums)
+    return ngrams.total(_metric(), sums)
 
 
 MEASURES = (Measure("chrf", True, _total),)
 
 
-def score(cases: Sequence[Case], ask: Ask) -> Scored:
-    """Return what rows add: the runs of letters of answer and reference, and those of both."""
-    return scored("chrf", _metric(), cases)
+def score(examples: Sequence[Example], context: EvaluationContext) -> EvaluatorResult:
+    """Return what rows add: character n-grams of the answer, of the reference, and of both."""
+    return ngrams.score("chrf", _metric(), examples)

@@ -1,25 +1,34 @@
-"""Contains: whether the reference, or one text that is set, stands in the answer.
+"""Contains: whether the reference, or one text that is set, occurs in the answer.
 
-Case and runs of white space do not matter.
+Case and runs of white space are ignored.
 """
 
 from collections.abc import Sequence
 
-from ftlab_kit.evaluators.measures import Ask, Case, Measure, Scored, means, ratio
+from ftlab_kit.evaluators.measures import (
+    EvaluationContext,
+    EvaluatorResult,
+    Example,
+    Measure,
+    means,
+    ratio,
+)
 
-NEEDS = frozenset({"answers", "references"})
-WANTS = ()
+REQUIRES = frozenset({"answers", "references"})
+REQUIRED_SETTINGS = ()
 MEASURES = (Measure("contains", True, ratio),)
 
 
-def score(cases: Sequence[Case], ask: Ask) -> Scored:
-    """Return 1 for each answer with the text in it, 0 for another."""
+def score(examples: Sequence[Example], context: EvaluationContext) -> EvaluatorResult:
+    """Return 1 for each answer that contains the text, 0 for any other."""
 
-    def has(case: Case) -> float:
-        return float(_plain(ask.config.contains or case.reference) in _plain(case.answer or ""))
+    def has_text(example: Example) -> float:
+        text = context.config.contains or example.reference
+        return float(_normalised(text) in _normalised(example.answer or ""))
 
-    return Scored(means("contains", cases, has), {"looked_for": ask.config.contains})
+    counts = means("contains", examples, has_text)
+    return EvaluatorResult(counts, {"looked_for": context.config.contains})
 
 
-def _plain(text: str) -> str:
+def _normalised(text: str) -> str:
     return " ".join(text.casefold().split())

@@ -1,18 +1,25 @@
-"""Exact match: the answer is the reference, runs of white space taken as one space."""
+"""Exact match: the answer equals the reference; runs of white space count as one space."""
 
 from collections.abc import Sequence
 
-from ftlab_kit.evaluators.measures import Ask, Case, Measure, Scored, means, ratio
+from ftlab_kit.evaluators.measures import (
+    EvaluationContext,
+    EvaluatorResult,
+    Example,
+    Measure,
+    means,
+    ratio,
+)
 
-NEEDS = frozenset({"answers", "references"})
-WANTS = ()
+REQUIRES = frozenset({"answers", "references"})
+REQUIRED_SETTINGS = ()
 MEASURES = (Measure("exact_match", True, ratio),)
 
 
-def score(cases: Sequence[Case], ask: Ask) -> Scored:
-    """Return 1 for each answer that is its reference, 0 for another."""
+def score(examples: Sequence[Example], context: EvaluationContext) -> EvaluatorResult:
+    """Return 1 for each answer that equals its reference, 0 for any other."""
 
-    def is_same(case: Case) -> float:
-        return float((case.answer or "").split() == case.reference.split())
+    def is_same(example: Example) -> float:
+        return float((example.answer or "").split() == example.reference.split())
 
-    return Scored(means("exact_match", cases, is_same))
+    return EvaluatorResult(means("exact_match", examples, is_same))

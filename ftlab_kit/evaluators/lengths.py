@@ -2,10 +2,17 @@
 
 from collections.abc import Sequence
 
-from ftlab_kit.evaluators.measures import Ask, Case, Measure, Scored, means, ratio
+from ftlab_kit.evaluators.measures import (
+    EvaluationContext,
+    EvaluatorResult,
+    Example,
+    Measure,
+    means,
+    ratio,
+)
 
-NEEDS = frozenset({"answers", "silence"})
-WANTS = ()
+REQUIRES = frozenset({"answers", "empty answers"})
+REQUIRED_SETTINGS = ()
 MEASURES = (
     Measure("answer_tokens", None, ratio),
     Measure("ended", True, ratio),
@@ -13,14 +20,15 @@ MEASURES = (
 )
 
 
-def score(cases: Sequence[Case], ask: Ask) -> Scored:
-    """Return the length of each answer, and whether it ended and is empty."""
+def score(examples: Sequence[Example], context: EvaluationContext) -> EvaluatorResult:
+    """Return the length of each answer, whether it ended, and whether it is empty."""
     counts = {
-        **means("answer_tokens", cases, lambda case: case.n_tokens),
-        **means("ended", cases, lambda case: case.is_complete),
-        **means("empty", cases, lambda case: not case.answer),
+        **means("answer_tokens", examples, lambda example: example.n_tokens),
+        **means("ended", examples, lambda example: example.is_complete),
+        **means("empty", examples, lambda example: not example.answer),
     }
-    tokens = sorted(case.n_tokens for case in cases if case.n_tokens is not None)
-    if not tokens:
-        return Scored(counts)
-    return Scored(counts, {"longest_tokens": tokens[-1], "median_tokens": tokens[len(tokens) // 2]})
+    lengths = sorted(example.n_tokens for example in examples if example.n_tokens is not None)
+    if not lengths:
+        return EvaluatorResult(counts)
+    details = {"longest_tokens": lengths[-1], "median_tokens": lengths[len(lengths) // 2]}
+    return EvaluatorResult(counts, details)

@@ -1,26 +1,29 @@
-"""What BLEU and chrF share: sacrebleu's sums over sentences, which its own tests resample too."""
+"""What BLEU and chrF share: sacrebleu's sufficient statistics of each sentence, and their total.
+
+sacrebleu's own significance tests resample the same statistics.
+"""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from ftlab_kit.evaluators.measures import Array, Case, Counts, Scored
+from ftlab_kit.evaluators.measures import Array, Counts, EvaluatorResult, Example
 
 
-def scored(name: str, metric: Any, cases: Sequence[Case]) -> Scored:
-    """Return a metric's sums for each answered row, and its signature."""
-    known = [case for case in cases if case.answer is not None]
-    # sacrebleu wants every reference once, in a list of its own
-    sums = metric._extract_corpus_statistics(
-        [case.answer for case in known], [[case.reference for case in known]]
+def score(name: str, metric: Any, examples: Sequence[Example]) -> EvaluatorResult:
+    """Return a metric's statistics of each answered row, and its signature."""
+    answered = [example for example in examples if example.answer is not None]
+    # sacrebleu takes one list of references for each set of references; there is one set here
+    statistics = metric._extract_corpus_statistics(
+        [example.answer for example in answered], [[example.reference for example in answered]]
     )
-    by_row = dict(zip((case.row for case in known), sums, strict=True))
+    by_row = dict(zip((example.row for example in answered), statistics, strict=True))
     counts: list[Counts | None] = [
-        tuple(float(value) for value in by_row[case.row]) if case.row in by_row else None
-        for case in cases
+        tuple(float(value) for value in by_row[example.row]) if example.row in by_row else None
+        for example in examples
     ]
-    return Scored({name: counts}, {"signature": str(metric.get_signature())})
+    return EvaluatorResult({name: counts}, {"signature": str(metric.get_signature())})
 
 
 def total(metric: Any, sums: Array) -> Array:

@@ -1,18 +1,25 @@
-"""Numeric answers, in the form of GSM8K (Cobbe et al. 2021, arXiv 2110.14168).
+"""Numeric answers, in the format of GSM8K (Cobbe et al. 2021, arXiv 2110.14168).
 
-What counts is the number after the last `####`, or, where there is none, the last number of the
-text; thousands' commas, currency signs and a final full stop are no part of it, and 3.50 is 3.5.
-`numeric_strict` takes an answer only in the form itself, as lm-eval's strict match does.
+The number after the last `####` counts, or, without that mark, the last number of the text.
+Thousands separators, currency signs and a final full stop are ignored, and 3.50 equals 3.5.
+`numeric_strict` accepts only an answer with the mark, as lm-eval's strict match does.
 """
 
 import re
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 
-from ftlab_kit.evaluators.measures import Ask, Case, Counts, Measure, Scored, ratio
+from ftlab_kit.evaluators.measures import (
+    Counts,
+    EvaluationContext,
+    EvaluatorResult,
+    Example,
+    Measure,
+    ratio,
+)
 
-NEEDS = frozenset({"answers", "references"})
-WANTS = ()
+REQUIRES = frozenset({"answers", "references"})
+REQUIRED_SETTINGS = ()
 MEASURES = (Measure("numeric_answer", True, ratio), Measure("numeric_strict", True, ratio))
 
 NUMBER = re.compile(r"[-+]?\$?\d[\d,]*(?:\.\d+)?|[-+]?\$?\.\d+")
@@ -20,28 +27,32 @@ MARK = "####"
 
 
 def number(text: str, *, is_strict: bool = False) -> Decimal | None:
-    """Return the number that a text ends with, None where it has none."""
+    """Return the number that a text ends with, None where it has none.
+
+    Args:
+        is_strict: Accept only a number after the mark.
+    """
     _, mark, after = text.rpartition(MARK)
-    found = NUMBER.findall(after if mark else text)
-    if not found or (is_strict and not mark):
+    numbers = NUMBER.findall(after if mark else text)
+    if not numbers or (is_strict and not mark):
         return None
-    chosen = found[0] if mark else found[-1]
+    digits = numbers[0] if mark else numbers[-1]
     try:
-        return Decimal(chosen.replace(",", "").replace("$", ""))
+        return Decimal(digits.replace(",", "").replace("$", ""))
     except InvalidOperation:
         return None
 
 
-def score(cases: Sequence[Case], ask: Ask) -> Scored:
-    """Return 1 for each answer with its reference's number, 0 for another."""
+def score(examples: Sequence[Example], context: EvaluationContext) -> EvaluatorResult:
+    """Return 1 for each answer with its reference's number, 0 for any other."""
     counts: dict[str, list[Counts | None]] = {measure.name: [] for measure in MEASURES}
-    for case in cases:
-        wanted = number(case.reference)
-        for name, found in counts.items():
-            if wanted is None or case.answer is None:
-                found.append(None)
+    for example in examples:
+        expected = number(example.reference)
+        for name, rows in counts.items():
+            if expected is None or example.answer is None:
+                rows.append(None)
             else:
-                said = number(case.answer, is_strict=name == "numeric_strict")
-                found.append((float(said == wanted), 1.0))
-    has_any = any(number(case.reference) is not None for case in cases)
-    return Scored(counts, reason=None if has_any else "no reference holds a number")
+                answer = number(example.answer, is_strict=name == "numeric_strict")
+                rows.append((float(answer == expected), 1.0))
+    has_any = any(number(example.reference) is not None for example in examples)
+    return EvaluatorResult(counts, reason=None if has_any else "no reference holds a number")

@@ -1,37 +1,49 @@
 """Perplexity of the references: exp of the mean negative log-likelihood of a trained token.
 
-The mean is over all tokens together, not over rows or batches, so that it does not depend on how
-rows are batched (https://huggingface.co/docs/transformers/perplexity). Per byte of what is trained
-it compares models with other tokenizers too (`byte_perplexity`, as lm-eval has it). The token that
-ends an answer counts with the answer.
+The mean is over all tokens together, not over rows or batches, so it does not depend on how rows
+are batched (https://huggingface.co/docs/transformers/perplexity). `byte_perplexity` divides by
+bytes instead, as lm-eval does, and so compares models with different tokenizers. The token that
+ends an answer counts as part of it.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from ftlab_kit.evaluators.measures import Array, Ask, Case, Measure, Scored, ratio
+from ftlab_kit.evaluators.measures import (
+    Array,
+    EvaluationContext,
+    EvaluatorResult,
+    Example,
+    Measure,
+    ratio,
+)
 
-NEEDS = frozenset({"likelihood"})
-WANTS = ()
+REQUIRES = frozenset({"likelihood"})
+REQUIRED_SETTINGS = ()
 
 
-def _exp(sums: Array) -> Array:
+def _exp_ratio(sums: Array) -> Array:
     with np.errstate(over="ignore"):
         return np.exp(ratio(sums))
 
 
-MEASURES = (Measure("perplexity", False, _exp), Measure("byte_perplexity", False, _exp))
+MEASURES = (Measure("perplexity", False, _exp_ratio), Measure("byte_perplexity", False, _exp_ratio))
 
 
-def score(cases: Sequence[Case], ask: Ask) -> Scored:
+def score(examples: Sequence[Example], context: EvaluationContext) -> EvaluatorResult:
     """Return what rows add: log-likelihood and tokens, log-likelihood and bytes."""
-    known = [case if case.nll is not None and case.n_trained else None for case in cases]
-    by_token = [(float(case.nll or 0), float(case.n_trained)) if case else None for case in known]
-    by_byte = [
-        (float(case.nll or 0), float(case.n_bytes)) if case and case.n_bytes else None
-        for case in known
+    by_token = [
+        (example.nll, float(example.n_trained))
+        if example.nll is not None and example.n_trained
+        else None
+        for example in examples
     ]
-    facts = {"n_tokens": sum(case.n_trained for case in known if case)}
-    reason = "no row has a token that is trained" if not any(known) else None
-    return Scored({"perplexity": by_token, "byte_perplexity": by_byte}, facts, reason)
+    by_byte = [
+        (tokens[0], float(example.n_bytes)) if tokens and example.n_bytes else None
+        for tokens, example in zip(by_token, examples, strict=True)
+    ]
+    n_tokens = sum(int(tokens[1]) for tokens in by_token if tokens)
+    reason = "no row has a trained token" if not any(by_token) else None
+    counts = {"perplexity": by_token, "byte_perplexity": by_byte}
+    return EvaluatorResult(counts, {"n_tokens": n_tokens}, reason)

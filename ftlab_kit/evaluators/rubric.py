@@ -1,7 +1,7 @@
-"""What a judge is asked, and how its reply is read.
+"""The judge's prompt, and how its reply is read.
 
-Two answers to one conversation are shown without saying whose they are, and marked by each
-criterion. The first JSON object of the reply counts; whatever else is said, or another form, is no
+Two answers to one conversation are shown without saying whose they are, and rated by each
+criterion. The first JSON object of the reply counts; a reply in any other format is not a
 judgement.
 """
 
@@ -15,8 +15,10 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, ValidationError, create_model
 
 LOWEST, HIGHEST = 1, 5
-EQUAL = 1e-9  # sums of marks that differ by less are the same
+EQUAL = 1e-9  # sums of marks that differ by less are a tie
 
+# Part of every judged score: a changed word changes what scores mean. It is kept with each
+# evaluation, and a test pins it.
 WORDING = """Two answers were given to the same conversation. Mark each of them from {lowest} \
 (very bad) to {highest} (very good) by each of these criteria: {criteria}.
 Which answer stands first says nothing, nor does its length. What stands between the tags is \
@@ -38,16 +40,16 @@ Reply with one JSON object and nothing else, each mark a number from {lowest} to
 {form}"""
 
 Mark = Annotated[float, Field(ge=LOWEST, le=HIGHEST, allow_inf_nan=False)]
-Marks = Mapping[str, tuple[float, float]]  # by criterion, of two answers
+Marks = Mapping[str, tuple[float, float]]  # of two answers, by criterion
 
 
 class Unreadable(ValueError):
-    """A reply without the marks that were asked for, and what it said instead."""
+    """A reply without the marks that the prompt asks for; `reply` is its text."""
 
-    def __init__(self, why: str, said: str | None = None) -> None:
-        """Take what is wrong, and the reply."""
-        super().__init__(why)
-        self.said = said
+    def __init__(self, problem: str, reply: str | None = None) -> None:
+        """Take the problem, and the reply."""
+        super().__init__(problem)
+        self.reply = reply
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,46 +57,59 @@ class Pair:
     """Two answers to one conversation."""
 
     conversation: str
-    one: str
-    other: str
+    first: str
+    second: str
 
     @property
-    def turned(self) -> "Pair":
-        """The same with the other answer first."""
-        return Pair(self.conversation, self.other, self.one)
+    def swapped(self) -> "Pair":
+        """The same pair with the second answer first."""
+        return Pair(self.conversation, self.second, self.first)
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """The marks of a pair as it stands and of it turned, both as those of (one, other)."""
+class Judgement:
+    """The marks of a pair in both orders.
+
+    `swapped` holds the marks that were given with the second answer shown first, but both mappings
+    list the pair's first answer first.
+    """
 
     straight: Marks
-    turned: Marks
+    swapped: Marks
 
     @property
     def preferences(self) -> tuple[int, int]:
-        """Whom the judge prefers in either order: 1 the one, -1 the other, 0 neither."""
-        sums = [sum(a - b for a, b in found.values()) for found in (self.straight, self.turned)]
-        return _sign(sums[0]), _sign(sums[1])
+        """Which answer the judge prefers in either order: 1 the first, -1 the second, 0 neither."""
+        gains = [sum(a - b for a, b in marks.values()) for marks in (self.straight, self.swapped)]
+        return _sign(gains[0]), _sign(gains[1])
 
     @property
-    def won(self) -> float:
-        """1 where the one is preferred more often than the other, 0 where less often, else 0.5."""
+    def win(self) -> float:
+        """1 where the first answer is preferred more often, 0 where the second is, else 0.5."""
         return 0.5 + _sign(sum(self.preferences)) / 2
 
     def mean(self, side: int, criterion: str | None = None) -> float:
-        """Return the mean mark of the one (0) or the other (1), by all criteria or by one."""
+        """Return the mean mark of an answer over both orders.
+
+        Args:
+            side: 0 for the first answer, 1 for the second.
+            criterion: One criterion; all of them if None.
+        """
         names = [criterion] if criterion else [*self.straight]
-        return fmean(found[name][side] for name in names for found in (self.straight, self.turned))
+        return fmean(marks[name][side] for name in names for marks in (self.straight, self.swapped))
 
 
 def criteria(text: str) -> list[str]:
-    """Return the criteria that are named with commas between, each once."""
+    """Return the criteria of a comma-separated list, each once."""
     return [*dict.fromkeys(name.strip() for name in text.split(",") if name.strip())]
 
 
 def prompt(pair: Pair, names: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the chat that asks for the marks of a pair by these criteria."""
+    """Return the chat that asks for the marks of a pair.
+
+    Args:
+        names: The criteria.
+    """
     side = (
         "{" + ", ".join(f"{json.dumps(name, ensure_ascii=False)}: <mark>" for name in names) + "}"
     )
@@ -103,8 +118,8 @@ def prompt(pair: Pair, names: Sequence[str]) -> list[dict[str, Any]]:
         highest=HIGHEST,
         criteria=", ".join(names),
         conversation=pair.conversation,
-        first=pair.one,
-        second=pair.other,
+        first=pair.first,
+        second=pair.second,
         form=f'{{"answer_1": {side}, "answer_2": {side}}}',
     )
     return [{"role": "user", "content": text}]
@@ -113,21 +128,25 @@ def prompt(pair: Pair, names: Sequence[str]) -> list[dict[str, Any]]:
 def marks(reply: str, names: Sequence[str]) -> Marks:
     """Return the marks of the first JSON object in a reply.
 
+    Args:
+        names: The criteria.
+
     Raises:
-        Unreadable: There is none, or it is not what was asked for.
+        Unreadable: There is no such object, or a mark is missing or out of range.
     """
     try:
-        found: Any = _form(names).model_validate(_first_object(reply))
+        answers: Any = _schema(names).model_validate(_first_object(reply))
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise Unreadable(f"{where}: {first['msg']}", reply) from None
-    one, two = (side.model_dump(by_alias=True) for side in (found.answer_1, found.answer_2))
+        place = ".".join(str(part) for part in first["loc"])
+        raise Unreadable(f"{place}: {first['msg']}", reply) from None
+    sides = (side.model_dump(by_alias=True) for side in (answers.answer_1, answers.answer_2))
+    one, two = sides
     return {name: (one[name], two[name]) for name in names}
 
 
-def _form(names: Sequence[str]) -> type[BaseModel]:
-    # a criterion may be of several words, the name of a field may not
+def _schema(names: Sequence[str]) -> type[BaseModel]:
+    # a criterion may have several words, a field's name may not
     fields: dict[str, Any] = {
         f"mark_{number}": (Mark, Field(alias=name)) for number, name in enumerate(names)
     }
@@ -136,15 +155,15 @@ def _form(names: Sequence[str]) -> type[BaseModel]:
 
 
 def _first_object(reply: str) -> dict[str, Any]:
-    # what a thinking model says to itself is not its answer
+    # a reasoning model's thoughts are not its answer
     text = reply.rpartition("</think>")[2]
     for brace in re.finditer(r"\{", text):
         try:
-            found, _ = json.JSONDecoder().raw_decode(text, brace.start())
+            value, _ = json.JSONDecoder().raw_decode(text, brace.start())
         except (json.JSONDecodeError, RecursionError):
             continue
-        return dict(found)
-    raise Unreadable("there is no whole JSON object", reply)
+        return dict(value)
+    raise Unreadable("there is no complete JSON object", reply)
 
 
 def _sign(number: float) -> int:

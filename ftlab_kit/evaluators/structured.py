@@ -1,6 +1,6 @@
-"""JSON: whether an answer as a whole is JSON, and, where a schema is set, what the schema asks for.
+"""JSON: whether the whole answer is JSON and, where a schema is set, whether it fits the schema.
 
-A fence or a word around it is no JSON: whoever reads the answer by program would fail too.
+JSON inside a fence or a sentence does not count: a program that reads the answer would fail too.
 """
 
 from collections.abc import Sequence
@@ -10,42 +10,52 @@ from typing import Any
 import msgspec
 
 from ftlab_kit.errors import ConfigError
-from ftlab_kit.evaluators.measures import Ask, Case, Counts, Measure, Scored, means, ratio
+from ftlab_kit.evaluators.measures import (
+    Counts,
+    EvaluationContext,
+    EvaluatorResult,
+    Example,
+    Measure,
+    means,
+    ratio,
+)
 
-NEEDS = frozenset({"answers"})
-WANTS = ()
+REQUIRES = frozenset({"answers"})
+REQUIRED_SETTINGS = ()
 MEASURES = (Measure("json_valid", True, ratio), Measure("json_schema", True, ratio))
-BROKEN = object()
+INVALID = object()  # None is JSON's null
 
 
-def score(cases: Sequence[Case], ask: Ask) -> Scored:
-    """Return 1 for each answer that is JSON (of the schema), 0 for another.
+def score(examples: Sequence[Example], context: EvaluationContext) -> EvaluatorResult:
+    """Return 1 for each answer that is JSON (that fits the schema), 0 for any other.
 
     Raises:
-        ConfigError: The schema is none.
+        ConfigError: The schema is not a JSON Schema.
     """
     counts: dict[str, list[Counts | None]] = {
-        **means("json_valid", cases, lambda case: float(_value(case) is not BROKEN))
+        **means("json_valid", examples, lambda example: float(_value(example) is not INVALID))
     }
-    if ask.config.json_schema is None:
-        return Scored({**counts, "json_schema": [None] * len(cases)}, {"schema": None})
-    judge = validator(ask.config.json_schema)
+    if context.config.json_schema is None:
+        counts["json_schema"] = [None] * len(examples)
+        return EvaluatorResult(counts, {"schema": None})
+    checker = validator(context.config.json_schema)
 
-    def fits(case: Case) -> float:
-        value = _value(case)
-        return float(value is not BROKEN and judge.is_valid(value))
+    def fits(example: Example) -> float:
+        value = _value(example)
+        return float(value is not INVALID and checker.is_valid(value))
 
-    return Scored({**counts, **means("json_schema", cases, fits)}, {"schema": judge.schema})
+    counts |= means("json_schema", examples, fits)
+    return EvaluatorResult(counts, {"schema": checker.schema})
 
 
-def _value(case: Case) -> Any:
+def _value(example: Example) -> Any:
     try:
-        return msgspec.json.decode((case.answer or "").encode())
+        return msgspec.json.decode((example.answer or "").encode())
     except (msgspec.DecodeError, UnicodeEncodeError):
-        return BROKEN
+        return INVALID
 
 
-def validator(given: str) -> Any:
+def validator(text_or_path: str) -> Any:
     """Return a validator for a schema, given as JSON or as the path of its file.
 
     Raises:
@@ -53,16 +63,17 @@ def validator(given: str) -> Any:
     """
     from jsonschema import SchemaError, validators
 
-    is_text = given.lstrip().startswith("{") or given.strip() in ("true", "false")
+    stripped = text_or_path.strip()
+    is_text = stripped.startswith("{") or stripped in ("true", "false")
     try:
-        text = given.encode() if is_text else Path(given).expanduser().read_bytes()
+        text = stripped.encode() if is_text else Path(text_or_path).expanduser().read_bytes()
         schema = msgspec.json.decode(text)
         kind = validators.validator_for(schema)
         kind.check_schema(schema)
     except (OSError, msgspec.DecodeError, SchemaError) as error:
-        words = str(error).splitlines()[0]
+        problem = str(error).splitlines()[0]
         raise ConfigError(
-            f"json_schema is {given[:80]!r}; expected a JSON Schema as text or the path of its "
-            f"file ({words}). See https://json-schema.org for the form."
+            f"json_schema is {text_or_path[:80]!r}; expected a JSON Schema as text or the path of "
+            f"its file ({problem}). See https://json-schema.org for the format."
         ) from error
     return kind(schema)

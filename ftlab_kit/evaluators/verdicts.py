@@ -1,11 +1,12 @@
-"""What two evaluations of the same rows say about each other, and whether it can be told at all.
+"""Differences between evaluations of the same rows, and whether they can be told from chance.
 
-Differences are paired: the same row before and after. Where many are asked for, each interval is
-widened so that all hold together at the level (Bonferroni); a difference counts where its interval
-leaves out 0 and there are rows enough for a sign test to be able to see anything.
+Differences are paired: the same row before and after. With several differences, each interval is
+widened so that all hold together at the level (Bonferroni correction: Dunn 1961). A difference
+counts where its interval excludes 0 and there are enough rows for a sign test to reach the level.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,18 +16,27 @@ from ftlab_kit.evaluators import intervals
 from ftlab_kit.evaluators.measures import Counts, Measure
 from ftlab_kit.records import Difference, Evaluation, RowChange, Rows, Verdict, show
 
-MOST_CHANGED = 20  # rows
+MAX_CHANGED_ROWS = 20
 EQUAL = 1e-9  # scores of a row that differ by less are a tie
 
 
-def check_same(found: Sequence[Evaluation]) -> None:
-    """Refuse to set side by side what was scored on other rows.
+@dataclass(frozen=True, slots=True)
+class _PairedCounts:
+    """What a row adds to a measure in two evaluations."""
+
+    row: int
+    before: Counts
+    after: Counts
+
+
+def check_same(evaluations: Sequence[Evaluation]) -> None:
+    """Refuse to compare evaluations of different rows.
 
     Raises:
         InputError: Names the two that differ.
     """
-    first = found[0]
-    for other in found[1:]:
+    first = evaluations[0]
+    for other in evaluations[1:]:
         if other.dataset_version_id != first.dataset_version_id or other.n_rows != first.n_rows:
             raise InputError(
                 f"Evaluation {first.id} scored {first.n_rows} rows of version "
@@ -36,25 +46,28 @@ def check_same(found: Sequence[Evaluation]) -> None:
             )
 
 
-def judge(
+def compare(
     before: Evaluation, others: Sequence[Evaluation], measures: Sequence[Measure], level: float
 ) -> Verdict:
-    """Return the differences of each of the others from the first, by each measure."""
-    n_asked = len(others) * len(measures)
-    each = 1 - (1 - level) / max(1, n_asked)
-    found = [difference(before, after, item, each) for after in others for item in measures]
-    moved = [row for after in others for row in changed(before, after, measures)]
-    return Verdict(_words(found, n_asked, level), Rows(found), Rows(moved[:MOST_CHANGED]))
+    """Return how each of the others differs from the first, by each measure."""
+    n_differences = len(others) * len(measures)
+    each_level = 1 - (1 - level) / max(1, n_differences)
+    differences = [
+        difference(before, after, measure, each_level) for after in others for measure in measures
+    ]
+    changes = [change for after in others for change in row_changes(before, after, measures)]
+    message = _message(differences, level)
+    return Verdict(message, Rows(differences), Rows(changes[:MAX_CHANGED_ROWS]))
 
 
 def difference(before: Evaluation, after: Evaluation, measure: Measure, level: float) -> Difference:
-    """Return what one evaluation has more than another by a measure, on the rows both have."""
-    pairs = _pairs(before, after, measure.name)
-    old, new = [pair[1] for pair in pairs], [pair[2] for pair in pairs]
+    """Return the second score minus the first, on the rows that both could score."""
+    pairs = _paired(before, after, measure.name)
+    old, new = [pair.before for pair in pairs], [pair.after for pair in pairs]
     was, now = _total(measure, old), _total(measure, new)
     bounds = None
     if was is not None and now is not None:
-        bounds = intervals.of_difference(measure, old, new, level=level)
+        bounds = intervals.difference_interval(measure, old, new, level=level)
     wins, ties, losses = _tally(measure, old, new)
     return Difference(
         measure=measure.name,
@@ -74,10 +87,13 @@ def difference(before: Evaluation, after: Evaluation, measure: Measure, level: f
     )
 
 
-def _pairs(before: Evaluation, after: Evaluation, name: str) -> list[tuple[int, Counts, Counts]]:
-    """Return row number and counts of both for the rows that both could score."""
+def _paired(before: Evaluation, after: Evaluation, name: str) -> list[_PairedCounts]:
     both = zip(before.counts.get(name, ()), after.counts.get(name, ()), strict=False)
-    return [(row, tuple(old), tuple(new)) for row, (old, new) in enumerate(both) if old and new]
+    return [
+        _PairedCounts(row, tuple(old), tuple(new))
+        for row, (old, new) in enumerate(both)
+        if old and new
+    ]
 
 
 def _total(measure: Measure, counts: Sequence[Counts]) -> float | None:
@@ -88,13 +104,14 @@ def _total(measure: Measure, counts: Sequence[Counts]) -> float | None:
 
 
 def _by_row(measure: Measure, counts: Sequence[Counts]) -> Any:
+    """Return each row's own score."""
     return measure.total(np.asarray(counts, float)) if counts else np.zeros(0)  # (n,)
 
 
 def _tally(
     measure: Measure, old: Sequence[Counts], new: Sequence[Counts]
 ) -> tuple[int | None, int | None, int | None]:
-    """Return how many rows the second wins, ties and loses."""
+    """Return in how many rows the second wins, ties and loses."""
     if measure.greater_is_better is None:
         return None, None, None
     gain = _by_row(measure, new) - _by_row(measure, old)
@@ -108,7 +125,8 @@ def _verdict(
 ) -> str:
     if bounds is None:
         return f"not known at n = {n_rows}"
-    # were all rows to agree, a sign test would still find that likely enough by chance
+    # if even rows that all agree would be likely enough by chance (two-sided sign test), a narrow
+    # interval only says that the bootstrap has too few rows
     is_enough = 2 * 0.5**n_rows <= 1 - level
     if bounds[0] <= 0 <= bounds[1] or not is_enough:
         return f"not distinguishable at n = {n_rows}"
@@ -117,47 +135,59 @@ def _verdict(
     return "better" if (bounds[0] > 0) == measure.greater_is_better else "worse"
 
 
-def changed(before: Evaluation, after: Evaluation, measures: Sequence[Measure]) -> list[RowChange]:
-    """Return the rows whose answers' scores changed most, by the first measure of answers."""
-    answered = [item for item in measures if "likelihood" not in before.details[item.name]["needs"]]
-    for measure in answered or measures:
-        pairs = _pairs(before, after, measure.name)
+def row_changes(
+    before: Evaluation, after: Evaluation, measures: Sequence[Measure]
+) -> list[RowChange]:
+    """Return the rows whose scores changed most, by the first measure of answers."""
+    of_answers = [
+        measure for measure in measures if "likelihood" not in before.details[measure.name]["needs"]
+    ]
+    for measure in of_answers or measures:
+        pairs = _paired(before, after, measure.name)
         if pairs:
-            return _moved(before, after, measure, pairs)
+            return _largest_changes(before, after, measure, pairs)
     return []
 
 
-def _moved(
-    before: Evaluation,
-    after: Evaluation,
-    measure: Measure,
-    pairs: Sequence[tuple[int, Counts, Counts]],
+def _largest_changes(
+    before: Evaluation, after: Evaluation, measure: Measure, pairs: Sequence[_PairedCounts]
 ) -> list[RowChange]:
-    was = _by_row(measure, [pair[1] for pair in pairs])
-    now = _by_row(measure, [pair[2] for pair in pairs])
+    was = _by_row(measure, [pair.before for pair in pairs])
+    now = _by_row(measure, [pair.after for pair in pairs])
     order = sorted(range(len(pairs)), key=lambda at: -abs(now[at] - was[at]))
-    found = []
-    for at in order[:MOST_CHANGED]:
-        row = pairs[at][0]
+    changes = []
+    for at in order[:MAX_CHANGED_ROWS]:
+        row = pairs[at].row
         old, new = before.samples[row], after.samples[row]
         if abs(now[at] - was[at]) > EQUAL:
-            known = (float(was[at]), float(now[at]), old.prompt, old.reference)
-            found.append(RowChange(measure.name, row, *known, old.answer, new.answer))
-    return found
+            changes.append(
+                RowChange(
+                    measure=measure.name,
+                    row=row,
+                    was=float(was[at]),
+                    now=float(now[at]),
+                    prompt=old.prompt,
+                    reference=old.reference,
+                    before=old.answer,
+                    after=new.answer,
+                )
+            )
+    return changes
 
 
-def _words(found: Sequence[Difference], n_asked: int, level: float) -> str:
-    """Return the verdicts in a sentence for each pair, those that agree together."""
+def _message(differences: Sequence[Difference], level: float) -> str:
+    """Return a sentence for each pair of models, measures with the same verdict together."""
     pairs: dict[str, dict[str, list[str]]] = {}
-    for item in found:
+    for item in differences:
         verdicts = pairs.setdefault(f"{item.after} against {item.before}", {})
         numbers = f"{item.measure} ({show(item.was)} to {show(item.now)})"
         verdicts.setdefault(item.verdict, []).append(numbers)
-    said = [
+    sentences = [
         f"{pair}: "
         + "; ".join(f"{verdict} by {', '.join(names)}" for verdict, names in verdicts.items())
         + "."
         for pair, verdicts in pairs.items()
     ]
-    together = [f"All {n_asked} together at {level:.0%}."] if n_asked > 1 else []
-    return " ".join([*said, *together])
+    if len(differences) > 1:
+        sentences.append(f"All {len(differences)} together at {level:.0%}.")
+    return " ".join(sentences)

@@ -46,7 +46,6 @@ from ftlab_kit.chats import ChatModel
 from ftlab_kit.configs import Config, EvaluationConfig
 from ftlab_kit.configs.settings import Settings, described
 from ftlab_kit.errors import ConfigError, KitError
-from ftlab_kit.models.memory import Demand
 from ftlab_kit.records import (
     Card,
     DatasetVersion,
@@ -262,7 +261,7 @@ def _flags(verb: Callable[..., Any]) -> tuple[list[inspect.Parameter], dict[str,
             kind = KINDS.get(verb, Config)
             flags += _settings(kind)
             readers[""] = functools.partial(_given, kind.model_fields)
-        elif hints[name] in (Config, Demand):
+        elif hints[name] is Config:
             flags += [*_bases(), *_settings(Config)]
             readers[name] = _config
         else:

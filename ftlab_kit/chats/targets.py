@@ -96,14 +96,14 @@ def _of_checkpoint(ws: Workspace, checkpoint: Checkpoint) -> ChatModel:
 
 def _of_path(path: Path) -> ChatModel:
     if path.suffix != ".gguf":
-        from ftlab_kit.models.sources import folder
+        from ftlab_kit.models import sources
 
-        folder.fetch(path, path)
+        sources.named("folder").fetch(path, path)
         return _local(str(path), path)
-    from ftlab_kit.models.sources import gguf
+    from ftlab_kit.models import sources
 
     if not path.exists():
         raise InputError(f"{path} does not exist; expected a .gguf file. Give the path of one.")
     scratch = tempfile.TemporaryDirectory(prefix="ftlab-gguf-")
-    gguf.fetch(path, Path(scratch.name))
+    sources.named("gguf").fetch(path, Path(scratch.name))
     return _local(str(path), Path(scratch.name), scratch=scratch)

@@ -92,7 +92,7 @@ def _write(order: Order, folder: Path) -> Path:
     if order.format != "gguf":
         _merge(order, folder, order.precision)
         return folder
-    from ftlab_kit.models.sources import gguf
+    from ftlab_kit.models import sources
 
     plain, back = folder / "plain", folder / "back"
     for scratch in (plain, back):
@@ -100,7 +100,7 @@ def _write(order: Order, folder: Path) -> Path:
     _merge(order, plain, "f32")
     gguf_file.write(plain, folder / GGUF, order.precision)
     shutil.rmtree(plain)
-    gguf.fetch(folder / GGUF, back)
+    sources.named("gguf").fetch(folder / GGUF, back)
     return back
 
 

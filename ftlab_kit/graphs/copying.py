@@ -40,7 +40,7 @@ async def _copy(graph: Graph, other: Graph) -> None:
             "empty one only. Delete its documents first, or name another."
         )
     change = await read(graph)
-    change.about = {
+    change.metadata = {
         "embedder": graph.embedder.name,
         "dimension": str(graph.embedder.dimension),
     }

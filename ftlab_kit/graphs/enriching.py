@@ -296,7 +296,8 @@ def _reader(graph: Graph, client: Any, budget: Budget, own: set[str]) -> Any:
             if budget.closed_by:  # Graphiti goes on without dates where asking for them has failed
                 raise budget.closed_by
             driver = graph.driver
-            async with driver.changing(graph.group):  # another process may have written meanwhile
+            # another process may have written meanwhile
+            async with driver.write_transaction(graph.group):
                 now = await EpisodicNode.get_by_uuid(driver, episode.uuid)
                 _refuse_ended(now)
                 keys = [edge.uuid for edge in entity_edges]

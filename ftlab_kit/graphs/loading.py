@@ -47,7 +47,7 @@ def sources(source: str | Path, name: str | None) -> list[Source]:
         return [Source(path, name or path.name, name is not None)]
     if name:
         raise InputError(f"{path} is a folder: its documents are named by their files. Drop name=.")
-    known = tuple(f".{format}" for format in loaders.forms())
+    known = tuple(f".{format}" for format in loaders.suffixes())
     found = sorted(
         item
         for item in path.rglob("*")

@@ -45,8 +45,8 @@ class Graph:
         self.driver: Any = _driver(ws, address)
         with ExitStack() as undo:
             undo.callback(self.close)
-            if hasattr(self.driver, "reach"):
-                event_loop.run(self.driver.reach())
+            if hasattr(self.driver, "check_connection"):
+                event_loop.run(self.driver.check_connection())
             self.take(embedder)
             undo.pop_all()
 
@@ -58,12 +58,12 @@ class Graph:
             InputError: Its vectors are of another size.
         """
         self.embedder = self._embedder(embedder)
-        if hasattr(self.driver, "begin"):
-            event_loop.run(self.driver.begin(self.embedder.dimension))
+        if hasattr(self.driver, "prepare"):
+            event_loop.run(self.driver.prepare(self.embedder.dimension))
         self.graphiti: Graphiti = _graphiti(self.driver, self.embedder)
 
     def _embedder(self, wanted: str | None) -> Embedder:
-        about = event_loop.run(self.driver.around(self.group, [])).about
+        about = event_loop.run(self.driver.around(self.group, [])).metadata
         known = about.get("embedder")
         if wanted and known and wanted != known:
             raise Conflict(

@@ -12,7 +12,7 @@ from graphiti_core.edges import EntityEdge
 from graphiti_core.nodes import EntityNode
 
 from ftlab_kit.graphs import citations, event_loop, searching, updates
-from ftlab_kit.graphs.extraction import phrases
+from ftlab_kit.graphs.extraction import wording
 from ftlab_kit.graphs.open_graph import Graph
 from ftlab_kit.records import Contradiction, Question, Retrieval
 
@@ -102,10 +102,10 @@ async def _questions(graph: Graph, limit: int) -> list[Question]:
 def _question(fact: EntityEdge, names: Mapping[str, str]) -> str | None:
     """Return what one would ask to hear a fact; None for one that answers no question."""
     name = names.get(fact.source_node_uuid, "")
-    spoken = phrases.spoken(fact.name.lower())
+    spoken = wording.spoken_name(fact.name.lower())
     if fact.source_node_uuid != fact.target_node_uuid:
         if fact.name.startswith("HAS_") and fact.name not in ("HAS_CAPABILITY",):
-            return f"Which {phrases.spoken(fact.name[4:].lower())} does {name} have?"
+            return f"Which {wording.spoken_name(fact.name[4:].lower())} does {name} have?"
         return f"Which {spoken[3:]} is {name} in?" if fact.name.startswith("IN_") else None
     if fact.name == "DESCRIPTION":
         return f"What is {name}?"
@@ -114,7 +114,7 @@ def _question(fact: EntityEdge, names: Mapping[str, str]) -> str | None:
     (value,) = list(json.loads(fact.attributes[updates.SETS]).values())[:1]
     if isinstance(value, bool):
         return f"Is {name} {spoken}?"
-    return f"What {'are' if phrases.is_plural(spoken) else 'is'} the {spoken} of {name}?"
+    return f"What {'are' if wording.is_plural(spoken) else 'is'} the {spoken} of {name}?"
 
 
 def judge(

@@ -17,8 +17,8 @@ from graphiti_core.search.search_filters import ComparisonOperator, DateFilter, 
 
 from ftlab_kit.errors import InputError, NotFound, nearest
 from ftlab_kit.graphs import citations, event_loop, updates
-from ftlab_kit.graphs.drivers.protocol import SEEN
-from ftlab_kit.graphs.extraction import phrases
+from ftlab_kit.graphs.drivers.protocol import SCORES
+from ftlab_kit.graphs.extraction import values
 from ftlab_kit.graphs.open_graph import Graph
 from ftlab_kit.records import Entity, Fact, Hit, Neighbourhood, Rows
 
@@ -97,7 +97,7 @@ async def _search(graph: Graph, query: str, limit: int, wish: SearchOptions) -> 
     centre = (await _named(graph, wish.near)).uuid if wish.near else None
     clients = graph.clients(wish.reranker)
     seen: dict[str, dict[str, float]] = {}
-    token = SEEN.set(seen)
+    token = SCORES.set(seen)
     try:
         found = [
             (kind, await _passing(graph, clients, (query, vector, centre), (kind, limit, wish)))
@@ -105,7 +105,7 @@ async def _search(graph: Graph, query: str, limit: int, wish: SearchOptions) -> 
             if _has(kind, wish.recipe)
         ]
     finally:
-        SEEN.reset(token)
+        SCORES.reset(token)
     ranked = [item for _, some in found for item in some]
     ranked.sort(key=lambda item: -item[2])
     return await _hits(graph, ranked[:limit], seen)
@@ -359,7 +359,7 @@ def _passes(node: EntityNode, name: str, wanted: Any) -> bool:
     value = node.attributes.get(name)
     if isinstance(wanted, str) and not isinstance(value, str):
         tested = re.match(r"(<=|>=|!=|<|>)\s*(.+)", wanted)
-        typed = phrases.value(tested[2] if tested else wanted).value
+        typed = values.parse_value(tested[2] if tested else wanted).value
         wanted = (tested[1], typed) if tested else typed
     if not isinstance(wanted, tuple):
         return bool(value == wanted)

@@ -26,7 +26,7 @@ from graphiti_core.nodes import EntityNode, EpisodeType, EpisodicNode, SagaNode
 from ftlab_kit.errors import Conflict
 from ftlab_kit.graphs import extraction
 from ftlab_kit.graphs.drivers.protocol import Change
-from ftlab_kit.graphs.extraction.result import Claim, Extract, Mention
+from ftlab_kit.graphs.extraction import Claim, Extract, Mention
 from ftlab_kit.graphs.loaders import Line
 from ftlab_kit.graphs.open_graph import Graph
 
@@ -134,14 +134,14 @@ async def put(graph: Graph, draft: Draft, vectors: Mapping[str, list[float]]) ->
     Args:
         vectors: Of every text that may be new, by text: names of entities, sentences of facts.
     """
-    async with graph.driver.changing(graph.group):
+    async with graph.driver.write_transaction(graph.group):
         before = await episodes_of(graph, draft.name)
         return await _settle(graph, before, _state(graph, draft, before), vectors)
 
 
 async def drop(graph: Graph, name: str) -> ChangeSummary:
     """Take a document out of a graph, with all that nothing else says."""
-    async with graph.driver.changing(graph.group):
+    async with graph.driver.write_transaction(graph.group):
         before = await episodes_of(graph, name)
         nothing = State(None, {}, set())
         return await _settle(graph, before, nothing, {}, saga=saga_id(graph, name))
@@ -256,7 +256,7 @@ async def _settle(
     things = _things(graph, state)
     touched = await _touched(graph, before) | things.keys()
     around = await graph.driver.around(graph.group, sorted(touched))
-    _check_embedder(graph, around.about)
+    _check_embedder(graph, around.metadata)
     old = {fact.uuid: fact for fact in around.facts}
     nodes = {node.uuid: node for node in await _nodes(graph, sorted(touched))}
     # a fact's other end may not be touched itself, and keeps what it has
@@ -269,14 +269,14 @@ async def _settle(
     live = {key: fact for key, fact in (old | facts).items() if key not in gone_facts}
     mentions = _mentions(graph, around.mentions, before, state)
     _write_nodes(graph, change, nodes, things, (live, mentions, known), touched)
-    kept_nodes = touched - set(change.gone_nodes)
+    kept_nodes = touched - set(change.deleted_nodes)
     change.edges += [
         fact for key, fact in facts.items() if key in live and not _is_alike(fact, old.get(key))
     ]
     there = {link.uuid for link in around.mentions}
     change.edges += [link for key, link in mentions.items() if key not in there]
-    change.gone_edges += gone_facts
-    change.gone_edges += [link.uuid for link in around.mentions if link.uuid not in mentions]
+    change.deleted_edges += gone_facts
+    change.deleted_edges += [link.uuid for link in around.mentions if link.uuid not in mentions]
     _write_document(graph, change, before, state, facts, saga)
     new = [item for item in (*change.nodes, *change.edges) if item.uuid not in nodes | old]
     late = {text for item in new if (text := _embedded(item)) and text not in vectors}
@@ -284,7 +284,7 @@ async def _settle(
     vectors = {**vectors, **dict(zip(late, graph.vectors(list(late)), strict=True))}
     for item in (*change.nodes, *change.edges):
         _give_vector(item, vectors)
-    change.about = {"embedder": graph.embedder.name, "dimension": str(graph.embedder.dimension)}
+    change.metadata = {"embedder": graph.embedder.name, "dimension": str(graph.embedder.dimension)}
     await graph.driver.write(change)
     return _counted(graph, old, live, gone_facts, state, kept_nodes)
 
@@ -475,7 +475,7 @@ def _write_nodes(
     for key in sorted(touched):
         if key not in links:
             if key in nodes:
-                change.gone_nodes.append(key)
+                change.deleted_nodes.append(key)
             continue
         node = nodes.get(key) or _node(graph, key, things[key])
         made = _worked_out(graph, node, facts.get(key, []), links[key])
@@ -548,11 +548,11 @@ def _write_document(
     saga: str | None,
 ) -> None:
     """Write the saga, its chunks, and the edges between them."""
-    change.gone_nodes += [key for key in before if key not in state.episodes]
+    change.deleted_nodes += [key for key in before if key not in state.episodes]
     old_order = [key for key, kept in before.items() if not about(kept).get("ended_at")]
-    change.gone_edges += [ident(one, "next", two) for one, two in _pairs(old_order)]
+    change.deleted_edges += [ident(one, "next", two) for one, two in _pairs(old_order)]
     if state.saga is None:
-        change.gone_nodes.append(saga or "")
+        change.deleted_nodes.append(saga or "")
         return
     own: dict[str, list[str]] = {}
     for key, fact in facts.items():
@@ -568,7 +568,7 @@ def _write_document(
         episode.entity_edges = sorted(ours | others)
     change.nodes += [state.saga, *state.episodes.values()]
     new = {ident(one, "next", two) for one, two in _pairs(state.order)}
-    change.gone_edges = [key for key in change.gone_edges if key not in new]
+    change.deleted_edges = [key for key in change.deleted_edges if key not in new]
     for key, episode in state.episodes.items():
         change.edges.append(
             HasEpisodeEdge(

@@ -137,7 +137,7 @@ async def _race(
 
     own = await asyncio.to_thread(neo4j.Driver, uri, "neo4j", "")
     theirs = await asyncio.to_thread(Neo4jDriver, uri, "neo4j", "")
-    await own.begin(384)
+    await own.prepare(384)
     for _ in range(3):
         for name, driver in (("Graphiti's own, Neo4j", theirs), ("the kit, Neo4j", own)):
             await _wipe(own)

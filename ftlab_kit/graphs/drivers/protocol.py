@@ -21,7 +21,7 @@ class Neighbourhood(NamedTuple):
 
     facts: list[EntityEdge]
     mentions: list[EpisodicEdge]
-    about: Mapping[str, str]
+    metadata: Mapping[str, str]
 
 
 @dataclass
@@ -33,16 +33,16 @@ class Change:
 
     nodes: list[Node] = field(default_factory=list)
     edges: list[Any] = field(default_factory=list)
-    gone_nodes: list[str] = field(default_factory=list)
-    gone_edges: list[str] = field(default_factory=list)
+    deleted_nodes: list[str] = field(default_factory=list)
+    deleted_edges: list[str] = field(default_factory=list)
     group: str = ""
-    about: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
 
 class Driver(Protocol):
     """A driver of Graphiti's that can also change a graph exactly."""
 
-    def changing(self, group: str) -> AbstractAsyncContextManager[None]:
+    def write_transaction(self, group: str) -> AbstractAsyncContextManager[None]:
         """Hold the one writer's place of a graph: what is read meanwhile stays so."""
         ...
 
@@ -56,10 +56,10 @@ class Driver(Protocol):
 
 
 # what the methods of one search compute for each find, where someone wants to know
-SEEN: ContextVar[dict[str, dict[str, float]] | None] = ContextVar("SEEN", default=None)
+SCORES: ContextVar[dict[str, dict[str, float]] | None] = ContextVar("SCORES", default=None)
 
 
-def note(method: str, uuid: str, score: float) -> None:
+def record_score(method: str, uuid: str, score: float) -> None:
     """Keep what a method of search has computed for a find."""
-    if (seen := SEEN.get()) is not None:
+    if (seen := SCORES.get()) is not None:
         seen.setdefault(uuid, {})[method] = score

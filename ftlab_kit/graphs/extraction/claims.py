@@ -1,361 +1,356 @@
-"""What a document says of its things: its second reading, block by block.
+"""The claims of a document: the second pass, which reads the blocks of each section.
 
-Every claim is a whole sentence with the verbs that people search for, and the lines that say it.
+Every claim is a whole sentence with the words that people search for, and the lines that state it.
 """
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ftlab_kit.graphs.extraction import naming, phrases
-from ftlab_kit.graphs.extraction.naming import EntityIndex
+from ftlab_kit.graphs.extraction import entities, idioms, values, wording
+from ftlab_kit.graphs.extraction.entities import EntityIndex
+from ftlab_kit.graphs.extraction.idioms import CAPABILITY
 from ftlab_kit.graphs.extraction.result import Claim, Mention
-from ftlab_kit.graphs.extraction.sections import Item, Said, Section, Table
+from ftlab_kit.graphs.extraction.sections import Item, Section, Span, Table
+from ftlab_kit.graphs.extraction.values import strip_markdown
+from ftlab_kit.graphs.extraction.wording import attribute_name, spoken_name
+from ftlab_kit.graphs.loaders import Line
 
-EXCEPT = re.compile(r"(?:most|all)\s+(\w+)\s+(?:except|but)\s+(.+)$", re.IGNORECASE)
-HAVING = re.compile(r"(\w+)\s+(with|without)\s+(.+)$", re.IGNORECASE)
-COMPARED = re.compile(r"(.+?)\s+Comparison\b\s*(?:\((.+)\))?$", re.IGNORECASE)
-REQUIRES = re.compile(r"[Rr]equires?\s+((?:`[^`]+`(?:,\s*|\s+and\s+)?)+)")
-CAPABLE = re.compile(r"\s+(?:capabilit(?:y|ies)|support)$", re.IGNORECASE)
-CAPABILITY = "Capability"
-TELLING = ("description", "about", "summary")
-PRICES = {"pricing", "price", "prices", "cost", "costs"}
-LONG_WORDS = 8
-LONGEST_SENTENCE = 400
+MAX_INLINE_WORDS = 8  # of a value that fits 'The X of Y is VALUE'
+MAX_SENTENCE_CHARACTERS = 400
+EMPTY_CELLS = ("", "-", "–", "—", "n/a")
 
 
-def read(sections: Sequence[Section], who: EntityIndex) -> Iterator[Claim]:
-    """Yield what a document says."""
+def read(sections: Sequence[Section], index: EntityIndex) -> Iterator[Claim]:
+    """Yield the claims of a document."""
     for section in sections:
-        yield from _labels(section, who)
-        yield from _listed(section, who)
+        yield from _labels(section, index)
+        yield from _list(section, index)
         for table in section.tables:
-            yield from _table(table, who)
-        yield from _paragraphs(section, who)
+            yield from _table(table, index)
+        yield from _paragraphs(section, index)
 
 
 def _claim(
-    ends: tuple[Mention, str, Mention],
+    source: Mention,
+    relation: str,
+    target: Mention,
     sentence: str,
-    said: Said,
+    span: Span,
+    *,
     sets: Mapping[str, Any] | None = None,
     unit: str = "",
+    is_inferred: bool = False,
 ) -> Claim:
-    text = phrases.sentence(sentence)
-    free = {phrases.free(name): value for name, value in (sets or {}).items()}
-    return Claim(ends[0], ends[1], ends[2], text, said.first, said.last, free, unit)
-
-
-def _own(thing: Mention, relation: str) -> tuple[Mention, str, Mention]:
-    return thing, relation, thing
+    attributes = {wording.unreserved(name): value for name, value in (sets or {}).items()}
+    text = wording.as_sentence(sentence)
+    return Claim(
+        source, relation, target, text, span.first, span.last, attributes, unit, is_inferred
+    )
 
 
 # labels: `**Key:** value`
 
 
-def _labels(section: Section, who: EntityIndex) -> Iterator[Claim]:
-    thing = who.of_section.get(id(section))
-    if thing is not None and thing in who.records:
-        for key, said in section.labels:
-            yield from _label(thing, key, said, who)
+def _labels(section: Section, index: EntityIndex) -> Iterator[Claim]:
+    entity = index.of_section.get(id(section))
+    if entity is not None and entity in index.records:
+        for key, span in section.labels:
+            yield from _label(entity, key, span, index)
 
 
-def _label(thing: Mention, key: str, said: Said, who: EntityIndex) -> Iterator[Claim]:
-    found = naming.endpoints(said.text)
-    if found:
-        for endpoint in found:
-            sentence = f"{thing.name} uses {endpoint.name}"
-            yield _claim((thing, "USES", endpoint), sentence, said)
-            yield _endpoint(endpoint, "", "", said)
-    elif key in who.linking and (other := who.known(said.text)):
-        noun = phrases.spoken(phrases.snake(key))
-        ends = (thing, f"HAS_{phrases.snake(key).upper()}", other)
-        yield _claim(ends, f"The {noun} of {thing.name} is {other.name}", said)
+def _label(entity: Mention, key: str, span: Span, index: EntityIndex) -> Iterator[Claim]:
+    endpoints = entities.endpoints(span.text)
+    if endpoints:
+        for endpoint in endpoints:
+            sentence = f"{entity.name} uses {endpoint.name}"
+            yield _claim(entity, "USES", endpoint, sentence, span)
+            yield _endpoint(endpoint, "", "", span)
+    elif key in index.linking_keys and (target := index.lookup(span.text)):
+        name = attribute_name(key)
+        sentence = f"The {spoken_name(name)} of {entity.name} is {target.name}"
+        yield _claim(entity, f"HAS_{name.upper()}", target, sentence, span)
     else:
-        yield attribute(thing, phrases.snake(key), said)
+        yield _attribute(entity, attribute_name(key), span)
 
 
-def attribute(thing: Mention, name: str, said: Said) -> Claim:
-    """Return the claim that an attribute of a thing has a value."""
-    found = phrases.value(said.text)
-    spoken, own = phrases.spoken(name), _own(thing, name.upper())
-    sets = {name: found.value}
-    if isinstance(found.value, bool):
-        sentence = f"{thing.name} is {'' if found.value else 'not '}{spoken}"
+def _attribute(entity: Mention, name: str, span: Span) -> Claim:
+    """Return the claim that an attribute of an entity has a value."""
+    value, spoken = values.parse_value(span.text), spoken_name(name)
+    if isinstance(value.value, bool):
+        sentence = f"{entity.name} is {'' if value.value else 'not '}{spoken}"
     elif name.startswith("price_") or name == "price":
-        sentence = f"{thing.name} costs {found.text}: its {spoken}"
-    elif name in TELLING or len(found.text.split()) > LONG_WORDS:
-        called = "" if name in TELLING else f", {spoken}"
-        sentence = f"{thing.name}{called}: {found.text}"
+        sentence = f"{entity.name} costs {value.text}: its {spoken}"
+    elif name in idioms.DESCRIBING_KEYS or len(value.text.split()) > MAX_INLINE_WORDS:
+        key = "" if name in idioms.DESCRIBING_KEYS else f", {spoken}"
+        sentence = f"{entity.name}{key}: {value.text}"
     else:
-        verb = "are" if phrases.is_plural(spoken) else "is"
-        sentence = f"The {spoken} of {thing.name} {verb} {found.text}"
-    return _claim(own, sentence, said, sets, found.unit)
+        verb = "are" if wording.is_plural(spoken) else "is"
+        sentence = f"The {spoken} of {entity.name} {verb} {value.text}"
+    sets = {name: value.value}
+    return _claim(entity, name.upper(), entity, sentence, span, sets=sets, unit=value.unit)
 
 
 # lists
 
 
-def _listed(section: Section, who: EntityIndex) -> Iterator[Claim]:
-    thing = naming.about(section, who)
-    if thing is None:
-        return
-    for item in section.items:
-        yield from _item(section, thing, item, who)
+def _list(section: Section, index: EntityIndex) -> Iterator[Claim]:
+    entity = entities.subject(section, index)
+    if entity is not None:
+        for item in section.items:
+            yield from _item(section, entity, item, index)
 
 
-def _item(section: Section, thing: Mention, item: Item, who: EntityIndex) -> Iterator[Claim]:
-    """Yield what one item of a list says, by the first form that it has."""
-    found = naming.endpoints(item.said.text)
-    if found:
-        yield from _endpoints(thing, found, item)
+def _item(section: Section, entity: Mention, item: Item, index: EntityIndex) -> Iterator[Claim]:
+    """Yield the claims of one item of a list, by the first form that it has."""
+    if endpoints := entities.endpoints(item.span.text):
+        yield from _endpoints(entity, endpoints, item)
         return
-    if (compared := COMPARED.match(section.title)) and (one := _compared(compared, item, who)):
-        yield from one
+    comparison = idioms.read_comparison(section.title)
+    if comparison and (claims := _compared(comparison, item, index)):
+        yield from claims
         return
-    if naming.is_record(section, who):
-        yield from _of_record(thing, item, who)
+    if entities.is_record(section, index):
+        yield from _record_item(entity, item, index)
         return
-    if (having := HAVING.match(item.label)) and (member := who.known(item.said.text)):
-        yield from _having(having, member, item, who)
+    member = index.lookup(item.span.text)
+    if member and (having := idioms.read_having(item.label)):
+        yield _having(having, member, item, index)
         return
-    if member := who.known(item.said.text):
-        yield from _member(thing, member, item, who)
+    if member:
+        yield from _member(entity, member, item)
         return
-    split = naming.term(item)
-    if split and (named := who.by_name.get(split[0].lower())) and named.type != "Topic":
-        yield from _term(thing, named, split[1], item, who)
-        return
-    yield from _sentence(thing, item, who)
+    definition = entities.term(item)
+    if definition and (defined := index.by_name.get(definition[0].lower())):
+        if defined.type != "Topic":
+            yield from _definition(entity, defined, definition[1], item, index)
+            return
+    yield from _sentence(entity, item, index)
 
 
-def _endpoints(thing: Mention, found: list[Mention], item: Item) -> Iterator[Claim]:
-    split = naming.term(item)
-    called = split[0] if split else ""
-    said = " ".join(part.text for part in item.below)
-    whole = Said(
-        item.said.text, item.said.first, item.below[-1].last if item.below else item.said.last
-    )
-    for endpoint in found:
-        yield _endpoint(endpoint, called, said, whole)
-        ends = (endpoint, "PART_OF", thing)
-        if thing.type in ("Topic", "Document"):
-            yield _claim(ends, f"{endpoint.name} {_among(thing)}", item.said)
+def _endpoints(entity: Mention, endpoints: list[Mention], item: Item) -> Iterator[Claim]:
+    definition = entities.term(item)
+    name = definition[0] if definition else ""
+    details = " ".join(span.text for span in item.nested)
+    whole = Span(item.span.text, item.span.first, _last(item))
+    for endpoint in endpoints:
+        yield _endpoint(endpoint, name, details, whole)
+        if entity.type in ("Topic", "Document"):
+            sentence = f"{endpoint.name} {_belongs_to(entity)}"
+            yield _claim(endpoint, "PART_OF", entity, sentence, item.span)
         else:
-            yield _claim((thing, "USES", endpoint), f"{thing.name} uses {endpoint.name}", item.said)
-        for required in REQUIRES.findall(f"{item.said.text} {said}"):
-            for name in re.findall(r"`([^`]+)`", required):
-                parameter = Mention("Parameter", name)
-                sentence = f"{endpoint.name} requires the parameter {name}"
-                yield _claim((endpoint, "REQUIRES", parameter), sentence, whole)
+            sentence = f"{entity.name} uses {endpoint.name}"
+            yield _claim(entity, "USES", endpoint, sentence, item.span)
+        for parameter in idioms.required_parameters(f"{item.span.text} {details}"):
+            sentence = f"{endpoint.name} requires the parameter {parameter}"
+            yield _claim(endpoint, "REQUIRES", Mention("Parameter", parameter), sentence, whole)
 
 
-def _endpoint(endpoint: Mention, called: str, said: str, where: Said) -> Claim:
+def _last(item: Item) -> Line:
+    return item.nested[-1].last if item.nested else item.span.last
+
+
+def _endpoint(endpoint: Mention, name: str, details: str, span: Span) -> Claim:
     method, path = endpoint.name.split(" ", 1)
-    if called and said:
-        sentence = f"{called}, {endpoint.name}: {phrases.plain(said)}"
-    elif called:
-        sentence = f"{called} is {endpoint.name}"
+    if name and details:
+        sentence = f"{name}, {endpoint.name}: {strip_markdown(details)}"
+    elif name:
+        sentence = f"{name} is {endpoint.name}"
     else:
         sentence = f"{endpoint.name} is an endpoint"
-    return _claim(_own(endpoint, "IS_ENDPOINT"), sentence, where, {"method": method, "path": path})
+    sets = {"method": method, "path": path}
+    return _claim(endpoint, "IS_ENDPOINT", endpoint, sentence, span, sets=sets)
 
 
-def _compared(found: re.Match[str], item: Item, who: EntityIndex) -> list[Claim]:
-    """Return what an item of 'Price Comparison (Input / Output per 1M tokens)' says."""
-    name = phrases.snake(found[1])
-    if member := who.known(item.said.text):
-        if not item.label or who.known(item.label):
+def _compared(comparison: idioms.Comparison, item: Item, index: EntityIndex) -> list[Claim]:
+    """Return the claims of an item below 'Price Comparison (Input / Output per 1M tokens)'."""
+    name = comparison.attribute
+    if member := index.lookup(item.span.text):
+        # the value stands above the list of those that have it
+        if not item.label or index.lookup(item.label):
             return []
-        return [attribute(member, name, Said(item.label, item.said.first, item.said.last))]
-    split = re.match(r"(.+?):\s+(\S.*)$", phrases.plain(item.said.text))
-    member = who.known(split[1]) if split else None
-    if not split or not member:
+        return [_attribute(member, name, Span(item.label, item.span.first, item.span.last))]
+    compared = idioms.read_compared(item.span.text)
+    member = index.lookup(compared[0]) if compared else None
+    if not compared or not member:
         return []
-    sides, unit = _sides(found[2] or "")
-    values = [part.strip() for part in re.split(r"\s+/\s+", split[2])]
-    if len(sides) != len(values):
-        sides = [""] if len(values) == 1 else []
+    sides, texts = comparison.sides, compared[1]
+    if len(sides) != len(texts):
+        sides = [""] if len(texts) == 1 else []
     return [
-        attribute(
+        _attribute(
             member,
             "_".join(filter(None, (name, side))),
-            item.said._replace(text=f"{value} {unit}".strip()),
+            item.span._replace(text=f"{text} {comparison.unit}".strip()),
         )
-        for side, value in zip(sides, values, strict=False)
+        for side, text in zip(sides, texts, strict=False)
     ]
 
 
-def _sides(text: str) -> tuple[list[str], str]:
-    """Return the columns and the unit of 'Input / Output per 1M tokens'."""
-    per = re.search(r"\bper\b.*$", text)
-    columns = text[: per.start()] if per else text
-    return [phrases.snake(part) for part in columns.split("/") if part.strip()], per[
-        0
-    ] if per else ""
-
-
-def _of_record(thing: Mention, item: Item, who: EntityIndex) -> Iterator[Claim]:
-    """Yield what an item below a record's heading says of it."""
-    split = naming.term(item)
-    if split:
-        name = phrases.snake(split[0])
-        if phrases.snake(item.label) in PRICES:
+def _record_item(entity: Mention, item: Item, index: EntityIndex) -> Iterator[Claim]:
+    """Yield the claims of an item below a record's heading: they are about the record."""
+    definition = entities.term(item)
+    if definition:
+        name = attribute_name(definition[0])
+        if attribute_name(item.label) in idioms.PRICE_KEYS:
             name = f"price_{name}"
-        yield attribute(thing, name, item.said._replace(text=split[1]))
+        yield _attribute(entity, name, item.span._replace(text=definition[1]))
     elif item.label:
-        noun = phrases.noun(item.label)
-        of = " ".join(phrases.singular(word) for word in item.label.lower().split())
-        name = phrases.plain(item.said.text).rstrip(".")
-        is_code = item.said.text.startswith("`")
-        other = Mention(phrases.label(noun), name if is_code else _capital(name))
-        sentence = f"{thing.name} has the {of} {phrases.lower_first(other.name)}"
-        yield _claim(
-            (thing, f"HAS_{phrases.snake(_parted(noun)).upper()}", other), sentence, item.said
-        )
+        noun = wording.type_noun(item.label)
+        spoken = " ".join(wording.singular(word) for word in item.label.lower().split())
+        name = strip_markdown(item.span.text).rstrip(".")
+        is_code = item.span.text.startswith("`")
+        target = Mention(wording.type_label(noun), name if is_code else wording.upper_first(name))
+        sentence = f"{entity.name} has the {spoken} {wording.lower_first(target.name)}"
+        relation = f"HAS_{attribute_name(_spaced(noun)).upper()}"
+        yield _claim(entity, relation, target, sentence, item.span)
     else:
-        yield from _sentence(thing, item, who)
-    for below in item.below:
-        yield from _sentence(thing, Item(below), who)
+        yield from _sentence(entity, item, index)
+    for span in item.nested:
+        yield from _sentence(entity, Item(span), index)
 
 
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
-
-
-def _parted(noun: str) -> str:
+def _spaced(noun: str) -> str:
     """Return 'UseCase' as 'Use Case'."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", noun)
 
 
-def _having(found: re.Match[str], member: Mention, item: Item, who: EntityIndex) -> Iterator[Claim]:
-    """Yield what an item below 'Models with Vision' or 'Models without Vision' says."""
-    names = phrases.Names(thing.name for thing in who.of_type(CAPABILITY))
-    said = CAPABLE.sub("", phrases.plain(found[3]))
-    name = next(names.within(said), _capital(said))
-    yield capability(member, Mention(CAPABILITY, name), found[2].lower() == "with", item.said)
+def _having(having: idioms.Having, member: Mention, item: Item, index: EntityIndex) -> Claim:
+    """Return the claim of an item below 'Models with Vision' or 'Models without Vision'."""
+    matcher = wording.NameMatcher(entity.name for entity in index.of_type(CAPABILITY))
+    name = next(matcher.find(having.capability), wording.upper_first(having.capability))
+    return _capability(member, Mention(CAPABILITY, name), having.has_it, item.span)
 
 
-def capability(member: Mention, other: Mention, has_it: bool, said: Said) -> Claim:
-    """Return the claim that something has or lacks a capability."""
-    name = other.name.lower()
+def _capability(member: Mention, target: Mention, has_it: bool, span: Span) -> Claim:
+    """Return the claim that an entity has or lacks a capability."""
+    name = target.name.lower()
     if has_it:
-        ends = (member, "HAS_CAPABILITY", other)
+        relation = "HAS_CAPABILITY"
         sentence = f"{member.name} supports {name}: it has the capability {name}"
     else:
-        ends = (member, "LACKS_CAPABILITY", other)
+        relation = "LACKS_CAPABILITY"
         sentence = f"{member.name} does not support {name}: it lacks the capability {name}"
-    return _claim(ends, sentence, said, {phrases.snake(other.name): has_it})
+    sets = {attribute_name(target.name): has_it}
+    return _claim(member, relation, target, sentence, span, sets=sets)
 
 
-def _member(thing: Mention, member: Mention, item: Item, who: EntityIndex) -> Iterator[Claim]:
-    """Yield what an item that is the name of a thing says: that it belongs to what is above."""
-    if thing == member:
+def _member(entity: Mention, member: Mention, item: Item) -> Iterator[Claim]:
+    """Yield the claim of an item that is the name of an entity: it belongs to the heading."""
+    if entity == member:
         return
-    if thing.type == "Topic":
-        yield _claim((member, "IN_GROUP", thing), f"{member.name} {_among(thing)}", item.said)
+    if entity.type == "Topic":
+        sentence = f"{member.name} {_belongs_to(entity)}"
+        yield _claim(member, "IN_GROUP", entity, sentence, item.span)
     else:
-        yield _belongs(member, thing, item.said)
+        yield _membership(member, entity, item.span)
 
 
-def _among(thing: Mention) -> str:
-    """Return what something is that stands below a heading."""
-    return f"{'is one of the' if phrases.is_plural(thing.name) else 'belongs to'} {thing.name}"
+def _belongs_to(heading: Mention) -> str:
+    """Return the end of a sentence about something below a heading."""
+    verb = "is one of the" if wording.is_plural(heading.name) else "belongs to"
+    return f"{verb} {heading.name}"
 
 
-def _belongs(member: Mention, other: Mention, said: Said) -> Claim:
-    if other.type == CAPABILITY:
-        return capability(member, other, True, said)
-    kind = phrases.snake(_parted(other.type))
-    has_kind = kind.replace("_", " ") in other.name.lower()
-    where = f"the {other.name}" if has_kind else f"the {kind.replace('_', ' ')} {other.name}"
-    sets = {kind: other.name}
-    return _claim((member, f"IN_{kind.upper()}", other), f"{member.name} is in {where}", said, sets)
+def _membership(member: Mention, group: Mention, span: Span) -> Claim:
+    if group.type == CAPABILITY:
+        return _capability(member, group, True, span)
+    kind = attribute_name(_spaced(group.type))
+    spoken = kind.replace("_", " ")
+    name = group.name if spoken in group.name.lower() else f"{spoken} {group.name}"
+    sentence = f"{member.name} is in the {name}"
+    sets = {kind: group.name}
+    return _claim(member, f"IN_{kind.upper()}", group, sentence, span, sets=sets)
 
 
-def _term(
-    thing: Mention, named: Mention, text: str, item: Item, who: EntityIndex
+def _definition(
+    entity: Mention, defined: Mention, text: str, item: Item, index: EntityIndex
 ) -> Iterator[Claim]:
-    """Yield what '**Term:** text' says: who belongs to the term, else what it is."""
-    whole = [item.said, *item.below]
-    said = Said(
-        " ".join([text, *(part.text for part in item.below)]), item.said.first, whole[-1].last
-    )
-    members, others = _members(text, named, who)
+    """Yield the claims of '**Term:** text': the term's members, else its description."""
+    whole = " ".join([text, *(span.text for span in item.nested)])
+    members, excluded = _members(text, defined, index)
     for member in members:
-        yield _belongs(member, named, item.said)
-    for member in others:
-        yield capability(member, named, False, item.said)
-    if not members and said.text.strip():
-        own = _own(named, "DESCRIPTION")
-        plain = phrases.plain(said.text)
-        yield _claim(own, f"{named.name}: {plain}", said, {"description": plain})
-    if thing != named and named.type not in ("Tier", CAPABILITY, "Provider"):
-        yield _claim((named, "PART_OF", thing), f"{named.name} {_among(thing)}", item.said)
+        yield _membership(member, defined, item.span)
+    for member in excluded:
+        yield _capability(member, defined, False, item.span)
+    if not members and whole.strip():
+        span = Span(whole, item.span.first, _last(item))
+        description = strip_markdown(whole)
+        sentence = f"{defined.name}: {description}"
+        sets = {"description": description}
+        yield _claim(defined, "DESCRIPTION", defined, sentence, span, sets=sets)
+    if entity != defined and defined.type not in idioms.GROUPING_TYPES:
+        sentence = f"{defined.name} {_belongs_to(entity)}"
+        yield _claim(defined, "PART_OF", entity, sentence, item.span)
 
 
-def _members(text: str, named: Mention, who: EntityIndex) -> tuple[list[Mention], list[Mention]]:
-    """Return the things that a text lists, and those that it excepts.
+def _members(
+    text: str, defined: Mention, index: EntityIndex
+) -> tuple[list[Mention], list[Mention]]:
+    """Return the entities that a text lists, and those that it excludes.
 
-    'Most models except A and B' lists all others; 'Claude models (200K-300K)' a family.
+    'Most models except A and B' lists all others; 'Claude models (200K-300K)' a family. A text
+    with anything but entities lists none.
     """
-    plain = phrases.plain(text).rstrip(".")
-    if found := EXCEPT.match(plain):
-        every = who.of_type(phrases.label(phrases.singular(found[1])).capitalize())
-        others = [thing for part in phrases.listed(found[2]) if (thing := who.known(part))]
-        return [thing for thing in every if thing not in others], others if every else []
-    members: list[Mention] = []
-    for part in phrases.listed(plain):
-        known = who.known(part)
-        found_all = [known] if known else naming.family(part, _records(who))
-        if not found_all:
+    plain = strip_markdown(text).rstrip(".")
+    if all_but := idioms.read_all_but(plain):
+        kind = wording.type_label(wording.singular(all_but.kind)).capitalize()
+        everything = index.of_type(kind)
+        names = wording.split_list(all_but.names)
+        excluded = [entity for name in names if (entity := index.lookup(name))]
+        members = [entity for entity in everything if entity not in excluded]
+        return members, excluded if everything else []
+    records = [entity for entity in index.by_name.values() if entity in index.records]
+    members = []
+    for part in wording.split_list(plain):
+        named = index.lookup(part)
+        matches = [named] if named else entities.family(part, records)
+        if not matches:
             return [], []
-        members.extend(thing for thing in found_all if thing not in members and thing != named)
+        members.extend(match for match in matches if match not in members and match != defined)
     return members, []
 
 
-def _records(who: EntityIndex) -> list[Mention]:
-    return [thing for thing in who.by_name.values() if thing in who.records]
-
-
-def _sentence(thing: Mention, item: Item, who: EntityIndex) -> Iterator[Claim]:
-    """Yield an item as a sentence, about its heading and the first thing that it names."""
-    text = phrases.plain(item.said.text)
-    if len(text.split()) < 2 or len(text) > LONGEST_SENTENCE:
+def _sentence(entity: Mention, item: Item, index: EntityIndex) -> Iterator[Claim]:
+    """Yield an item as a sentence about its heading and the first entity that it names."""
+    text = strip_markdown(item.span.text)
+    if len(text.split()) < 2 or len(text) > MAX_SENTENCE_CHARACTERS:
         return
-    named = [found for found in who.within(text) if found != thing]
-    ends = (thing, "SAYS", named[0] if named else thing)
-    yield _claim(ends, f"{thing.name}: {phrases.lower_first(text)}", item.said)
-    for below in item.below:
-        yield from _sentence(thing, Item(below), who)
+    others = [named for named in index.named_in(text) if named != entity]
+    target = others[0] if others else entity
+    sentence = f"{entity.name}: {wording.lower_first(text)}"
+    yield _claim(entity, "SAYS", target, sentence, item.span)
+    for span in item.nested:
+        yield from _sentence(entity, Item(span), index)
 
 
 # tables and paragraphs
 
 
-def _table(table: Table, who: EntityIndex) -> Iterator[Claim]:
+def _table(table: Table, index: EntityIndex) -> Iterator[Claim]:
     for cells, line in table.rows:
-        thing = who.known(cells[0]) if cells else None
-        for head, cell in zip(table.head[1:], cells[1:], strict=False):
-            said = Said(cell, line, line)
-            if thing and phrases.plain(cell) not in ("", "-", "–", "—", "n/a"):
-                yield from _label(thing, phrases.plain(head), said, who)
+        entity = index.lookup(cells[0]) if cells else None
+        for column, cell in zip(table.header[1:], cells[1:], strict=False):
+            if entity and strip_markdown(cell) not in EMPTY_CELLS:
+                yield from _label(entity, strip_markdown(column), Span(cell, line, line), index)
 
 
-def _paragraphs(section: Section, who: EntityIndex) -> Iterator[Claim]:
-    """Yield what a heading is, by its first paragraph, and sentences that name two things."""
-    thing = naming.about(section, who)
-    begins = min((item.said.first.number for item in section.items), default=None)
-    for number, said in enumerate(section.paragraphs):
-        text = phrases.plain(said.text)
-        # what follows a list, often below a ruler, is no word about the heading
-        leads = not number and section.title and (begins is None or said.first.number < begins)
-        if thing and leads and len(text) <= LONGEST_SENTENCE:
-            sets = {"description": text} if id(section) in who.of_section else {}
-            yield _claim(_own(thing, "DESCRIPTION"), f"{thing.name}: {text}", said, sets)
+def _paragraphs(section: Section, index: EntityIndex) -> Iterator[Claim]:
+    """Yield the description of a heading, and the sentences that name two entities."""
+    entity = entities.subject(section, index)
+    list_begins = min((item.span.first.number for item in section.items), default=None)
+    for number, span in enumerate(section.paragraphs):
+        text = strip_markdown(span.text)
+        # a paragraph after a list, often below a rule, does not describe the heading
+        is_before_list = list_begins is None or span.first.number < list_begins
+        is_description = number == 0 and section.title and is_before_list
+        if entity and is_description and len(text) <= MAX_SENTENCE_CHARACTERS:
+            sets = {"description": text} if id(section) in index.of_section else {}
+            sentence = f"{entity.name}: {text}"
+            yield _claim(entity, "DESCRIPTION", entity, sentence, span, sets=sets)
             continue
         for sentence in re.split(r"(?<=[.!?])\s+(?=[A-Z])", text):
-            named = who.within(sentence)
-            if len(named) > 1 and len(sentence) <= LONGEST_SENTENCE:
-                found = _claim((named[0], "MENTIONED_WITH", named[1]), sentence, said)
-                yield Claim(**{**vars(found), "is_inferred": True})
+            named = index.named_in(sentence)
+            if len(named) > 1 and len(sentence) <= MAX_SENTENCE_CHARACTERS:
+                one, other = named[:2]
+                yield _claim(one, "MENTIONED_WITH", other, sentence, span, is_inferred=True)

@@ -1,4 +1,4 @@
-"""What an extraction yields: chunks of the text, things, and claims with their lines."""
+"""The result of an extraction: chunks of the text, entities, and claims with their lines."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,14 +9,14 @@ from ftlab_kit.graphs.loaders import Line
 
 
 class Mention(NamedTuple):
-    """An entity, by what makes it one: its type and its name."""
+    """An entity as a document names it. Two are the same if type and name are."""
 
     type: str
     name: str
 
 
 class Chunk(NamedTuple):
-    """A part of a document that is kept and searched as a whole."""
+    """A part of a document that is stored and searched as one. `title` is its path of headings."""
 
     text: str
     first: Line
@@ -26,10 +26,10 @@ class Chunk(NamedTuple):
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence about one thing (source is target) or two, and the lines that say it.
+    """A sentence about one entity (source is target) or two, and the lines that state it.
 
-    `sets` are the attributes of the source that it gives a value. `is_inferred` marks what no line
-    says in so many words.
+    `sets` are the attributes that it gives the source. `is_inferred` marks a claim that no line
+    states literally.
     """
 
     source: Mention
@@ -45,13 +45,16 @@ class Claim:
 
 @dataclass
 class Extract:
-    """A document, read: its chunks, what it claims, which chunk mentions what, and its date.
+    """A document after extraction.
 
-    `at` is the number of the chunk that a line stands in.
+    Attributes:
+        chunk_of_line: By line, the number of its chunk.
+        mentions: Which chunk (by number) mentions which entity.
+        dated_at: The date that the document gives itself; None if it gives none.
     """
 
     chunks: list[Chunk] = field(default_factory=list)
-    at: dict[Line, int] = field(default_factory=dict)
+    chunk_of_line: dict[Line, int] = field(default_factory=dict)
     claims: list[Claim] = field(default_factory=list)
     mentions: set[tuple[int, Mention]] = field(default_factory=set)
     dated_at: datetime | None = None

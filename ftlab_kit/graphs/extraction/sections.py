@@ -1,7 +1,7 @@
 """A document's lines as sections with blocks: labels, lists, tables, paragraphs.
 
-No Markdown library: a blank line inside a list, which people's documents are full of, breaks a list
-in CommonMark, and none of them keeps the line that a word stands on.
+No Markdown library does this. In CommonMark a blank line inside a list, which real documents are
+full of, breaks the list, and no library keeps the line on which a word stands.
 """
 
 import re
@@ -14,10 +14,11 @@ from ftlab_kit.graphs.loaders import Line
 HEADING = re.compile(r"(#{1,6})\s+(.*?)\s*#*$")
 LABEL = re.compile(r"\*\*(.+?):?\*\*:?\s*(.*)$")
 ITEM = re.compile(r"(\s*)(?:[-*+•]|(\d+)[.)])\s+(.*)$")
-RULER = re.compile(r"\s*\|?\s*:?-{2,}:?\s*(\|\s*:?-{2,}:?\s*)*\|?\s*$")
+TABLE_RULE = re.compile(r"\s*\|?\s*:?-{2,}:?\s*(\|\s*:?-{2,}:?\s*)*\|?\s*$")
+FENCES = ("```", "~~~")
 
 
-class Said(NamedTuple):
+class Span(NamedTuple):
     """Some text with the lines that it stands on."""
 
     text: str
@@ -27,25 +28,25 @@ class Said(NamedTuple):
 
 @dataclass
 class Item:
-    """An item of a list: its text, the bold or plain term before a colon, and what hangs below."""
+    """An item of a list, with its nested items. `label` is the bold line above the list."""
 
-    said: Said
-    label: str = ""  # the bold line above the list
+    span: Span
+    label: str = ""
     is_numbered: bool = False
-    below: list[Said] = field(default_factory=list)
+    nested: list[Span] = field(default_factory=list)
 
 
 @dataclass
 class Table:
     """A table: the names of its columns, and its rows."""
 
-    head: list[str]
+    header: list[str]
     rows: list[tuple[list[str], Line]] = field(default_factory=list)
 
 
 @dataclass
 class Section:
-    """A heading with what stands below it, up to the next one.
+    """A heading with all below it, up to the next heading.
 
     `labels` are the lines `**Key:** value`, in order; `title` is '' for what precedes a heading.
     """
@@ -55,10 +56,10 @@ class Section:
     first: Line
     above: "Section | None" = None
     lines: list[Line] = field(default_factory=list)
-    labels: list[tuple[str, Said]] = field(default_factory=list)
+    labels: list[tuple[str, Span]] = field(default_factory=list)
     items: list[Item] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
-    paragraphs: list[Said] = field(default_factory=list)
+    paragraphs: list[Span] = field(default_factory=list)
 
     @property
     def path(self) -> tuple[str, ...]:
@@ -73,16 +74,16 @@ def read(lines: Sequence[Line]) -> list[Section]:
     sections = [Section("", 0, first)]
     is_code = False
     for line in lines:
-        if line.text.lstrip().startswith(("```", "~~~")):
+        if line.text.lstrip().startswith(FENCES):
             is_code = not is_code
-        found = None if is_code else HEADING.match(line.text)
-        if found and found[2]:
-            level = len(found[1])
+        heading = None if is_code else HEADING.match(line.text)
+        if heading and heading[2]:
+            level = len(heading[1])
             above = next((item for item in reversed(sections) if item.level < level), None)
-            sections.append(Section(_plain(found[2]), level, line, above))
+            sections.append(Section(_without_marks(heading[2]), level, line, above))
         sections[-1].lines.append(line)
     for section in sections:
-        _fill(section)
+        _parse_blocks(section)
     return [section for section in sections if section.title or _has_text(section)]
 
 
@@ -90,15 +91,14 @@ def _has_text(section: Section) -> bool:
     return any(line.text.strip() for line in section.lines)
 
 
-def _plain(text: str) -> str:
-    """Return a heading without its marks."""
+def _without_marks(text: str) -> str:
     return re.sub(r"[*`]", "", text).strip()
 
 
-def _fill(section: Section) -> None:
-    """Find the blocks of a section."""
+def _parse_blocks(section: Section) -> None:
+    """Fill a section's labels, items, tables and paragraphs from its lines."""
     body = section.lines[1:] if section.title else section.lines
-    label: tuple[str, Line] | None = None
+    label: tuple[str, Line] | None = None  # one without a value: its list or value stands below
     for kind, block in _blocks(body):
         if kind == "table":
             section.tables.append(_table(block))
@@ -108,17 +108,17 @@ def _fill(section: Section) -> None:
             item.label = label[0] if label else ""
             section.items.append(item)
         elif kind == "label":
-            found = LABEL.match(block[0].text.strip())
-            key, value = (found[1].strip(), found[2].strip()) if found else ("", "")
+            match = LABEL.match(block[0].text.strip())
+            key, value = (match[1].strip(), match[2].strip()) if match else ("", "")
             if value:
-                section.labels.append((key, Said(_joined(value, block[1:]), block[0], block[-1])))
+                section.labels.append((key, Span(_joined(value, block[1:]), block[0], block[-1])))
             label = None if value else (key, block[0])
         elif label:
             # the value of a label may stand on the line below it
-            section.labels.append((label[0], Said(_joined("", block), label[1], block[-1])))
+            section.labels.append((label[0], Span(_joined("", block), label[1], block[-1])))
             label = None
         else:
-            section.paragraphs.append(Said(_joined("", block), block[0], block[-1]))
+            section.paragraphs.append(Span(_joined("", block), block[0], block[-1]))
 
 
 def _joined(text: str, block: Sequence[Line]) -> str:
@@ -126,38 +126,37 @@ def _joined(text: str, block: Sequence[Line]) -> str:
 
 
 def _blocks(lines: Sequence[Line]) -> Iterator[tuple[str, list[Line]]]:
-    """Yield the blocks of a section with their kind; code is none of them."""
+    """Yield the blocks of a section with their kind; code is left out."""
     block: list[Line] = []
-    kind, is_code = "", False
+    block_kind, is_code = "", False
     for line in lines:
-        if line.text.lstrip().startswith(("```", "~~~")):
+        if line.text.lstrip().startswith(FENCES):
             is_code = not is_code
-            now = "code"
+            kind = "code"
         else:
-            now = "code" if is_code else _kind(line.text, kind)
-        if block and (now != "more"):
-            yield kind, block
+            kind = "code" if is_code else _kind(line.text, block_kind)
+        if block and (kind != "more"):
+            yield block_kind, block
             block = []
-        if now == "more":
+        if kind == "more":
             block.append(line)
-        elif now in ("table", "item", "label", "text"):
-            kind, block = now, [line]
+        elif kind in ("table", "item", "label", "text"):
+            block_kind, block = kind, [line]
         else:
-            kind = ""
+            block_kind = ""
     if block:
-        yield kind, block
+        yield block_kind, block
 
 
 def _kind(text: str, before: str) -> str:
-    """Return what a line begins, 'more' where it goes on with the block before."""
+    """Return the kind of block that a line begins, 'more' if it continues the one before."""
     stripped = text.strip()
     if not stripped or re.fullmatch(r"[-*_]{3,}", stripped):
         return "" if before != "item" or stripped else "more"
     if stripped.startswith("|"):
         return "more" if before == "table" else "table"
-    found = ITEM.match(text)
-    if found:
-        return "more" if before == "item" and len(found[1]) >= 2 else "item"
+    if item := ITEM.match(text):
+        return "more" if before == "item" and len(item[1]) >= 2 else "item"
     if before == "item" and text.startswith("  "):
         return "more"
     if LABEL.match(stripped) and _is_label(stripped):
@@ -166,32 +165,31 @@ def _kind(text: str, before: str) -> str:
 
 
 def _is_label(text: str) -> bool:
-    """Return whether a bold beginning is a key, not a word of a sentence."""
-    found = LABEL.match(text)
-    return bool(found and (text.startswith(f"**{found[1]}:**") or ":**" in text or "**:" in text))
+    """Return whether bold text at the beginning is a key, not a word of a sentence."""
+    match = LABEL.match(text)
+    return bool(match and (text.startswith(f"**{match[1]}:**") or ":**" in text or "**:" in text))
 
 
 def _item(block: Sequence[Line]) -> Item:
-    found = ITEM.match(block[0].text)
-    own = found[3].strip() if found else block[0].text.strip()
-    below: list[Said] = []
+    match = ITEM.match(block[0].text)
+    text = match[3].strip() if match else block[0].text.strip()
+    nested: list[Span] = []
     last = block[0]
     for line in block[1:]:
         if not line.text.strip():
             continue
-        nested = ITEM.match(line.text)
-        if nested:
-            below.append(Said(nested[3].strip(), line, line))
-        elif below:
-            below[-1] = Said(f"{below[-1].text} {line.text.strip()}", below[-1].first, line)
+        if inner := ITEM.match(line.text):
+            nested.append(Span(inner[3].strip(), line, line))
+        elif nested:
+            nested[-1] = Span(f"{nested[-1].text} {line.text.strip()}", nested[-1].first, line)
         else:
-            own, last = f"{own} {line.text.strip()}", line
-    is_numbered = bool(found and found[2])
-    return Item(Said(own, block[0], last), is_numbered=is_numbered, below=below)
+            text, last = f"{text} {line.text.strip()}", line
+    is_numbered = bool(match and match[2])
+    return Item(Span(text, block[0], last), is_numbered=is_numbered, nested=nested)
 
 
 def _table(block: Sequence[Line]) -> Table:
-    rows = [(_cells(line.text), line) for line in block if not RULER.fullmatch(line.text)]
+    rows = [(_cells(line.text), line) for line in block if not TABLE_RULE.fullmatch(line.text)]
     return Table(rows[0][0] if rows else [], rows[1:])
 
 

@@ -18,7 +18,7 @@ from ftlab_kit.errors import InputError, NotFound, nearest
 MAX_BYTES = 64 * 2**20
 MAX_PAGES = 2000
 MAX_CHARACTERS = 20_000_000
-FORMS = {
+LOADERS = {
     "md": "markdown",
     "markdown": "markdown",
     "txt": "text",
@@ -47,9 +47,9 @@ class Text(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def forms() -> tuple[str, ...]:
+def suffixes() -> tuple[str, ...]:
     """Return the suffixes of the files that can be read."""
-    return tuple(FORMS)
+    return tuple(LOADERS)
 
 
 def read(path: Path) -> Text:
@@ -128,12 +128,12 @@ def _loader(path: Path) -> ModuleType:
     if path.is_dir():
         raise InputError(f"{path} is a folder; expected a file. Give its files one by one.")
     suffix = path.suffix.lower()[1:]
-    if suffix not in FORMS:
+    if suffix not in LOADERS:
         raise InputError(
             f"{path} is of no known form; expected a file that ends in one of: "
-            f"{', '.join(FORMS)}.{nearest(suffix, FORMS)}"
+            f"{', '.join(LOADERS)}.{nearest(suffix, LOADERS)}"
         )
-    return importlib.import_module(f"{__name__}.{FORMS[suffix]}")
+    return importlib.import_module(f"{__name__}.{LOADERS[suffix]}")
 
 
 def _check_size(path: Path) -> None:

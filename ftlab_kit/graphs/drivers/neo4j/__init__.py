@@ -46,7 +46,7 @@ class Driver(Neo4jDriver):
         self._tx: ContextVar[Any] = ContextVar("tx", default=None)
         self.search_interface = SearchMixin()
 
-    async def reach(self) -> None:
+    async def check_connection(self) -> None:
         """See that the server answers, and knows who asks.
 
         Raises:
@@ -60,7 +60,7 @@ class Driver(Neo4jDriver):
         with in_words(self.uri):
             return await super().execute_query(cypher_query_, **values)
 
-    async def begin(self, dimension: int) -> None:
+    async def prepare(self, dimension: int) -> None:
         """See that the server answers, and build what indices are missing.
 
         Vector indices are built when the first vectors are there: filling one as rows come takes
@@ -87,7 +87,7 @@ class Driver(Neo4jDriver):
         self._is_indexed = len(known) == len(INDICES)
 
     async def build_indices_and_constraints(self, delete_existing: bool = False) -> None:
-        """Do nothing: `begin` has built them, one after the other."""
+        """Do nothing: `prepare` has built them, one after the other."""
 
     async def _ask(self, query: str, **values: Any) -> list[Any]:
         found = await self.client.execute_query(query, values, database_=self._database)
@@ -120,7 +120,7 @@ class Driver(Neo4jDriver):
     # what the kit asks of a driver
 
     @asynccontextmanager
-    async def changing(self, group: str) -> AsyncIterator[None]:
+    async def write_transaction(self, group: str) -> AsyncIterator[None]:
         """Hold the graph's lock node in a transaction, in which all is read and written."""
         if self._tx.get() is not None:
             yield
@@ -175,17 +175,17 @@ class Driver(Neo4jDriver):
 
     async def write(self, change: Change) -> None:
         """Make a change: all of it, or nothing."""
-        async with self.changing(change.group):
+        async with self.write_transaction(change.group):
             tx = self._tx.get()
             for kind, _, _ in ENDS.values():
-                await drop(tx, f"MATCH ()-[n:{kind}]->()", "DELETE n", change.gone_edges)
+                await drop(tx, f"MATCH ()-[n:{kind}]->()", "DELETE n", change.deleted_edges)
             for label in LABELS.values():
-                await drop(tx, f"MATCH (n:{label})", "DETACH DELETE n", change.gone_nodes)
+                await drop(tx, f"MATCH (n:{label})", "DETACH DELETE n", change.deleted_nodes)
             await put_nodes(tx, change.nodes)
             await put_edges(tx, change.edges)
-            if change.about:
+            if change.metadata:
                 query = "MATCH (l:FtlabGraph {group_id: $group}) SET l += $about"
-                result = await tx.run(query, group=change.group, about=dict(change.about))
+                result = await tx.run(query, group=change.group, about=dict(change.metadata))
                 await result.consume()
 
 

@@ -28,7 +28,7 @@ from graphiti_core.search.search_filters import (
 )
 from graphiti_core.search.search_utils import fulltext_query
 
-from ftlab_kit.graphs.drivers.protocol import note
+from ftlab_kit.graphs.drivers.protocol import record_score
 
 
 class Where(NamedTuple):
@@ -268,7 +268,7 @@ def _noted(method: str, records: Iterable[Any], make: Any) -> list[Any]:
     made = []
     for record in records:
         values = dict(record)
-        note(method, values["uuid"], values.pop("score"))
+        record_score(method, values["uuid"], values.pop("score"))
         made.append(make(values))
     return made
 
@@ -277,5 +277,5 @@ def _in_order(nearest: Sequence[tuple[str, float]], found: Iterable[Any]) -> lis
     by_uuid = {item.uuid: item for item in found}
     kept = [(uuid, score) for uuid, score in nearest if uuid in by_uuid]
     for uuid, score in kept:
-        note("vector", uuid, 2 * score - 1)
+        record_score("vector", uuid, 2 * score - 1)
     return [by_uuid[uuid] for uuid, _ in kept]

@@ -119,7 +119,7 @@ class Driver(GraphDriver):
     # what the kit asks of a driver
 
     @asynccontextmanager
-    async def changing(self, group: str) -> AsyncIterator[None]:
+    async def write_transaction(self, group: str) -> AsyncIterator[None]:
         """Hold the one writer's place, in every process: what is read in here stays so."""
         async with self.writing():
             yield
@@ -142,11 +142,11 @@ class Driver(GraphDriver):
     async def write(self, change: Change) -> None:
         """Make a change: all of it, or nothing."""
         async with self.writing():
-            self.drop_edges(change.gone_edges)
-            self.drop_nodes(change.gone_nodes)
+            self.drop_edges(change.deleted_edges)
+            self.drop_nodes(change.deleted_nodes)
             self.put_nodes(map(row_codec.of_node, change.nodes))
             self.put_edges(map(row_codec.of_edge, change.edges))
-            about = [(f"{change.group}/{name}", value) for name, value in change.about.items()]
+            about = [(f"{change.group}/{name}", value) for name, value in change.metadata.items()]
             self.db.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", about)
 
     # rows

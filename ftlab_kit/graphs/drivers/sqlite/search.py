@@ -1,7 +1,7 @@
 """Finding, as Graphiti asks for it: its SearchInterface over FTS5, vectors and edges.
 
 Every filter is applied before the limit: what is returned are the best of those that pass, as many
-as were asked for. What each method computes for each find is also kept in `protocol.SEEN`.
+as were asked for. What each method computes for each find is also kept in `protocol.SCORES`.
 """
 
 import re
@@ -13,7 +13,7 @@ from graphiti_core.driver.search_interface.search_interface import SearchInterfa
 from graphiti_core.search.search_filters import ComparisonOperator, SearchFilters
 from graphiti_core.search.search_utils import rrf
 
-from ftlab_kit.graphs.drivers.protocol import note
+from ftlab_kit.graphs.drivers.protocol import record_score
 from ftlab_kit.graphs.drivers.sqlite import row_codec, tables
 
 if TYPE_CHECKING:
@@ -339,7 +339,7 @@ def _things(
     ids = tables.listed(number for number, _ in found)
     by_id = {row["id"]: dict(row) for row in driver.db.execute(sql, (ids,))}
     for number, score in found:
-        note(method, by_id[number]["uuid"], score)
+        record_score(method, by_id[number]["uuid"], score)
     return [make(by_id[number]) for number, _ in found]
 
 

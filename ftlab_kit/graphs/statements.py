@@ -10,8 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ftlab_kit.graphs.extraction import phrases
-from ftlab_kit.graphs.extraction.result import Chunk, Claim, Extract, Mention
+from ftlab_kit.graphs.extraction import (
+    Chunk,
+    Claim,
+    Extract,
+    Mention,
+    as_sentence,
+    attribute_name,
+)
 from ftlab_kit.graphs.loaders import Line
 from ftlab_kit.records import Loading, Rows
 from ftlab_kit.workspace import Workspace, now
@@ -39,11 +45,6 @@ class Section:
 
     title: str
     statements: Sequence[Statement]
-
-
-def attribute_name(text: str) -> str:
-    """Return a text as the name of an attribute: 'ROUGE-L' is rouge_l."""
-    return phrases.snake(text)
 
 
 def write(
@@ -105,9 +106,9 @@ def _extract(sections: Sequence[Section]) -> Extract:
         lines = []
         for statement in section.statements:
             number += 1
-            line = Line(phrases.sentence(statement.sentence), number)
+            line = Line(as_sentence(statement.sentence), number)
             lines.append(line)
-            extract.at[line] = len(extract.chunks)
+            extract.chunk_of_line[line] = len(extract.chunks)
             ends = (statement.source, statement.target)
             extract.mentions |= {(len(extract.chunks), mention) for mention in ends}
             extract.claims.append(

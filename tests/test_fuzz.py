@@ -1,4 +1,4 @@
-"""Any bytes, any JSON and any broken row are accepted or reported, and nothing else happens."""
+"""Any bytes, any JSON and any broken row become rows or problems, and nothing else happens."""
 
 import json
 from collections import Counter
@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from tests.fuzz.rows import look
 
-# what a form is made of, mixed with everything else
-WORDS = "messages role content from value prompt chosen rejected completion label text tools"
-WORDS += " conversations instruction input output question response system train weight tool_calls"
+# the fields of all formats, mixed with everything else
+FIELDS = "messages role content from value prompt chosen rejected completion label text tools"
+FIELDS += " conversations instruction input output question response system train weight tool_calls"
 LEAVES = (
     st.none()
     | st.booleans()
@@ -21,7 +21,7 @@ LEAVES = (
     | st.text(max_size=8)
     | st.sampled_from(["user", "assistant", "system", "tool", "human", "gpt", " ", "\ud800"])
 )
-KEYS = st.sampled_from(WORDS.split()) | st.text(max_size=3)
+KEYS = st.sampled_from(FIELDS.split()) | st.text(max_size=3)
 ANYTHING = st.recursive(
     LEAVES,
     lambda inner: (

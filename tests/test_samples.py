@@ -1,4 +1,4 @@
-"""The sample rows that come with the kit: whole, distinct, and as their cards say."""
+"""The sample datasets of the kit: valid, distinct, and as their cards describe them."""
 
 import ast
 import json
@@ -24,19 +24,19 @@ def answers(name: str) -> list[str]:
     return [json.loads(line)["messages"][-1]["content"] for line in lines]
 
 
-def test_every_sample_is_known_here():
+def test_every_sample_file_is_tested_here():
     assert {path.name for path in SAMPLES.iterdir() if path.suffix != ".md"} == {*FILES}
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_its_rows_can_be_trained_on(name: str):
+def test_the_rows_of_a_sample_can_be_trained_on(name: str):
     columns = TICKETS if name.endswith(".csv") else None
     report = datasets.validate(SAMPLES / name, columns=columns)
     assert (report.n_rows, report.n_refused) == FILES[name]
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_it_has_a_card_that_says_it_is_invented(name: str):
+def test_a_sample_has_a_card_that_says_it_is_invented(name: str):
     card = (SAMPLES / name).with_suffix(".md")
     text = (card if card.exists() else SAMPLES / "README.md").read_text()
     assert "invented" in text and name.split(".")[0].replace("_", " ").split()[0] in text.lower()
@@ -46,12 +46,12 @@ def test_it_has_a_card_that_says_it_is_invented(name: str):
     "name",
     ["puddle_and_pine.jsonl", "brindle_code.jsonl", "lease_clauses.jsonl", "quillow_copy.jsonl"],
 )
-def test_no_two_answers_are_the_same(name: str):
-    found = answers(name)
-    assert len({*found}) == len(found)
+def test_the_answers_of_a_sample_are_distinct(name: str):
+    texts = answers(name)
+    assert len({*texts}) == len(texts)
 
 
-def test_all_code_is_python_in_the_manner_of_the_library():
+def test_all_code_is_python_that_uses_the_library():
     for text in answers("brindle_code.jsonl"):
         (task,) = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
         assert task.args.args[0].arg == "ctx"

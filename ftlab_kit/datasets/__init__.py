@@ -1,15 +1,15 @@
-"""Datasets: rows that were looked at before anything learns from them.
+"""Datasets: rows that are checked before anything trains on them.
 
-`add` reads rows of many forms from files, folders, data frames and the hub, refuses line by line
-what can't be trained on, and keeps the rest as a version named by the hash of its content. `split`,
-`append`, `filter`, `sample`, `merge` and `redact` make versions of versions; `quality`, `mask`,
-`diff` and `card` show what they are like. No version ever changes.
+`add` reads rows of many formats from files, folders, data frames and the hub, refuses line by line
+what can't be trained on, and stores the rest as a version named by the hash of its content.
+`append`, `split`, `filter`, `sample`, `redact` and `merge` make new versions of existing ones;
+`quality`, `mask`, `overlap`, `diff` and `card` describe them. A version never changes.
+
+For other rooms: `schema` reads a row (messages, answers, texts), `tokenized` a version as tokens.
 """
 
 import builtins
 import os
-import random
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -22,15 +22,18 @@ from ftlab_kit.datasets import (
     pii,
     quality_report,
     schema,
+    selection,
     splits,
     token_mask,
+    tokenized,
+    version_card,
     version_diff,
     version_store,
 )
 from ftlab_kit.datasets.files import Frame
 from ftlab_kit.datasets.json_strict import ENCODE
 from ftlab_kit.datasets.reader import SHOWN, RowReader, refusal
-from ftlab_kit.errors import DataError, InputError, NotFound, nearest, room_on_disk
+from ftlab_kit.errors import InputError, NotFound, nearest, room_on_disk
 from ftlab_kit.records import (
     Card,
     Dataset,
@@ -39,6 +42,7 @@ from ftlab_kit.records import (
     DuplicatePair,
     Mask,
     Model,
+    OnProgress,
     Problem,
     Quality,
     Report,
@@ -47,17 +51,26 @@ from ftlab_kit.records import (
 )
 from ftlab_kit.workspace import Workspace
 
-# all of it invented for this kit; each file has its card beside it
+__all__ = [
+    "BRINDLE_CODE", "LEASE_CLAUSES", "PUDDLE_AND_PINE", "QUILLOW_COPY", "SALTMERE_TICKETS",
+    "SAMPLES", "TWELVE_FAULTS", "Frame", "add", "append", "card", "delete", "diff", "filter", "get",
+    "list", "mask", "merge", "overlap", "preview", "problems", "quality", "redact", "rows",
+    "sample", "schema", "split", "tokenized", "validate", "versions",
+]  # fmt: skip
+
+# sample datasets, all invented for this kit; each has its card beside it
 SAMPLES = Path(__file__).parent / "samples"
 PUDDLE_AND_PINE = SAMPLES / "puddle_and_pine.jsonl"  # 300 customer-support chats of a shop
-# 63 of them, and twelve lines that can't be trained on, each for another reason
+# 63 of these chats, and twelve lines that can't be trained on, each for another reason
 TWELVE_FAULTS = SAMPLES / "twelve_faults.jsonl"
-SALTMERE_TICKETS = SAMPLES / "saltmere_tickets.csv"  # a help desk's export of a ferry line
-BRINDLE_CODE = SAMPLES / "brindle_code.jsonl"  # tasks and code in the manner of an own library
-LEASE_CLAUSES = SAMPLES / "lease_clauses.jsonl"  # clauses of contracts, and what they say as JSON
-QUILLOW_COPY = SAMPLES / "quillow_copy.jsonl"  # briefs and copy in the voice of a brand
+SALTMERE_TICKETS = (
+    SAMPLES / "saltmere_tickets.csv"
+)  # tickets exported from a ferry line's help desk
+BRINDLE_CODE = SAMPLES / "brindle_code.jsonl"  # tasks, and code that uses an in-house library
+LEASE_CLAUSES = SAMPLES / "lease_clauses.jsonl"  # clauses of leases, and their content as JSON
+QUILLOW_COPY = SAMPLES / "quillow_copy.jsonl"  # briefs, and copy in the voice of a brand
 
-KEPT = 1000  # problems of a report; all of them stand in what is exported
+MAX_PROBLEMS = 1000  # in a report; an export has all of them
 
 
 def validate(
@@ -65,36 +78,36 @@ def validate(
     *,
     columns: Mapping[str, str] | None = None,
     export: Path | None = None,
-    progress: Callable[..., None] | None = None,
+    progress: OnProgress | None = None,
 ) -> Report:
-    """Return what is wrong with rows, line by line; they stream by in bounded memory.
+    """Return what is wrong with the rows of a source, line by line, in bounded memory.
 
     Args:
         path: A file of JSON lines, JSON, CSV or Parquet, alone or packed with gzip or zstd; a
             folder of them; a pandas data frame; or a name on the hub, owner/name:config:split.
-        columns: What a form's fields are called here, such as {"prompt": "question"}.
-        export: A file for every problem, one JSON object a line.
-        progress: Called with the share that is done, rows, and refused lines.
+        columns: The source's names for a format's fields, such as {"prompt": "question"}.
+        export: A file to write every problem to, one JSON object a line.
+        progress: Called with the percentage that was read.
 
     Raises:
         InputError: There is nothing to read, or it can't be read at all.
     """
-    sieve = RowReader(files.source(path), columns)
+    reader = RowReader(files.source(path), columns)
     problems: builtins.list[Problem] = []
-    with room_on_disk(str(export)), Path(export or os.devnull).open("wb") as out:
-        for _, _, problem in sieve.parts(progress):
+    with room_on_disk(str(export)), Path(export or os.devnull).open("wb") as file:
+        for _, _, problem in reader.blocks(progress):
             if problem is None:
                 continue
-            out.write(ENCODE(problem.as_dict()) + b"\n")
-            if len(problems) < KEPT:
+            file.write(ENCODE(problem.as_dict()) + b"\n")
+            if len(problems) < MAX_PROBLEMS:
                 problems.append(problem)
     return Report(
-        source=sieve.source.label,
-        form=sieve.form,
-        n_rows=sieve.n_rows,
-        n_refused=sieve.n_refused,
+        source=reader.source.label,
+        format=reader.format,
+        n_rows=reader.n_rows,
+        n_refused=reader.n_refused,
         problems=Rows(problems),
-        skipped=sieve.source.skipped,
+        skipped=reader.source.skipped,
     )
 
 
@@ -105,69 +118,31 @@ def add(
     name: str | None = None,
     strict: bool = True,
     columns: Mapping[str, str] | None = None,
-    progress: Callable[..., None] | None = None,
+    progress: OnProgress | None = None,
 ) -> DatasetVersion:
     """Read rows into the workspace and return their version.
 
-    The same content again is the same version; other content under the same name is a new one. The
-    name alone stands for the version that was added last.
+    The same content under the same name is the same version; other content is a new one. A
+    dataset's name alone stands for the version that was added last.
 
     Args:
-        path: As for validate.
-        name: What to call the dataset; the file's name if None.
-        strict: Refuse a source with any bad line. False sets the bad lines aside in a file beside
-            the rows (`<id>.refused.jsonl`, with the reasons in `<id>.problems.jsonl`) and
-            counts them in the version's `n_refused`.
-        columns: What a form's fields are called here, such as {"prompt": "question"}.
-        progress: Called with the share that is done, rows, and refused lines.
+        path: A source of rows, as for `validate`.
+        name: The dataset's name; the file's name if None.
+        strict: Refuse a source with any bad line. False sets bad lines aside in a file beside the
+            rows (`<id>.refused.jsonl`, with the reasons in `<id>.problems.jsonl`) and counts them
+            in the version's `n_refused`.
+        columns: The source's names for a format's fields, such as {"prompt": "question"}.
+        progress: Called with the percentage that was read.
 
     Raises:
         InputError: There is nothing to read, or it can't be read at all.
-        DataError: Bad lines (strict), or no good one; names path, line, field and cure.
-        DiskFull: Nothing of it is kept.
+        DataError: Bad lines (strict), or no good one; the message says where, what and the fix.
+        DiskFull: Nothing is left behind.
     """
-    sieve = RowReader(files.source(path), columns)
-    name = name or _name(sieve.source.label)
-    with version_store.writer(ws, name, sieve.kind) as new:
-        _sift(sieve, new, strict, progress)
-        return new.commit("all", _made("add", sieve))
-
-
-def _sift(
-    sieve: RowReader,
-    draft: version_store.VersionWriter,
-    strict: bool,
-    progress: Callable[..., None] | None,
-) -> None:
-    """Write the good rows of a source, and set the bad ones aside.
-
-    Raises:
-        DataError: There are bad ones (strict), or no good one.
-    """
-    problems: builtins.list[Problem] = []
-    for raw, found, problem in sieve.parts(progress):
-        if problem is None:
-            draft.write(found)
-            continue
-        if len(problems) < SHOWN:
-            problems.append(problem)
-        if not strict:
-            draft.refuse(raw, problem)
-    if (problems and strict) or not sieve.n_rows:
-        raise refusal(sieve, problems)
-
-
-def _made(verb: str, sieve: RowReader) -> dict[str, Any]:
-    facts: dict[str, Any] = {"verb": verb, "source": sieve.source.label, "form": sieve.form}
-    facts |= {"columns": sieve.columns} if sieve.columns else {}
-    return facts | ({"skipped": [*sieve.source.skipped]} if sieve.source.skipped else {})
-
-
-def _name(label: str) -> str:
-    """Return what a dataset is called that was given no name."""
-    bare = Path(label.split(":")[0])
-    bare = bare.with_suffix("") if bare.suffix in (".gz", ".zst") else bare
-    return bare.stem if bare.suffix[1:] in files.SUFFIXES else bare.name
+    reader = RowReader(files.source(path), columns)
+    with version_store.writer(ws, name or _default_name(reader), reader.kind) as new:
+        _copy(reader, new, strict, progress)
+        return new.commit("all", reader.derivation("add"))
 
 
 def append(
@@ -177,27 +152,64 @@ def append(
     *,
     strict: bool = True,
     columns: Mapping[str, str] | None = None,
-    progress: Callable[..., None] | None = None,
+    progress: OnProgress | None = None,
 ) -> DatasetVersion:
-    """Return a new version: the rows of one, then those of a source, read as `add` reads them.
+    """Return a new version: the rows of an existing one, then those of a source.
+
+    Args:
+        dataset: The version to add to, its id, or the dataset's name.
+        path: A source of rows, as for `validate`.
+        strict: Refuse a source with any bad line, as for `add`.
+        columns: The source's names for a format's fields, such as {"prompt": "question"}.
+        progress: Called with the percentage that was read.
 
     Raises:
         InputError: The new rows are of another kind.
-        DataError: As for add.
+        DataError: Bad lines (strict), or no good one.
     """
     parent = get(ws, dataset)
-    sieve = RowReader(files.source(path), columns)
-    kind = sieve.kind
-    if kind != parent.kind:
+    reader = RowReader(files.source(path), columns)
+    if reader.kind != parent.kind:
         raise InputError(
-            f"{sieve.source.label} holds rows of kind {kind}, version {parent.id} of kind "
-            f"{parent.kind}; expected the same. Add them as a dataset of their own."
+            f"{reader.source.label} holds rows of kind {reader.kind}, version {parent.id} of kind "
+            f"{parent.kind}; expected the same. Add them as another dataset."
         )
     with version_store.writer(ws, parent.dataset, parent.kind) as new:
         for row in version_store.rows(parent):
             new.write([row])
-        _sift(sieve, new, strict, progress)
-        return new.commit(parent.side, _made("append", sieve), parent_id=parent.id)
+        _copy(reader, new, strict, progress)
+        return new.commit(parent.side, reader.derivation("append"), parent_id=parent.id)
+
+
+def _default_name(reader: RowReader) -> str:
+    """Return the name of a dataset that was not given one: the file's, without suffixes."""
+    path = Path(reader.source.label.split(":")[0])
+    path = path.with_suffix("") if path.suffix in (".gz", ".zst") else path
+    return path.stem if path.suffix[1:] in files.SUFFIXES else path.name
+
+
+def _copy(
+    reader: RowReader,
+    new: version_store.VersionWriter,
+    strict: bool,
+    progress: OnProgress | None,
+) -> None:
+    """Write the good rows of a source, and set the bad ones aside.
+
+    Raises:
+        DataError: There are bad ones (strict), or no good one.
+    """
+    problems: builtins.list[Problem] = []
+    for raw, block_rows, problem in reader.blocks(progress):
+        if problem is None:
+            new.write(block_rows)
+            continue
+        if len(problems) < SHOWN:
+            problems.append(problem)
+        if not strict:
+            new.refuse(raw, problem)
+    if (problems and strict) or not reader.n_rows:
+        raise refusal(reader, problems)
 
 
 def split(
@@ -209,63 +221,29 @@ def split(
     groups: str | None = None,
     strata: str | None = None,
 ) -> tuple[DatasetVersion, DatasetVersion]:
-    """Part a version into train and held-out rows and return both.
+    """Split a version into train and held-out rows, and return both sides.
 
-    A row's side follows from the seed and what it says alone: it is the same whatever other rows
-    are added. Rows with equal answers, near duplicates, and rows of one group share a side, which
-    is that of the first of them. The held-out share is therefore met on average, not exactly.
+    A row's side depends only on the seed and its own content: it stays the same when other rows are
+    added. Rows with equal answers, near duplicates, and rows of one group share a side. The
+    held-out share is therefore met on average, not exactly.
 
     Args:
+        dataset: A version, its id, or the dataset's name.
         held_out: Share of the rows to hold out, between 0 and 1.
+        seed: Seeds the draw.
         groups: A field of the rows; those with the same value share a side.
-        strata: A field of the rows; each of its values gets the held-out share, as nearly as rows
-            that belong together allow. What an earlier split drew with these arguments stays.
+        strata: A field of the rows; the held-out share is met for each of its values, as nearly as
+            rows that belong together allow. Rows that an earlier split with these arguments drew
+            keep their side.
 
     Raises:
+        InputError: The share is not between 0 and 1.
         DataError: One side would be empty, or a row lacks the field.
     """
     if not 0 < held_out < 1:
         raise InputError(f"held_out is {held_out}; expected a share between 0 and 1, such as 0.1.")
     version = get(ws, dataset)
-    made = {"verb": "split", "held_out": held_out, "seed": seed}
-    made |= {"groups": groups} if groups else {}
-    made |= {"strata": strata} if strata else {}
-    draws = splits.drawn(lambda: version_store.rows(version), seed, groups, strata)
-    known = _drawn_before(ws, version, made, seed) if strata else None
-    is_out = splits.held_out(draws, held_out, known)
-    if len({*is_out}) < 2:
-        raise DataError(
-            f"A split of {version.n_rows} rows with held_out={held_out} and seed={seed} leaves one "
-            "side empty; expected rows on both. Use another share or seed, or more rows."
-        )
-    found = []
-    for side in (False, True):
-        with version_store.writer(ws, version.dataset, version.kind) as new:
-            for row, is_held in zip(version_store.rows(version), is_out, strict=True):
-                if is_held is side:
-                    new.write([row])
-            name = "held_out" if side else "train"
-            found.append(new.commit(name, made, parent_id=version.id))
-    return found[0], found[1]
-
-
-def _drawn_before(
-    ws: Workspace, version: DatasetVersion, made: Mapping[str, Any], seed: int
-) -> dict[float, bool]:
-    """Return the draws that the last split by the same arguments knew, and which were held out."""
-    known: dict[float, bool] = {}
-    for side in ("train", "held_out"):
-        rows = ws.store.rows("dataset_versions", dataset=version.dataset, side=side)
-        same = [version_store.record(row) for row in rows if row["derivation"] == made]
-        for last in same[-1:]:
-            draws = splits.drawn(
-                lambda last=last: version_store.rows(last),  # type: ignore[misc]
-                seed,
-                made.get("groups"),
-                made["strata"],
-            )
-            known |= {item.draw: side == "held_out" for item in draws}
-    return known
+    return splits.split(ws, version, held_out=held_out, seed=seed, groups=groups, strata=strata)
 
 
 def filter(
@@ -277,62 +255,40 @@ def filter(
     without: Sequence[int] = (),
     matching: str = "",
 ) -> DatasetVersion:
-    """Return a new version with some rows of another; what is asked for several times all holds.
+    """Return a new version with the rows that meet every condition given.
 
     Args:
-        keep: Told a row, says whether it stays.
+        dataset: A version, its id, or the dataset's name.
+        keep: Called with a row; returns whether it stays.
         only: Rows to keep, counted from 0.
-        without: Rows to leave out, such as quality's `repeated`.
-        matching: A regular expression that a row's text must match somewhere.
+        without: Rows to leave out, such as `quality.repeated`.
+        matching: A regular expression to search for in what user and assistant say.
 
     Raises:
-        InputError: No row is left, a number is no row's, or the expression is none.
+        InputError: No row is left, a number is out of range, or the expression is invalid.
     """
     version = get(ws, dataset)
-    for index in (*only, *without):
-        if not 0 <= index < version.n_rows:
-            raise InputError(f"There is no row {index}; expected 0 to {version.n_rows - 1}.")
-    try:
-        pattern = re.compile(matching)
-    except re.error as error:
-        raise InputError(f"matching is no regular expression ({error}): {matching!r}.") from None
-    wanted, unwanted = {*only}, {*without}
-    made = {
-        "verb": "filter",
-        "keep": getattr(keep, "__name__", "") or None,
-        "only": sorted(wanted),
-        "without": sorted(unwanted),
-        "matching": matching,
-    }
-    chosen = (
-        row
-        for index, row in enumerate(version_store.rows(version))
-        if (not wanted or index in wanted)
-        and index not in unwanted
-        and (not matching or pattern.search(splits.said(row)))
-        and (keep is None or keep(row))
+    return selection.matching_rows(
+        ws, version, keep=keep, only=only, without=without, matching=matching
     )
-    return version_store.derive(ws, version, chosen, {key: made[key] for key in made if made[key]})
 
 
 def sample(
     ws: Workspace, dataset: DatasetVersion | str | int, n_rows: int, *, seed: int = 0
 ) -> DatasetVersion:
-    """Return a new version with so many rows of another, drawn by the seed, in their order.
+    """Return a new version with rows drawn at random, in their order.
 
-    It is a part: the dataset's name goes on meaning the whole that was added last.
+    The dataset's name still stands for the whole version that was added last.
+
+    Args:
+        dataset: A version, its id, or the dataset's name.
+        n_rows: How many rows to draw.
+        seed: Seeds the draw.
 
     Raises:
-        InputError: There are not so many.
+        InputError: There are not that many rows.
     """
-    version = get(ws, dataset)
-    if not 1 <= n_rows <= version.n_rows:
-        raise InputError(f"n_rows is {n_rows}; expected 1 to {version.n_rows}.")
-    drawn = {*random.Random(seed).sample(range(version.n_rows), n_rows)}
-    chosen = (row for index, row in enumerate(version_store.rows(version)) if index in drawn)
-    made = {"verb": "sample", "n_rows": n_rows, "seed": seed}
-    side = "sample" if version.side == "all" else version.side
-    return version_store.derive(ws, version, chosen, made, side=side)
+    return selection.random_rows(ws, get(ws, dataset), n_rows, seed=seed)
 
 
 def redact(
@@ -341,61 +297,41 @@ def redact(
     *,
     kinds: Sequence[str] = tuple(pii.KINDS),
 ) -> DatasetVersion:
-    """Return a new version with [E-MAIL] and so on in place of personal data and keys.
+    """Return a new version with [E-MAIL] and the like in place of personal data and keys.
 
     Args:
-        kinds: Of key, e-mail, iban, card, phone.
+        dataset: A version, its id, or the dataset's name.
+        kinds: What to replace, out of key, e-mail, iban, card, phone.
 
     Raises:
         InputError: A kind is unknown.
     """
-    version = get(ws, dataset)
-    for kind in kinds:
-        if kind not in pii.KINDS:
-            known = ", ".join(pii.KINDS)
-            raise InputError(f"There is no kind {kind!r}; there are {known}.")
-    wanted = frozenset(kinds)
-    rows = (
-        schema.with_texts(row, lambda text: pii.redact(text, wanted))
-        for row in version_store.rows(version)
-    )
-    return version_store.derive(ws, version, rows, {"verb": "redact", "kinds": sorted(wanted)})
+    return selection.redacted_rows(ws, get(ws, dataset), kinds=kinds)
 
 
 def merge(
     ws: Workspace, parts: Sequence[DatasetVersion | str | int], *, name: str
 ) -> DatasetVersion:
-    """Return a new version, under a name, with the rows of several one after the other.
+    """Return a version of a new dataset with the rows of several, one after the other.
+
+    Args:
+        parts: Versions, their ids, or datasets' names.
+        name: The new dataset's name.
 
     Raises:
-        InputError: They are of different kinds.
+        InputError: They are of different kinds, or the name can't be used.
     """
-    found = [get(ws, part) for part in parts]
-    kinds = {version.kind for version in found}
-    if len(kinds) != 1:
-        raise InputError(
-            f"The parts hold rows of the kinds {', '.join(sorted(kinds)) or 'none'}; expected "
-            "versions of one kind. Merge those that go together."
-        )
-    of = [
-        {"id": item.id, "dataset": item.dataset, "content_sha256": item.content_sha256}
-        for item in found
-    ]
-    with version_store.writer(ws, name, *kinds) as new:
-        for version in found:
-            for row in version_store.rows(version):
-                new.write([row])
-        return new.commit("all", {"verb": "merge", "of": of})
+    return selection.joined_rows(ws, [get(ws, part) for part in parts], name=name)
 
 
 def list(ws: Workspace) -> Rows[Dataset]:
     """Return all datasets of the workspace, the oldest first."""
-    found: dict[str, builtins.list[dict[str, Any]]] = {}
+    versions_of: dict[str, builtins.list[dict[str, Any]]] = {}
     for row in ws.store.rows("dataset_versions"):
-        found.setdefault(row["dataset"], []).append(row)
+        versions_of.setdefault(row["dataset"], []).append(row)
     return Rows(
         Dataset(name=name, n_versions=len(rows), created_at=rows[0]["created_at"])
-        for name, rows in found.items()
+        for name, rows in versions_of.items()
     )
 
 
@@ -405,21 +341,21 @@ def versions(ws: Workspace, name: str) -> Rows[DatasetVersion]:
     Raises:
         NotFound: There is no dataset of this name.
     """
-    found = ws.store.rows("dataset_versions", dataset=name)
-    if not found:
-        names = [item.name for item in list(ws)]
+    rows = ws.store.rows("dataset_versions", dataset=name)
+    if not rows:
+        names = [dataset.name for dataset in list(ws)]
         raise NotFound(
             f"There is no dataset {name!r}.{nearest(name, names)} "
             "See them with datasets.list(ws), or add one with datasets.add(ws, path)."
         )
-    return Rows(version_store.record(row) for row in found)
+    return Rows(map(version_store.record, rows))
 
 
 def get(ws: Workspace, dataset: DatasetVersion | str | int) -> DatasetVersion:
-    """Return a version: by itself, by its id, or the one of a dataset that was added last.
+    """Return a version: itself, by its id, or the one of a dataset that was added last.
 
     Raises:
-        NotFound: There is none.
+        NotFound: There is no such version or dataset.
     """
     if isinstance(dataset, DatasetVersion):
         return dataset
@@ -444,18 +380,27 @@ def rows(ws: Workspace, dataset: DatasetVersion | str | int) -> Iterator[dict[st
 def preview(
     ws: Workspace, dataset: DatasetVersion | str | int, *, n_rows: int = 3, start: int = 0
 ) -> Rows[Turn]:
-    """Return the turns of some rows, to be looked at; answers under the names that they have."""
+    """Return the turns of some rows, to read them.
+
+    Args:
+        dataset: A version, its id, or the dataset's name.
+        n_rows: How many rows.
+        start: The first of them, counted from 0.
+    """
     return Rows(
         Turn(row=index, role=role, content=content)
-        for index, row in enumerate(rows(ws, dataset))
-        if start <= index < start + n_rows
-        for role, content in schema.shown(row)
+        for index, row in islice(enumerate(rows(ws, dataset)), start, start + n_rows)
+        for role, content in schema.transcript(row)
     )
 
 
 def problems(ws: Workspace, dataset: DatasetVersion | str | int) -> Rows[Problem]:
-    """Return why lines were set aside when a version was added, the first thousand."""
-    return Rows(islice(version_store.problems(ws, get(ws, dataset)), KEPT))
+    """Return why lines were set aside when a version was added, the first thousand.
+
+    Raises:
+        NotFound: An older kit overwrote them, or someone removed the file.
+    """
+    return Rows(islice(version_store.problems(ws, get(ws, dataset)), MAX_PROBLEMS))
 
 
 def mask(
@@ -470,20 +415,26 @@ def mask(
     """Return a row as a trainer will see it: every token, and whether it is trained.
 
     Args:
-        row: Counted from 0.
-        side: Of a preference, chosen or rejected.
-        max_length: Where rows are cut, in tokens; as a config has it if None.
+        dataset: A version, its id, or the dataset's name.
+        model: The model whose tokenizer and chat template apply.
+        row: The row, counted from 0.
+        side: Which answer of a preference, chosen or rejected.
+        max_length: Where rows are cut, in tokens; a config's default if None.
 
     Raises:
         InputError: There is no such row or side.
         DataError: The model's chat template refuses a row.
     """
-    found = models.pull(ws, model.id if isinstance(model, Model) else model)
-    length = _length(found, max_length)
-    return token_mask.mask(ws, get(ws, dataset), found, row=row, side=side, length=length)
+    version, pulled = get(ws, dataset), _pulled(ws, model)
+    max_length = _max_length(pulled, max_length)
+    return token_mask.mask(ws, version, pulled, row=row, side=side, max_length=max_length)
 
 
-def _length(model: Model, max_length: int | None) -> int:
+def _pulled(ws: Workspace, model: Model | str) -> Model:
+    return models.pull(ws, model.id if isinstance(model, Model) else model)
+
+
+def _max_length(model: Model, max_length: int | None) -> int:
     """Return where a trainer would cut rows."""
     return min(max_length or Config().max_length, model.context_tokens)
 
@@ -495,52 +446,48 @@ def quality(
     model: Model | str | None = None,
     max_length: int | None = None,
     losses: bool = False,
-    progress: Callable[..., None] | None = None,
+    progress: OnProgress | None = None,
 ) -> Quality:
-    """Return what a version is like: its score with every part, and advice; measured once.
+    """Return a version's quality: a score with all its parts, and advice; measured once.
 
     A train side is compared with its held-out side; for other pairs there is `overlap`.
 
     Args:
-        model: The one to be trained, for lengths in its tokens; without, they are not known.
-        max_length: Where rows will be cut, in tokens; as a config has it if None.
-        losses: Let the model read every row, and name those that lie far from the others.
-        progress: Called with what is looked at.
+        dataset: A version, its id, or the dataset's name.
+        model: The model to be trained, for lengths in its tokens; None leaves them unknown.
+        max_length: Where rows will be cut, in tokens; a config's default if None.
+        losses: Also compute each row's loss under the model, and name the outliers.
+        progress: Called with what is measured.
 
     Raises:
-        InputError: Losses are asked for without a model.
+        InputError: Losses without a model.
         DataError: The model's chat template refuses a row.
     """
     if losses and model is None:
-        raise InputError("losses are asked for, and no model; name the one that is to read.")
+        raise InputError("losses is True without a model; expected one to compute them. Name it.")
     version = get(ws, dataset)
-    found = None
-    if model is not None:
-        found = models.pull(ws, model.id if isinstance(model, Model) else model)
-    length = _length(found, max_length) if found else None
-    asked = quality_report.Asked(found, length, _held_out(ws, version), losses)
-    return quality_report.judge(version, asked, quality_report.look(ws, version, asked, progress))
-
-
-def _held_out(ws: Workspace, version: DatasetVersion) -> DatasetVersion | None:
-    """Return the other side of the split that a train side comes from, however much it changed."""
-    if version.side != "train":
-        return None
-    while version.derivation.get("verb") != "split" and version.parent_id is not None:
-        version = get(ws, version.parent_id)
-    rows = ws.store.rows("dataset_versions", parent_id=version.parent_id, side="held_out")
-    same = [row for row in rows if row["derivation"] == version.derivation]
-    return version_store.record(same[-1]) if same else None
+    pulled = None if model is None else _pulled(ws, model)
+    scope = quality_report.Scope(
+        model=pulled,
+        max_length=_max_length(pulled, max_length) if pulled else None,
+        held_out=splits.held_out_of(ws, version),
+        with_losses=losses,
+    )
+    facts = quality_report.measure(ws, version, scope, progress)
+    return quality_report.report(version, scope, facts)
 
 
 def overlap(
     ws: Workspace, dataset: DatasetVersion | str | int, other: DatasetVersion | str | int
 ) -> Rows[DuplicatePair]:
-    """Return rows of a version that another repeats: whole or nearly, or in their question."""
-    return Rows(
-        DuplicatePair(*item)
-        for item in quality_report.repeated_in(get(ws, dataset), get(ws, other))
-    )
+    """Return the rows of a version that another one repeats: whole, nearly, or in their question.
+
+    Args:
+        dataset: A version, its id, or the dataset's name.
+        other: The version to compare with.
+    """
+    pairs = quality_report.repeated_in(get(ws, dataset), get(ws, other))
+    return Rows(DuplicatePair(*pair) for pair in pairs)
 
 
 def diff(
@@ -551,12 +498,12 @@ def diff(
 
 
 def card(ws: Workspace, dataset: DatasetVersion | str | int) -> Card:
-    """Return a version's card in Markdown: what it holds, where it comes from, what it is like."""
+    """Return a version's card in Markdown: its content, where it comes from, its quality."""
     version = get(ws, dataset)
-    line = [version]
-    while line[-1].parent_id is not None:
-        line.append(get(ws, line[-1].parent_id))
-    return Card(quality_report.card(line, quality(ws, version)))
+    lineage = [version]
+    while lineage[-1].parent_id is not None:
+        lineage.append(get(ws, lineage[-1].parent_id))
+    return Card(version_card.markdown(lineage, quality(ws, version)))
 
 
 def delete(ws: Workspace, name: str) -> None:

@@ -1,4 +1,4 @@
-"""JSON, read strictly: UTF-8, no key twice, no NaN, no nesting without end."""
+"""JSON, read strictly: UTF-8, no duplicate keys, no NaN, no unbounded nesting."""
 
 import json
 import re
@@ -6,14 +6,14 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-DEEPEST = 64  # levels of nesting of a row
-CODED = (b"\\u0022", b"\\u003a", b"\\u003A")
+MAX_DEPTH = 64  # levels of nesting in a row
+ESCAPED_QUOTE_OR_COLON = (b"\\u0022", b"\\u003a", b"\\u003A")
 DECODE = msgspec.json.Decoder().decode
 ENCODE = msgspec.json.Encoder().encode
 
 
 class Fault(NamedTuple):
-    """What is wrong with a row, before it is known in which line it stands."""
+    """What is wrong with a row, before its line number is known."""
 
     field: str
     got: str
@@ -26,77 +26,78 @@ def decode(raw: bytes) -> tuple[Any, Fault | None]:
     try:
         value = DECODE(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return None, _no_json(raw, error)
-    if may_repeat(raw, ENCODE(value)):
-        key = _twice(raw)
+        return None, _decoding_fault(raw, error)
+    if may_have_duplicate_keys(raw, ENCODE(value)):
+        key = _duplicate_key(raw)
         if key is not None:
-            cure = "Keep one of them: which one counts is for no one to guess."
-            return None, Fault(key or "line", "a key that is there twice", "every key once", cure)
+            fix = "Keep one of them; the kit does not guess which one counts."
+            return None, Fault(key or "line", "a duplicate key", "every key once", fix)
     return value, None
 
 
-def may_repeat(raw: bytes, same: bytes) -> bool:
-    """Return whether a key may stand twice in a JSON text.
+def may_have_duplicate_keys(raw: bytes, encoded: bytes) -> bool:
+    """Return whether a JSON text may hold a key twice; False is certain.
 
-    Without its blanks a text is that of its value, or else it says something twice, or otherwise. A
-    quote before a colon is a key, or stands within a text, and so in both, if it is not in code.
+    A text without duplicate keys, stripped of blanks, equals its re-encoded value unless it escapes
+    characters differently. A quote before a colon ends a key or stands inside a string, and in
+    either case occurs in both texts equally often, unless it is escaped as \\u0022.
 
     Args:
-        same: What its value is encoded to.
+        encoded: The text's value, encoded again.
     """
-    tight = msgspec.json.format(raw, indent=-1)
-    if tight == same:
+    compact = msgspec.json.format(raw, indent=-1)
+    if compact == encoded:
         return False
-    coded = b"\\u00" in tight and any(part in tight for part in CODED)
-    return coded or tight.count(b'":') != same.count(b'":')
+    is_escaped = b"\\u00" in compact and any(part in compact for part in ESCAPED_QUOTE_OR_COLON)
+    return is_escaped or compact.count(b'":') != encoded.count(b'":')
 
 
 def is_too_deep(raw: bytes, value: Any) -> bool:
-    """Return whether a value is nested deeper than any row need be."""
-    return raw.count(b"[") + raw.count(b"{") > DEEPEST and _depth(value) > DEEPEST
+    """Return whether a value is nested deeper than MAX_DEPTH."""
+    return raw.count(b"[") + raw.count(b"{") > MAX_DEPTH and _depth(value) > MAX_DEPTH
 
 
-def _no_json(raw: bytes, error: Exception) -> Fault:
-    form, cure = "one JSON object a line", "Check for unescaped quotes, a missing brace, or an"
+def _decoding_fault(raw: bytes, error: Exception) -> Fault:
     if isinstance(error, RecursionError):
         return too_deep()
     try:
         raw.decode()
-    except UnicodeDecodeError as wrong:
-        found = f"no UTF-8 (byte {raw[wrong.start]:#04x} at place {wrong.start})"
-        return Fault("line", found, "text in UTF-8", "Save the file as UTF-8.")
+    except UnicodeDecodeError as decoding:
+        got = f"not UTF-8 (byte {raw[decoding.start]:#04x} at position {decoding.start})"
+        return Fault("line", got, "text in UTF-8", "Save the file as UTF-8.")
     if re.search(rb"[:\[,]\s*-?(NaN|Infinity)\b", raw):
-        cure = "Write null, or leave the field out."
-        return Fault("line", "NaN or Infinity, which JSON does not have", "a number", cure)
-    return Fault("line", f"no JSON ({error})", form, f"{cure} object spread over lines.")
+        fix = "Write null, or leave the field out."
+        return Fault("line", "NaN or Infinity, which JSON does not have", "a number", fix)
+    fix = "Check for unescaped quotes, a missing brace, or an object spread over lines."
+    return Fault("line", f"not valid JSON ({error})", "one JSON object a line", fix)
 
 
 def too_deep() -> Fault:
-    """Return the fault of a row that is nested too deep."""
-    cure = "Leave the row out, or unfold what is nested."
-    return Fault("line", "nested without end", f"at most {DEEPEST} levels", cure)
+    """Return the fault of a row that is nested too deeply."""
+    fix = "Flatten the row, or leave it out."
+    return Fault("line", "nested too deeply", f"at most {MAX_DEPTH} levels", fix)
 
 
 def _depth(value: Any) -> int:
-    """Return how many levels a value has, no more than one beyond the deepest."""
+    """Return how many levels a value has; counting stops one above MAX_DEPTH."""
     level, depth = [value], 0
-    while level and depth <= DEEPEST:
-        inner: list[Any] = []
-        for item in level:
-            inner += item.values() if isinstance(item, dict) else item
-        level = [item for item in inner if isinstance(item, dict | list)]
+    while level and depth <= MAX_DEPTH:
+        children: list[Any] = []
+        for container in level:
+            children += container.values() if isinstance(container, dict) else container
+        level = [child for child in children if isinstance(child, dict | list)]
         depth += 1
     return depth
 
 
-def _twice(raw: bytes) -> str | None:
-    """Return a key that stands twice in one object."""
-    found: list[str] = []
+def _duplicate_key(raw: bytes) -> str | None:
+    """Return a key that occurs twice in one object."""
+    duplicates: list[str] = []
 
-    def look(pairs: list[tuple[str, Any]]) -> None:
+    def collect(pairs: list[tuple[str, Any]]) -> None:
         keys = [key for key, _ in pairs]
         if len(set(keys)) < len(keys):
-            found.extend(key for key in keys if keys.count(key) > 1)
+            duplicates.extend(key for key in keys if keys.count(key) > 1)
 
-    json.loads(raw, object_pairs_hook=look, parse_int=str, parse_float=str)
-    return found[0] if found else None
+    json.loads(raw, object_pairs_hook=collect, parse_int=str, parse_float=str)
+    return duplicates[0] if duplicates else None

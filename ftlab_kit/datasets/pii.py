@@ -1,8 +1,10 @@
-"""Personal data and keys in text, by their form: found to be looked at, never proof.
+"""Personal data (PII) and keys in text, recognised by their pattern: hints to check, not proof.
 
-e-mail  name@host.tld                              card      13 to 19 digits, Luhn's sum right
-phone   +49 30 1234567, (555) 123-4567, 030/12345  iban      its check digits right
-key     what vendors' keys begin with, private keys, JSON web tokens
+key     vendors' key prefixes, private keys, JSON web tokens
+e-mail  name@host.tld
+iban    with valid check digits
+card    13 to 19 digits with a valid Luhn sum
+phone   +49 30 1234567, (555) 123-4567, 030/12345
 """
 
 import re
@@ -12,8 +14,8 @@ from typing import NamedTuple
 PHONE_DIGITS = range(8, 16)  # E.164 allows no more than fifteen
 
 
-class Sight(NamedTuple):
-    """What was found in a text, and from where to where."""
+class Match(NamedTuple):
+    """Personal data or a key in a text: its kind, and where it starts and ends."""
 
     kind: str
     start: int
@@ -21,7 +23,7 @@ class Sight(NamedTuple):
 
 
 def _is_card(text: str) -> bool:
-    """Return whether the digits of a text pass Luhn's test (ISO/IEC 7812-1)."""
+    """Return whether the digits of a text have a valid Luhn sum (ISO/IEC 7812-1)."""
     digits = [int(letter) for letter in text if letter.isdigit()]
     if not 13 <= len(digits) <= 19 or len(set(digits)) < 2:
         return False
@@ -30,7 +32,7 @@ def _is_card(text: str) -> bool:
 
 
 def _is_iban(text: str) -> bool:
-    """Return whether the check digits of an account number are right (ISO 13616)."""
+    """Return whether the check digits of an account number are valid (ISO 13616)."""
     plain = re.sub(r"\W", "", text)
     if not 15 <= len(plain) <= 34:
         return False
@@ -42,21 +44,21 @@ def _is_phone(text: str) -> bool:
     return count in PHONE_DIGITS and (count > 8 or text[0] == "+")
 
 
-def _is_so(text: str) -> bool:
+def _always(text: str) -> bool:
     return True
 
 
 def _is_address(text: str) -> bool:
-    """Return whether an address may be someone's: some names are kept for examples (RFC 2606)."""
+    """Return whether an address may be real: some domains are reserved for examples (RFC 2606)."""
     return not re.search(r"(^|[@.])(example(\.(com|net|org))?|test|invalid)$", text.lower())
 
 
-KEY_MARKS = (
+KEY_HINTS = (
     *("sk-", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "AKIA", "ASIA"),
     *("AIza", "hf_", "rpa_", "xox", "k_live_", "k_test_", "SG.", "npm_", "eyJ", "PRIVATE KEY"),
 )
 LONG_NUMBER = re.compile(r"\d(?:[ ()./-]{0,2}[\dA-Z]){7}")
-# in the order in which they are looked for; what one has found is no longer another's
+# in order of precedence: text that one kind has matched can't be matched by a later one
 KINDS: dict[str, tuple[re.Pattern[str], Callable[[str], bool]]] = {
     "key": (
         re.compile(
@@ -69,7 +71,7 @@ KINDS: dict[str, tuple[re.Pattern[str], Callable[[str], bool]]] = {
             r"|\bSG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}|\bnpm_[A-Za-z0-9]{36}\b"
             r"|\beyJ[A-Za-z0-9_-]{10,2000}\.eyJ[A-Za-z0-9_-]{10,4000}\.[A-Za-z0-9_-]{10,2000}"
         ),
-        _is_so,
+        _always,
     ),
     "e-mail": (
         re.compile(
@@ -95,32 +97,32 @@ KINDS: dict[str, tuple[re.Pattern[str], Callable[[str], bool]]] = {
 }
 
 
-def find(text: str) -> Iterator[Sight]:
-    """Yield what a text holds, kind by kind."""
-    taken: list[Sight] = []
-    # a quick look first: most texts hold nothing of the kind
+def find(text: str) -> Iterator[Match]:
+    """Yield the matches in a text, kind by kind."""
+    matches: list[Match] = []
+    # a cheap test first, because most texts hold nothing of the kind
     has_number = LONG_NUMBER.search(text) is not None
     may_have = dict.fromkeys(("iban", "card", "phone"), has_number)
-    may_have |= {"e-mail": "@" in text, "key": any(mark in text for mark in KEY_MARKS)}
-    for kind, (pattern, is_one) in KINDS.items():
+    may_have |= {"e-mail": "@" in text, "key": any(hint in text for hint in KEY_HINTS)}
+    for kind, (pattern, is_valid) in KINDS.items():
         if not may_have[kind]:
             continue
-        for match in pattern.finditer(text):
-            start, end = match.span()
-            is_free = all(end <= sight.start or start >= sight.end for sight in taken)
-            if is_free and is_one(match[0]):
-                taken.append(Sight(kind, start, end))
-                yield taken[-1]
+        for hit in pattern.finditer(text):
+            start, end = hit.span()
+            is_free = all(end <= match.start or start >= match.end for match in matches)
+            if is_free and is_valid(hit[0]):
+                matches.append(Match(kind, start, end))
+                yield matches[-1]
 
 
 def masked(text: str) -> str:
-    """Return a find so that it can be recognised and no longer used."""
+    """Return a match shortened so that it can be recognised but not used."""
     return text if len(text) < 5 else f"{text[:3]}…{text[-1]}"
 
 
 def redact(text: str, kinds: frozenset[str]) -> str:
-    """Return a text with [E-MAIL] and so on in place of what it holds."""
-    sights = sorted((sight for sight in find(text) if sight.kind in kinds), key=lambda s: -s.start)
-    for sight in sights:
-        text = f"{text[: sight.start]}[{sight.kind.upper()}]{text[sight.end :]}"
+    """Return a text with [E-MAIL] and the like in place of matches of these kinds."""
+    matches = [match for match in find(text) if match.kind in kinds]
+    for match in sorted(matches, key=lambda match: -match.start):
+        text = f"{text[: match.start]}[{match.kind.upper()}]{text[match.end :]}"
     return text

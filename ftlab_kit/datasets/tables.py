@@ -1,6 +1,6 @@
 """Rows in tables: CSV, Parquet, data frames, and the Hugging Face hub.
 
-What is null in a table is None; whatever JSON does not have is a fault.
+Nulls of a table become None; values that JSON does not have become a fault.
 """
 
 import csv
@@ -11,72 +11,73 @@ from pathlib import Path
 from typing import Any
 
 from ftlab_kit.datasets.json_strict import ENCODE, Fault
-from ftlab_kit.datasets.lines import BEGINNING, LONGEST, Line, Stream
+from ftlab_kit.datasets.lines import HEAD_BYTES, MAX_ROW_BYTES, Line, Stream
 from ftlab_kit.errors import InputError, NotFound, Unavailable
 
-AT_ONCE = 1000  # rows
+BATCH_ROWS = 1000
 
 
 def separated(delimiter: str) -> Callable[[Stream], Iterator[Line]]:
-    """Return what reads rows of cells that a delimiter separates, their names in the first."""
+    """Return a reader of delimited text whose first line names the columns."""
 
-    def rows_of_cells(stream: Any) -> Iterator[Line]:
-        csv.field_size_limit(LONGEST)
+    def read_cells(stream: Any) -> Iterator[Line]:
+        csv.field_size_limit(MAX_ROW_BYTES)
         text = io.TextIOWrapper(
-            io.BufferedReader(stream, BEGINNING),
+            io.BufferedReader(stream, HEAD_BYTES),
             encoding="utf-8-sig",
             errors="surrogateescape",
             newline="",
         )
-        read: list[str] = []
-        rows = csv.reader(_lines(text, read), delimiter=delimiter, strict=True)
-        names: list[str] | None = None
+        pending: list[str] = []
+        rows = csv.reader(_lines(text, pending), delimiter=delimiter, strict=True)
+        columns: list[str] | None = None
         while True:
             number = rows.line_num + 1
-            read.clear()
+            pending.clear()
             try:
                 cells = next(rows, None)
             except csv.Error as error:
-                cure = "Close every quote, and double the quotes inside one."
-                raw = "".join(read).rstrip().encode("utf-8", "surrogateescape")
-                fault = Fault("line", f"no row ({error})", "cells", cure)
-                yield Line(None, number, raw[:LONGEST], None, fault)
+                fix = "Close every quote, and double the quotes inside one."
+                raw = "".join(pending).rstrip().encode("utf-8", "surrogateescape")
+                fault = Fault("line", f"not a valid row ({error})", "cells", fix)
+                yield Line(None, number, raw[:MAX_ROW_BYTES], None, fault)
                 continue
             if cells is None:
                 return
             if not cells:
                 continue
-            if names is None:
-                names = cells
+            if columns is None:
+                columns = cells
                 continue
-            yield Line(None, number, *_row(names, cells))
+            yield Line(None, number, *_row(columns, cells))
 
-    return rows_of_cells
+    return read_cells
 
 
-def _lines(text: io.TextIOWrapper, read: list[str]) -> Iterator[str]:
-    """Yield lines, or parts of one that is longer than any row, and remember them."""
-    while line := text.readline(LONGEST + 1):
-        read.append(line)
+def _lines(text: io.TextIOWrapper, pending: list[str]) -> Iterator[str]:
+    """Yield lines, an overlong one in parts, and append each to `pending`."""
+    while line := text.readline(MAX_ROW_BYTES + 1):
+        pending.append(line)
         yield line
 
 
-def _row(names: list[str], cells: list[str]) -> tuple[bytes, Any, Fault | None]:
-    value = {name: cell for name, cell in zip(names, cells, strict=False) if name or cell}
+def _row(columns: list[str], cells: list[str]) -> tuple[bytes, Any, Fault | None]:
+    """Return the bytes of a row, and its value or its fault."""
+    value = {name: cell for name, cell in zip(columns, cells, strict=False) if name or cell}
     try:
-        raw = ENCODE(value if len(cells) == len(names) else cells)
+        raw = ENCODE(value if len(cells) == len(columns) else cells)
     except UnicodeEncodeError:
         raw = json.dumps(cells).encode()
-        return raw, None, Fault("line", "no UTF-8", "text in UTF-8", "Save the file as UTF-8.")
-    if len(cells) != len(names):
-        found, cure = f"{len(cells)} cells", "Quote cells that hold commas or line ends."
-        return raw, None, Fault("line", found, f"{len(names)}, as in the first line", cure)
-    if "" in value:  # an empty cell there is what a spreadsheet leaves behind
-        cure = "Name every column in the first line, or empty those that have no name."
-        return raw, None, Fault("line", "a cell in a column without a name", "a name", cure)
-    twice = next((name for name in names if name and names.count(name) > 1), None)
-    if twice is not None:
-        return raw, None, Fault(twice, "a column twice", "every column once", "Rename one.")
+        return raw, None, Fault("line", "not UTF-8", "text in UTF-8", "Save the file as UTF-8.")
+    if len(cells) != len(columns):
+        got, fix = f"{len(cells)} cells", "Quote cells that hold commas or line ends."
+        return raw, None, Fault("line", got, f"{len(columns)}, as in the first line", fix)
+    if "" in value:  # spreadsheets leave empty unnamed columns behind, and those do no harm
+        fix = "Name every column in the first line, or empty the unnamed ones."
+        return raw, None, Fault("line", "a cell in a column without a name", "a name", fix)
+    duplicate = next((name for name in columns if name and columns.count(name) > 1), None)
+    if duplicate is not None:
+        return raw, None, Fault(duplicate, "a duplicate column", "every column once", "Rename one.")
     return raw, value, None
 
 
@@ -89,9 +90,10 @@ def rows_of(file: str | None, tables: Iterator[Any]) -> Iterator[Line]:
             try:
                 raw = ENCODE(value)
             except (TypeError, ValueError, RecursionError) as error:
-                cure = "Keep text, numbers and lists of them."
-                fault = Fault("row", f"nothing that JSON has ({error})", "JSON values", cure)
-                yield Line(file, number, repr(value)[:BEGINNING].encode(), None, fault)
+                fix = "Use only text, numbers, and lists and objects of them."
+                got = f"a value that JSON can't hold ({error})"
+                raw = repr(value)[:HEAD_BYTES].encode()
+                yield Line(file, number, raw, None, Fault("row", got, "JSON values", fix))
                 continue
             yield Line(file, number, raw, value, None)
 
@@ -100,13 +102,13 @@ def parquet(path: Path) -> Iterator[Any]:
     """Yield a Parquet file as Arrow tables.
 
     Raises:
-        InputError: It is none, or damaged.
+        InputError: It is not a Parquet file, or damaged.
     """
     import pyarrow
     from pyarrow import parquet as reader
 
     try:
-        yield from reader.ParquetFile(path).iter_batches(batch_size=AT_ONCE)
+        yield from reader.ParquetFile(path).iter_batches(batch_size=BATCH_ROWS)
     except (pyarrow.ArrowException, OSError) as error:
         raise InputError(
             f"{path} can't be read as Parquet ({error}); perhaps it was cut off. Fetch it again."
@@ -117,19 +119,19 @@ def slices(frame: Any) -> Iterator[Any]:
     """Yield a data frame as Arrow tables.
 
     Raises:
-        InputError: A column holds values of several kinds.
+        InputError: A column holds values of several types.
     """
     import pyarrow
 
-    for start in range(0, len(frame), AT_ONCE):
+    for start in range(0, len(frame), BATCH_ROWS):
         try:
             yield pyarrow.Table.from_pandas(
-                frame.iloc[start : start + AT_ONCE], preserve_index=False
+                frame.iloc[start : start + BATCH_ROWS], preserve_index=False
             )
         except pyarrow.ArrowException as error:
             raise InputError(
-                f"The data frame has a column of mixed kinds ({error}); expected one kind a "
-                "column. Turn it into text, or leave it out."
+                f"The data frame has a column of mixed types ({error}); expected one type a "
+                "column. Convert it to text, or leave it out."
             ) from error
 
 
@@ -139,7 +141,7 @@ def hub(name: str) -> Iterator[Any]:
     Raises:
         NotFound: The hub has no such dataset, config or split.
         Unavailable: The hub can't be reached.
-        InputError: It has several splits, none of them `train`, and none was named.
+        InputError: It has several splits, none called `train`, and none was named.
     """
     from datasets import DatasetDict, disable_progress_bars, load_dataset
     from datasets.exceptions import DatasetNotFoundError
@@ -149,7 +151,7 @@ def hub(name: str) -> Iterator[Any]:
     config, split = rest[0] if len(rest) == 2 else None, rest[-1] if rest else None
     disable_progress_bars()
     try:
-        found = load_dataset(repo, config, split=split)
+        dataset = load_dataset(repo, config, split=split)
     except (DatasetNotFoundError, ValueError) as error:
         raise NotFound(
             f"{name} is neither a path here nor a dataset of the hub ({error}). "
@@ -157,13 +159,13 @@ def hub(name: str) -> Iterator[Any]:
         ) from error
     except (OSError, OfflineModeIsEnabled) as error:
         raise Unavailable(
-            f"{name} is no path here, and the hub can't be reached ({error}). "
+            f"{name} is not a path here, and the hub can't be reached ({error}). "
             "Check the path or the network, or give a file."
         ) from error
-    if isinstance(found, DatasetDict):
-        if "train" not in found:
-            splits = ", ".join(found)
-            raise InputError(f"{repo} has the splits {splits}; name one: {repo}:{[*found][0]}.")
-        found = found["train"]
-    for start in range(0, len(found), AT_ONCE):
-        yield found.with_format("arrow")[start : start + AT_ONCE]
+    if isinstance(dataset, DatasetDict):
+        if "train" not in dataset:
+            splits = ", ".join(dataset)
+            raise InputError(f"{repo} has the splits {splits}; name one: {repo}:{[*dataset][0]}.")
+        dataset = dataset["train"]
+    for start in range(0, len(dataset), BATCH_ROWS):
+        yield dataset.with_format("arrow")[start : start + BATCH_ROWS]

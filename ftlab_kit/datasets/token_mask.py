@@ -1,4 +1,4 @@
-"""A row through a trainer's eyes: which tokens are trained, context, ends, or cut away."""
+"""A row as a trainer sees it: which tokens are trained, context, ends of answers, or cut."""
 
 from pathlib import Path
 
@@ -13,36 +13,42 @@ SIDES = {"preference": ("chosen", "rejected")}
 
 
 def mask(
-    ws: Workspace, version: DatasetVersion, model: Model, *, row: int, side: str, length: int
+    ws: Workspace,
+    version: DatasetVersion,
+    model: Model,
+    *,
+    row: int,
+    side: str,
+    max_length: int,
 ) -> Mask:
-    """Return a row's tokens with their roles, read from where the trainer reads them.
+    """Return a row's tokens with their roles, read from the same cache as the trainer's.
 
     Raises:
         InputError: There is no such row or side.
     """
     if not 0 <= row < version.n_rows:
         raise InputError(f"row is {row}; expected 0 to {version.n_rows - 1}.")
-    names = SIDES.get(version.kind, ())
-    if names and side not in names:
-        raise InputError(f"side is {side!r}; expected one of {', '.join(names)}.")
-    place = row * len(names) + names.index(side) if names else row
+    sides = SIDES.get(version.kind, ())
+    if sides and side not in sides:
+        raise InputError(f"side is {side!r}; expected one of {', '.join(sides)}.")
+    index = row * len(sides) + sides.index(side) if sides else row
     folder = Path(model.path or "")
     tokenizer = loading.tokenizer(folder)
-    cut = tokenized.read(ws, version, folder, length)
-    whole = tokenized.read(ws, version, folder)[place]
+    cut = tokenized.read(ws, version, folder, max_length)
+    whole = tokenized.read(ws, version, folder)[index]
     special = set(tokenizer.all_special_ids)
     tokens = []
-    for at, (token, label) in enumerate(zip(whole.input_ids, whole.labels, strict=True)):
+    for position, (token, label) in enumerate(zip(whole.input_ids, whole.labels, strict=True)):
         role = "context" if label == IGNORED else "end" if token in special else "trained"
-        role = role if at < cut.lengths[place] else "cut"
+        role = role if position < cut.lengths[index] else "cut"
         tokens.append(Token(token, tokenizer.decode([token]), role))
     return Mask(
         version=version,
         model=model.id,
         row=row,
-        side=side if names else None,
-        max_length=length,
-        n_trained=int(cut.n_trained[place]),
-        n_cut=int(cut.n_cut[place]),
+        side=side if sides else None,
+        max_length=max_length,
+        n_trained=int(cut.n_trained[index]),
+        n_cut=int(cut.n_cut[index]),
         tokens=Rows(tokens),
     )

@@ -251,7 +251,7 @@ def _pair(example: Example) -> Pair:
 
 
 def _transcript(turns: list[dict[str, Any]]) -> str:
-    return "\n\n".join(f"{role}: {text}" for role, text in schema.shown({"messages": turns}))
+    return "\n\n".join(f"{role}: {text}" for role, text in schema.transcript({"messages": turns}))
 
 
 def _text(turns: list[dict[str, Any]]) -> str:

@@ -23,7 +23,7 @@ from ftlab_kit.records.shown import (
 
 @dataclass(frozen=True, slots=True)
 class Dataset(Record):
-    """A named dataset; its rows stand in versions."""
+    """A named dataset, whose rows are in its versions."""
 
     name: str
     n_versions: int
@@ -32,12 +32,12 @@ class Dataset(Record):
 
 @dataclass(frozen=True, slots=True)
 class DatasetVersion(Record):
-    """The content of a dataset at one time. `content_sha256` is its identity.
+    """The content of a dataset at one time, identified by `content_sha256`.
 
-    `side` is "all" for a version that was added, "train" or "held_out" for one side of a split,
-    "sample" for a part;
-    `parent_id` names the version that it was made from, or the one that came before. `made` says
-    by which verb, of what and how. `kind` is that of its rows: chat, preference, label or text.
+    `side` is "all" for a version that was added, "train" or "held_out" for a side of a split, and
+    "sample" for a random part. `kind` is that of its rows: chat, preference, label or text.
+    `parent_id` is the version that it was made from, or the previous one of the dataset;
+    `derivation` holds the verb that made it, and its arguments.
     """
 
     id: int
@@ -55,10 +55,10 @@ class DatasetVersion(Record):
 
 @dataclass(frozen=True, slots=True)
 class Problem(Record):
-    """A line that was refused: where, what was found, what was expected, and the cure.
+    """A line that was refused: where, what it holds, what was expected, and how to fix it.
 
-    Where a source has no lines, `line` is the row's number; both count from 1. `file` is the file
-    of a folder, `text` what the line says, its beginning at least.
+    Where a source has no lines, `line` is the row's number; both count from 1. `file` is set for a
+    source that is a folder; `text` is the line itself, or its beginning.
     """
 
     line: int
@@ -75,14 +75,14 @@ class Problem(Record):
 
 @dataclass(frozen=True, slots=True)
 class Report(Record):
-    """What validation saw in a source: its form, its rows, and the first thousand problems.
+    """The result of validating a source: its format, its rows, and the first thousand problems.
 
-    `form` is what most of the first rows have, None if none has a known one; `skipped` names the
-    files of a folder that hold no rows.
+    `format` is that of most of the first rows, None if no row has a format that the kit reads;
+    `skipped` names the files of a folder that hold no rows.
     """
 
     source: str
-    form: str | None
+    format: str | None
     n_rows: int
     n_refused: int
     problems: Rows[Problem]
@@ -91,10 +91,10 @@ class Report(Record):
 
 @dataclass(frozen=True, slots=True)
 class DuplicatePair(Record):
-    """Two rows that say the same or nearly so, counted from 0.
+    """Two rows with the same text or nearly so, counted from 0.
 
-    `share` is that of the runs of three words which they have in common, 1 for equal rows. In a
-    leak, `of` is a row of the held-out version.
+    `share` is the Jaccard similarity of their runs of three words, 1 for equal rows. In a leak,
+    `of` is a row of the held-out version.
     """
 
     row: int
@@ -103,21 +103,21 @@ class DuplicatePair(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Personal(Record):
-    """What looks like personal data or a key: where it stands, and enough to know it by."""
+class PersonalData(Record):
+    """What looks like personal data or a key: its place, its kind, and a masked excerpt."""
 
     row: int
     field: str
     kind: str
-    got: str
+    excerpt: str
 
 
 @dataclass(frozen=True, slots=True)
 class Outlier(Record):
-    """A row whose answer the base model finds far more or far less likely than the others.
+    """A row whose answer is far more or far less likely under the base model than the others.
 
-    `loss` is the mean of its trained tokens, `distance` how many robust deviations it lies from
-    the median.
+    `loss` is the mean over its trained tokens, `distance` its distance from the median in robust
+    deviations.
     """
 
     row: int
@@ -127,21 +127,21 @@ class Outlier(Record):
 
 @dataclass(frozen=True, slots=True)
 class Part(Record):
-    """One part of a quality score: what it got of what it could get; None if it is not known."""
+    """One part of a quality score: its points, out of how many, and why; None if not known."""
 
     name: str
     points: float | None
     out_of: float
-    got: str
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
 class Quality(Record):
-    """What a version is like: its score from 0 to 100 with every part, and what it is made from.
+    """The quality of a version: its score from 0 to 100 with all parts, and what they come from.
 
-    Lengths are in tokens of `model`, whole rows; `n_cut` counts rows whose answers are cut at
-    `max_length`; `n_untrained` those without any trained token. `repeated` names the rows that
-    repeat an earlier one, to be left out. What is not known is None.
+    `lengths` are those of whole rows in tokens of `model`; `n_cut` counts the rows whose answers
+    are cut at `max_length`, `n_untrained` those without any trained token. `repeated` lists the
+    rows that repeat an earlier one, to leave them out. What is not known is None.
     """
 
     version: DatasetVersion = field(metadata=LONG)
@@ -159,21 +159,21 @@ class Quality(Record):
     duplicates: Rows[DuplicatePair]
     leaks: Rows[DuplicatePair] | None
     languages: Mapping[str, float]
-    personal: Rows[Personal]
+    personal: Rows[PersonalData]
     outliers: Rows[Outlier] | None
     losses: tuple[float, ...] | None = field(metadata=LONG)
 
     @property
     def repeated(self) -> tuple[int, ...]:
         """The rows that repeat an earlier one, exactly or nearly."""
-        return tuple(sorted({item.row for item in self.duplicates}))
+        return tuple(sorted({pair.row for pair in self.duplicates}))
 
     def _repr_html_(self) -> str:
         names = ("parts", "duplicates", "leaks", "personal", "outliers")
         facts = {
             "score": f"{self.score:.0f} of 100",
             "tokens": f"{show(self.n_tokens)}, {percent(self.trained_share)} of them trained",
-            "tokens of a row": self.percentiles,
+            "tokens per row": self.percentiles,
             "rows cut": self.n_cut,
             "rows without a trained token": self.n_untrained,
             "languages": {name: percent(share) for name, share in self.languages.items()},
@@ -185,32 +185,33 @@ class Quality(Record):
         )
         tables = ""
         for name in names:
-            found = getattr(self, name)
-            if found is None:
+            rows = getattr(self, name)
+            if rows is None:
                 tables += f"<h3>{name}</h3><p>not known</p>"
             else:
-                more = f"<p>… and {len(found) - SHOWN} more</p>" if len(found) > SHOWN else ""
-                tables += f"<h3>{name}</h3>{Rows(found[:SHOWN])._repr_html_()}{more}"
+                more = f"<p>… and {len(rows) - SHOWN} more</p>" if len(rows) > SHOWN else ""
+                tables += f"<h3>{name}</h3>{Rows(rows[:SHOWN])._repr_html_()}{more}"
         return f"<table>{head}</table>{tables}"
 
 
 @dataclass(frozen=True, slots=True)
 class Change(Record):
-    """One row that two versions do not share, counted from 0 in each; `what` is its text.
+    """A row that two versions do not share, with its text; counted from 0 in each version.
 
-    A changed row has the same `id`, or else the same question, in both.
+    `change` is added, removed or changed. A changed row has the same `id` in both versions, or else
+    the same question or answer; its earlier text is `text_before`.
     """
 
     change: str
     before: int | None
     after: int | None
-    what: str
-    was: str | None = None
+    text: str
+    text_before: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Diff(Record):
-    """What became of the rows of one version in another; `changes` holds the first thousand."""
+    """The difference between two versions; `changes` holds the first thousand rows."""
 
     before: DatasetVersion = field(metadata=LONG)
     after: DatasetVersion = field(metadata=LONG)
@@ -222,13 +223,13 @@ class Diff(Record):
 
     def _repr_html_(self) -> str:
         counts = f"{self.n_same} rows the same, {self.n_added} added, {self.n_removed} removed, "
-        names = ("change", "before", "after", "what")
+        names = ("change", "before", "after", "text")
         head = "".join(f"<th {CELL}>{name}</th>" for name in names)
         body = ""
         for item in self.changes[:SHOWN]:
             cells = [html.escape(show(getattr(item, name))) for name in names]
-            if item.was is not None:
-                cells[-1] = marked(item.was, item.what)
+            if item.text_before is not None:
+                cells[-1] = marked(item.text_before, item.text)
             body += "<tr>" + "".join(f"<td {LINES}>{cell}</td>" for cell in cells) + "</tr>"
         n_more = self.n_added + self.n_removed + self.n_changed - SHOWN
         more = f"<p>… and {n_more} more</p>" if n_more > 0 else ""
@@ -238,7 +239,7 @@ class Diff(Record):
 
 @dataclass(frozen=True, slots=True)
 class Token(Record):
-    """A token of a row, and whether it is trained, context, an end that is trained, or cut."""
+    """A token of a row; its role is trained, context, end (trained too), or cut."""
 
     id: int
     text: str
@@ -247,7 +248,7 @@ class Token(Record):
 
 @dataclass(frozen=True, slots=True)
 class Mask(Record):
-    """A row as a trainer sees it: every token, and what becomes of it."""
+    """A row as a trainer sees it: every token with its role."""
 
     version: DatasetVersion = field(metadata=LONG)
     model: str
@@ -261,12 +262,12 @@ class Mask(Record):
 
 @dataclass(frozen=True, slots=True)
 class Card(Record):
-    """A dataset version in words: what it holds, where it comes from, what it is like."""
+    """A dataset version described in Markdown: its content, where it comes from, its quality."""
 
     markdown: str
 
     def _repr_html_(self) -> None:
-        return None  # a front end would prefer it
+        return None  # a front end would prefer HTML to Markdown
 
     def _repr_markdown_(self) -> str:
         return self.markdown

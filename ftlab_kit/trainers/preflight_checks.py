@@ -40,7 +40,7 @@ def _of_kind(version: DatasetVersion, config: Config) -> Check | None:
     wanted = LEARNS_FROM[config.method]
     if version.kind in wanted:
         return None
-    form = schema.PREFERENCE if "preference" in wanted else schema.FORM
+    form = schema.PREFERENCE_EXAMPLE if "preference" in wanted else schema.CHAT_EXAMPLE
     cure = f"Method {config.method!r} learns from rows like {form}."
     return Check("kind of rows", False, f"rows of kind {version.kind}", cure)
 

@@ -105,7 +105,7 @@ def _parts(quality: Quality) -> list[tuple[str, float | None, str]]:
         (
             part.name,
             None if part.points is None else part.points / part.out_of,
-            f"{show(part.points)} of {part.out_of:g}: {part.got}",
+            f"{show(part.points)} of {part.out_of:g}: {part.detail}",
         )
         for part in quality.parts
     ]
@@ -169,9 +169,9 @@ def _said(row: dict[str, Any]) -> list[str]:
 def _row(index: int, row: dict[str, Any]) -> str:
     turns = "".join(
         f"<tr><th {CELL}>{html.escape(role)}</th><td {CELL}>{_short(text)}</td></tr>"
-        for role, text in schema.shown(row)
+        for role, text in schema.transcript(row)
     )
-    known = (*schema.TURNS, "text")
+    known = (*schema.TURN_FIELDS, "text")
     rest = ", ".join(f"{name} {show(row[name])}" for name in row if name not in known)
     return f"<table><caption>row {index} {html.escape(rest)}</caption>{turns}</table>"
 

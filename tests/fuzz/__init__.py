@@ -1,1 +1,1 @@
-"""Any bytes as a file of rows: each line is a row or a problem, and nothing else happens."""
+"""Any bytes as a file of rows: every line is a row or a problem, and nothing else happens."""

@@ -1,7 +1,7 @@
-"""An hour of atheris, or as long as one likes: python -m tests.fuzz SECONDS (pip install atheris).
+"""Fuzzing with atheris, an hour by default: python -m tests.fuzz SECONDS (pip install atheris).
 
-Coverage-guided, from the seeds below, over every kind of file; prints its counts, and stops at the
-first input that breaks a promise.
+Guided by coverage, from the seeds below, over every file format. It prints its counts and stops at
+the first input that breaks a promise.
 """
 
 import sys
@@ -14,7 +14,7 @@ import atheris
 import pyarrow
 
 with atheris.instrument_imports(include=["ftlab_kit.datasets"]):
-    from ftlab_kit.datasets import files, forms, reader, schema  # noqa: F401
+    from ftlab_kit.datasets import files, formats, reader, schema  # noqa: F401
 
 from tests.fuzz.rows import look
 
@@ -28,12 +28,12 @@ SEEDS = (
     '{"text": "a", "text": NaN}\n{"question": "a", "response": "b", "system_prompt": null}',
     '{"messages": [{"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}]}',
 )
-TOLD_EVERY = 10_000  # inputs
+REPORT_EVERY = 10_000  # inputs
 SEEN: Counter[str] = Counter()
 
 
 def main() -> None:
-    """Fuzz for so many seconds."""
+    """Fuzz for the seconds given on the command line."""
     folder = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
     corpus = folder / "corpus"
     corpus.mkdir()
@@ -46,12 +46,12 @@ def main() -> None:
     def test(data: bytes) -> None:
         path = paths[data[0] % len(paths)] if data else paths[0]
         packing = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix)
-        if packing and data[1:2] < b"\x80":  # else it is damaged
+        if packing and data[1:2] < b"\x80":  # otherwise it stays damaged
             data = data[:1] + bytes(pyarrow.compress(data[1:], packing, asbytes=True))
         path.write_bytes(data[1:])
         n_rows, n_refused = look(path)
         SEEN.update({"inputs": 1, "rows": n_rows, "refused": n_refused})
-        if SEEN["inputs"] % TOLD_EVERY == 0:  # libFuzzer ends the process without a last word
+        if SEEN["inputs"] % REPORT_EVERY == 0:  # libFuzzer ends the process without notice
             minutes = (time.perf_counter() - began) / 60
             print(f"{minutes:.1f} min", dict(SEEN), flush=True)
 

@@ -1,4 +1,4 @@
-"""The mask lens shows what the trainer sees: it reads where the trainer reads."""
+"""The token mask shows what the trainer sees: it reads the trainer's own tokens."""
 
 from pathlib import Path
 from typing import Any
@@ -12,10 +12,10 @@ from ftlab_kit.errors import DataError, InputError
 from ftlab_kit.lm.tokens import IGNORED
 from ftlab_kit.records import Mask
 from tests.conftest import TINY, add_pairs, chats_file
-from tests.test_forms import CALLS, HI, HO, TOLD, TOOLS
+from tests.test_formats import CALLING, HI, HO, RESULT, TOOLS
 from tests.test_versions import add, chat
 
-TOOLED = (
+TOOL_TEMPLATE = (
     "{% if tools %}<|im_start|>system\n{{ tools | tojson }}<|im_end|>\n{% endif %}"
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
     "{% for c in m.tool_calls %}<call>{{ c.function | tojson }}</call>{% endfor %}"
@@ -32,7 +32,7 @@ def text(mask: Mask, *roles: str) -> str:
     return "".join(token.text for token in mask.tokens if token.role in roles)
 
 
-def test_the_answer_is_trained_its_end_too_and_the_rest_is_context(ws: Workspace):
+def test_the_answer_and_its_end_are_trained_and_the_rest_is_context(ws: Workspace):
     mask = datasets.mask(ws, add(ws, [chat("Hi", "Ho")]), "tiny")
     assert text(mask, "trained") == "Ho"
     assert text(mask, "end") == "<|im_end|>"
@@ -40,7 +40,7 @@ def test_the_answer_is_trained_its_end_too_and_the_rest_is_context(ws: Workspace
     assert (mask.n_trained, mask.n_cut, text(mask, "cut")) == (2, 0, "")
 
 
-def test_what_is_cut_is_shown_as_cut(ws: Workspace):
+def test_tokens_beyond_max_length_are_shown_as_cut(ws: Workspace):
     version = add(ws, [chat("Hi", "one two three four five six")])
     whole = datasets.mask(ws, version, "tiny")
     mask = datasets.mask(ws, version, "tiny", max_length=len(whole.tokens) - 3)
@@ -51,7 +51,7 @@ def test_what_is_cut_is_shown_as_cut(ws: Workspace):
     )
 
 
-def test_it_is_what_the_trainer_reads(ws: Workspace, model: Path):
+def test_the_mask_shows_what_the_trainer_reads(ws: Workspace, model: Path):
     version = datasets.add(ws, chats_file(ws.root / "hues.jsonl"))
     trained = tokenized.read(ws, version, model, 24)
     for row in range(version.n_rows):
@@ -62,7 +62,7 @@ def test_it_is_what_the_trainer_reads(ws: Workspace, model: Path):
         assert [token.role in ("trained", "end") for token in seen] == is_trained
 
 
-def test_each_side_of_a_preference_can_be_looked_at(ws: Workspace):
+def test_each_side_of_a_preference_has_a_mask(ws: Workspace):
     datasets.add(ws, chats_file(ws.root / "hues.jsonl"))
     pairs = add_pairs(ws)
     assert text(datasets.mask(ws, pairs, "tiny", row=1, side="rejected"), "trained") == "no idea"
@@ -71,14 +71,14 @@ def test_each_side_of_a_preference_can_be_looked_at(ws: Workspace):
         datasets.mask(ws, pairs, "tiny", side="other")
 
 
-def test_a_turn_that_is_not_to_be_trained_is_context(ws: Workspace):
+def test_a_turn_with_train_false_is_context(ws: Workspace):
     first = {**HO, "content": "Nothing to learn", "train": False}
     mask = datasets.mask(ws, add(ws, [{"messages": [HI, first, HI, HO]}]), "tiny")
     assert text(mask, "trained", "end") == "Ho<|im_end|>"
     assert "Nothing to learn<|im_end|>" in text(mask, "context")
 
 
-def test_of_a_text_all_is_trained(ws: Workspace):
+def test_all_tokens_of_a_text_are_trained(ws: Workspace):
     mask = datasets.mask(ws, add(ws, [{"text": "Once upon a time."}]), "tiny")
     assert text(mask, "trained") == "Once upon a time."
     assert text(mask, "end") == "<|im_end|>"
@@ -86,11 +86,11 @@ def test_of_a_text_all_is_trained(ws: Workspace):
 
 
 def tool_rows() -> list[dict[str, Any]]:
-    return [{"messages": [HI, CALLS, TOLD, HO], "tools": TOOLS}]
+    return [{"messages": [HI, CALLING, RESULT, HO], "tools": TOOLS}]
 
 
-def test_a_call_of_a_tool_is_trained_and_its_result_is_not(ws: Workspace, model: Path):
-    (model / "chat_template.jinja").write_text(TOOLED)
+def test_a_tool_call_is_trained_and_its_result_is_not(ws: Workspace, model: Path):
+    (model / "chat_template.jinja").write_text(TOOL_TEMPLATE)
     mask = datasets.mask(ws, add(ws, tool_rows()), "tiny")
     trained = text(mask, "trained", "end")
     assert trained.startswith("<call>") and trained.endswith("</call><|im_end|>Ho<|im_end|>")
@@ -98,7 +98,7 @@ def test_a_call_of_a_tool_is_trained_and_its_result_is_not(ws: Workspace, model:
     assert "Rain" in text(mask, "context") and "parameters" in text(mask, "context")
 
 
-def test_a_template_that_knows_no_tools_is_refused(ws: Workspace):
+def test_a_template_without_tools_is_refused(ws: Workspace):
     with pytest.raises(DataError, match=r"leaves out the tools of a row \(weather\)"):
         datasets.mask(ws, add(ws, tool_rows()), "tiny")
     without = [{"messages": row["messages"]} for row in tool_rows()]
@@ -106,12 +106,12 @@ def test_a_template_that_knows_no_tools_is_refused(ws: Workspace):
         datasets.mask(ws, add(ws, without), "tiny")
 
 
-def test_a_row_that_is_not_there_is_named(ws: Workspace):
+def test_a_row_out_of_range_is_refused(ws: Workspace):
     with pytest.raises(InputError, match="row is 1; expected 0 to 0"):
         datasets.mask(ws, add(ws, [chat("Hi", "Ho")]), "tiny", row=1)
 
 
-def test_preflight_looks_through_the_same_lens(ws: Workspace):
+def test_preflight_and_the_mask_agree(ws: Workspace):
     version = add(ws, [chat("Hi", f"one two three {n}") for n in range(9)])
     checks = {
         check.name: check for check in trainers.preflight(ws, TINY.but(max_length=36), version)
@@ -123,7 +123,7 @@ def test_preflight_looks_through_the_same_lens(ws: Workspace):
     assert n_cut in (0, 9) and (n_cut or f"all rows {total}" in checks["length"].got)
 
 
-def test_a_method_names_the_rows_that_it_learns_from(ws: Workspace):
+def test_preflight_refuses_rows_of_the_wrong_kind_for_a_method(ws: Workspace):
     version = add(ws, [{"text": "Once."}])
     kind = {check.name: check for check in trainers.preflight(ws, TINY.but(method="dpo"), version)}
     assert kind["kind of rows"].got == "rows of kind text"

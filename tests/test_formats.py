@@ -1,10 +1,10 @@
-"""The forms in which people keep rows, and what each becomes."""
+"""The formats in which people store rows, and what each is normalised to."""
 
 from typing import Any
 
 import pytest
 
-from ftlab_kit.datasets import forms, schema
+from ftlab_kit.datasets import formats, schema
 from ftlab_kit.errors import InputError
 
 Row = dict[str, Any]
@@ -12,20 +12,20 @@ HI = {"role": "user", "content": "Hi"}
 HO = {"role": "assistant", "content": "Ho"}
 BE = {"role": "system", "content": "Be short."}
 CALL = {"type": "function", "function": {"name": "weather", "arguments": {"town": "Bath"}}}
-CALLS = {"role": "assistant", "content": "", "tool_calls": [CALL]}
-TOLD = {"role": "tool", "content": "Rain"}
+CALLING = {"role": "assistant", "content": "", "tool_calls": [CALL]}
+RESULT = {"role": "tool", "content": "Rain"}
 TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {}}}]
 
 
 @pytest.mark.parametrize(
-    ("form", "row", "wanted"),
+    ("name", "row", "normalised"),
     [
         ("chat", {"messages": [BE, HI, HO], "id": 3}, {"messages": [BE, HI, HO], "id": 3}),
         ("chat", {"messages": [HI, HO], "tools": TOOLS}, {"messages": [HI, HO], "tools": TOOLS}),
         (
             "chat",
-            {"messages": [HI, {**CALLS, "content": None}, TOLD, HO]},
-            {"messages": [HI, CALLS, TOLD, HO]},
+            {"messages": [HI, {**CALLING, "content": None}, RESULT, HO]},
+            {"messages": [HI, CALLING, RESULT, HO]},
         ),
         (
             "chat",
@@ -65,7 +65,7 @@ TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {}}}
                             }
                         ],
                     },
-                    TOLD,
+                    RESULT,
                     {**HO, "train": False},
                 ],
                 "source": "x",
@@ -108,27 +108,27 @@ TOOLS = [{"type": "function", "function": {"name": "weather", "parameters": {}}}
         ("text", {"text": "Once.", "url": "x"}, {"text": "Once.", "url": "x"}),
     ],
 )
-def test_a_form_becomes_the_one_form(form: str, row: Row, wanted: Row):
-    assert forms.detect([row]) == form
-    assert forms.read(form, row) == wanted
-    assert next(schema.faults({**wanted, **_ended(wanted)}), None) is None
+def test_a_row_of_each_format_is_detected_and_normalised(name: str, row: Row, normalised: Row):
+    assert formats.detect([row]) == name
+    assert formats.read(name, row) == normalised
+    assert next(schema.faults({**normalised, **_answered(normalised)}), None) is None
 
 
-def _ended(row: Row) -> Row:
-    """A chat that a table cut off after its question is no good row, whatever its form."""
+def _answered(row: Row) -> Row:
+    """Return the answer that a chat lacks: without one it is not a good row in any format."""
     is_cut = schema.kind(row) == "chat" and row["messages"][-1]["role"] == "user"
     return {"messages": [*row["messages"], HO]} if is_cut else {}
 
 
 @pytest.mark.parametrize(
-    ("form", "row", "field", "found"),
+    ("name", "row", "field", "got"),
     [
         ("alpaca", {"instruction": "Hi", "output": 3}, "output", "a number"),
         ("alpaca", {"instruction": " ", "output": "Ho"}, "instruction", "empty"),
         ("alpaca", {"instruction": "Hi"}, "output", "missing"),
         ("sharegpt", {"conversations": "Hi"}, "conversations", "text"),
         ("sharegpt", {"conversations": [{"from": "cat"}]}, "conversations[0].from", "'cat'"),
-        ("chat", {"messages": "[{"}, "messages", "text that is no JSON"),
+        ("chat", {"messages": "[{"}, "messages", "text that is not valid JSON"),
         ("chat", {"messages": [{**HO, "weight": 0.5}]}, "messages[0].weight", "0.5"),
         (
             "chat",
@@ -140,18 +140,18 @@ def _ended(row: Row) -> Row:
         ("completion", {"prompt": 3, "completion": "Ho"}, "prompt", "a number"),
     ],
 )
-def test_what_does_not_fit_its_form_is_named(form: str, row: Row, field: str, found: str):
-    with pytest.raises(forms.Misfit) as caught:
-        forms.read(form, row)
+def test_a_row_that_does_not_fit_its_format_is_refused(name: str, row: Row, field: str, got: str):
+    with pytest.raises(formats.RowError) as caught:
+        formats.read(name, row)
     assert caught.value.fault.field == field
-    assert found in caught.value.fault.got
+    assert got in caught.value.fault.got
 
 
 @pytest.mark.parametrize(
-    ("row", "field", "found"),
+    ("row", "field", "got"),
     [
-        ({"messages": [HI, CALLS, HO]}, "messages[2].role", "'assistant'"),
-        ({"messages": [HI, TOLD, HO]}, "messages[1].role", "'tool'"),
+        ({"messages": [HI, CALLING, HO]}, "messages[2].role", "'assistant'"),
+        ({"messages": [HI, RESULT, HO]}, "messages[1].role", "'tool'"),
         ({"messages": [HI, {**HO, "train": False}]}, "messages", "no answer that is trained"),
         ({"messages": [HI, {**HO, "train": "no"}]}, "messages[1].train", "text"),
         ({"messages": [{**HI, "tool_calls": []}, HO]}, "messages[0].tool_calls", "of 'user'"),
@@ -161,22 +161,67 @@ def test_what_does_not_fit_its_form_is_named(form: str, row: Row, field: str, fo
         ({"prompt": [], "completion": [HO], "label": True}, "prompt", "an empty list"),
     ],
 )
-def test_what_a_good_row_must_not_have_is_named(row: Row, field: str, found: str):
+def test_a_fault_of_a_normalised_row_is_reported(row: Row, field: str, got: str):
     fault = next(schema.faults(row))
     assert fault.field == field
-    assert found in fault.got
+    assert got in fault.got
 
 
-def test_the_form_is_that_of_most_rows_not_of_the_first():
+def test_the_format_is_that_of_most_rows_not_of_the_first():
     rows = [{"text": "a"}, *[{"prompt": "a", "completion": "b"}] * 3, 7]
-    assert forms.detect(rows) == "completion"
-    assert forms.detect([{"a": 1}]) is None
+    assert formats.detect(rows) == "completion"
+    assert formats.detect([{"a": 1}]) is None
 
 
-def test_a_mapping_that_names_no_field_is_refused_with_the_nearest():
+def test_a_mapping_with_an_unknown_field_suggests_the_nearest():
     with pytest.raises(InputError, match="Did you mean 'prompt'"):
-        forms.check({"prompts": "question"})
+        formats.check_columns({"prompts": "question"})
 
 
-def test_a_call_may_be_the_last_turn():
-    assert next(schema.faults({"messages": [HI, CALLS], "tools": TOOLS}), None) is None
+def test_a_tool_call_may_be_the_last_turn():
+    assert next(schema.faults({"messages": [HI, CALLING], "tools": TOOLS}), None) is None
+
+
+@pytest.mark.parametrize(
+    ("alias", "role"),
+    [
+        ("human", "user"),
+        ("user", "user"),
+        ("gpt", "assistant"),
+        ("chatgpt", "assistant"),
+        ("bing", "assistant"),
+        ("bard", "assistant"),
+        ("model", "assistant"),
+        ("assistant", "assistant"),
+        ("system", "system"),
+        ("tool", "tool"),
+        ("observation", "tool"),
+    ],
+)
+def test_each_alias_of_sharegpt_stands_for_its_role(alias: str, role: str):
+    row = {"conversations": [{"from": alias, "value": "Hi"}]}
+    assert formats.read("sharegpt", row) == {"messages": [{"role": role, "content": "Hi"}]}
+
+
+def test_every_alias_has_its_row_above():
+    assert len(formats.ROLE_ALIASES) == 11
+
+
+def test_the_role_developer_is_a_system_turn():
+    row = {"messages": [{"role": "developer", "content": "Be short."}, HI, HO]}
+    assert formats.read("chat", row)["messages"][0] == BE
+
+
+@pytest.mark.parametrize(
+    ("label", "is_good"),
+    [("true", True), (" False ", False), ("1", True), ("0", False), (1, True), (0, False)],
+)
+def test_a_label_may_be_text_or_a_number(label: object, is_good: bool):
+    row = {"prompt": "Hi", "completion": "Ho", "label": label}
+    assert formats.read("kto", row)["label"] is is_good
+
+
+@pytest.mark.parametrize("label", ["yes", 2, 0.5, None])
+def test_another_label_is_refused(label: object):
+    row = formats.read("kto", {"prompt": "Hi", "completion": "Ho", "label": label})
+    assert next(schema.faults(row)).field == "label"

@@ -1,6 +1,6 @@
 """A real JupyterLab or Notebook 7 and a real Chromium, each with a fresh profile, for tests.
 
-Chromium comes from the system (Debian: apt-get install chromium); without it these tests say so.
+Chromium comes from the system (Debian: apt-get install chromium); without it the tests are skipped.
 """
 
 import json
@@ -43,7 +43,7 @@ needs_a_browser = [
 
 
 def own_settings(folder: Path) -> dict[str, str]:
-    """An environment in which Jupyter knows nothing of this user, and asks for no news."""
+    """Return an environment in which Jupyter has settings of its own and fetches no news."""
     news = folder / NEWS
     news.parent.mkdir(parents=True, exist_ok=True)
     news.write_text(json.dumps({"fetchNews": "false", "checkForUpdates": False}))
@@ -55,9 +55,10 @@ def own_settings(folder: Path) -> dict[str, str]:
 
 @contextmanager
 def served(folder: Path, *, app: str = "lab", path: Path | None = None) -> Iterator[str]:
-    """A server with settings of its own; yields its address.
+    """Run a server with its own settings; yields its address.
 
-    `path` comes first where its kernels look for modules.
+    Args:
+        path: Comes first where its kernels look for modules.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -88,7 +89,7 @@ def served(folder: Path, *, app: str = "lab", path: Path | None = None) -> Itera
 
 
 class Seen:
-    """What a page asked for and complained of."""
+    """The requests and console errors of a page."""
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -105,14 +106,14 @@ class Seen:
             self.errors.append(message.text)
 
     def outside(self) -> list[str]:
-        """The requests that left this machine."""
+        """Return the requests that left this machine."""
         own = (self.address, self.address.replace("http", "ws"), "data:", "blob:")
         return [url for url in self.requests if not url.startswith(own)]
 
 
 @contextmanager
 def browser(folder: Path, **options: Any) -> Iterator[Any]:
-    """A fresh Chromium; yields its context, from which pages are made."""
+    """Run a fresh Chromium; yields its context, which makes pages."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -142,7 +143,7 @@ def run(page: Any, command: str = "notebook:run-all-cells") -> None:
 
 
 def write_notebook(path: Path, ws: Workspace, *shown: str) -> None:
-    """Write a notebook that opens the workspace and shows some widgets, a cell each."""
+    """Write a notebook that opens the workspace and shows widgets, a cell each."""
     begin = f'from ftlab_kit import Workspace, widgets\nws = Workspace("{ws.root}")'
     book = nb.new_notebook(cells=[nb.new_code_cell(code) for code in (begin, *shown)])
     book.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
@@ -150,9 +151,9 @@ def write_notebook(path: Path, ws: Workspace, *shown: str) -> None:
 
 
 def shown_step(page: Any) -> int:
-    """The step that a live view says."""
-    words = page.locator('[role="status"]', has_text="step").first.inner_text()
-    return int(words.split("step ")[1].split(" ")[0])
+    """Return the step that a live view shows."""
+    text = page.locator('[role="status"]', has_text="step").first.inner_text()
+    return int(text.split("step ")[1].split(" ")[0])
 
 
 def moving(page: Any, *, timeout_s: float = 90) -> float:
@@ -163,12 +164,12 @@ def moving(page: Any, *, timeout_s: float = 90) -> float:
     )
     first = shown_step(page)
     while shown_step(page) <= first:
-        assert time.monotonic() - began < timeout_s, "the view stands still"
+        assert time.monotonic() - began < timeout_s, "the view does not advance"
         page.wait_for_timeout(100)
     return time.monotonic() - began
 
 
 def kernels(address: str) -> list[dict[str, Any]]:
-    """The kernels that a server runs."""
+    """Return the kernels that a server runs."""
     with urllib.request.urlopen(f"{address}/api/kernels?token=t", timeout=10) as answer:
         return list(json.load(answer))

@@ -46,13 +46,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str
 
 @pytest.fixture
 def seen(server: tuple[Path, str]) -> front_end.Seen:
-    """What the test's page asks for and complains of."""
+    """The requests and console errors of the test's page."""
     return front_end.Seen(server[1])
 
 
 @pytest.fixture
 def page(server: tuple[Path, str], seen: front_end.Seen) -> Iterator[Any]:
-    """A page of a fresh browser that asks nothing of the world and has nothing to complain of."""
+    """A page of a fresh browser that sends no request outside and logs no error."""
     with browser(server[0]) as context:
         yield seen.watch(context.new_page())
     assert seen.outside() == []
@@ -131,7 +131,7 @@ def test_the_live_view_is_watched_adjusted_paused_and_resumed(
     assert trainers.status(lab, long).state == "cancelled"
 
 
-def test_sliders_take_the_noise_out_and_choose_the_steps(
+def test_sliders_smooth_the_loss_and_choose_the_steps(
     page: Any, server: tuple[Path, str], lab: Workspace, long: Job
 ):
     opened(page, server, "sliders.ipynb", lab, f"widgets.trainer(ws, {long.id})")
@@ -182,7 +182,7 @@ def test_reload_restart_and_a_killed_kernel_leave_job_and_history(
     seen.errors.clear()  # that a kernel has died is an error to JupyterLab
 
 
-def test_a_second_browser_sees_the_same_and_each_sees_the_others_clicks(
+def test_two_browsers_see_the_same_job_and_each_others_clicks(
     page: Any, server: tuple[Path, str], lab: Workspace, long: Job
 ):
     opened(page, server, "one.ipynb", lab, f"widgets.trainer(ws, {long.id})")
@@ -199,7 +199,7 @@ def test_a_second_browser_sees_the_same_and_each_sees_the_others_clicks(
 
 @pytest.fixture(scope="module")
 def kernel_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Return the folder of an ipykernel of some version, fetched once."""
+    """Return a function that fetches a version of ipykernel once, and returns its folder."""
 
     def fetch(version: str) -> Path:
         folder = tmp_path_factory.mktemp("ipykernel") / version
@@ -289,9 +289,7 @@ def test_a_job_is_started_by_the_form_and_the_keyboard(
     assert trainers.cancel(lab, job).state == "cancelled"
 
 
-def test_a_dataset_can_be_looked_into(
-    page: Any, server: tuple[Path, str], ws: Workspace, keep: Callable
-):
+def test_a_dataset_is_inspected(page: Any, server: tuple[Path, str], ws: Workspace, keep: Callable):
     first = datasets.add(ws, datasets.TWELVE_FAULTS, name="support", strict=False)
     datasets.redact(ws, first)
     lens = 'widgets.mask(ws, "support", "tiny", max_length=90)'
@@ -340,8 +338,8 @@ def test_jobs_are_listed_compared_and_opened(
 def test_two_models_are_compared_by_scores_answers_and_a_verdict(
     page: Any, server: tuple[Path, str], lab: Workspace, job: Job, keep: Callable
 ):
-    asked: dict[str, Any] = {"metrics": ["perplexity", "chrf", "lengths"], "max_new_tokens": 8}
-    before, after = (evaluators.run(lab, target, "hues", **asked) for target in ("tiny", job))
+    options: dict[str, Any] = {"metrics": ["perplexity", "chrf", "lengths"], "max_new_tokens": 8}
+    before, after = (evaluators.run(lab, target, "hues", **options) for target in ("tiny", job))
     both = f"{before.id}, {after.id}"
     opened(
         page, server, "verdict.ipynb", lab,
@@ -372,7 +370,7 @@ def test_two_models_answer_side_by_side(
     keep(page, "playground")
 
 
-def test_in_the_dark_theme_words_are_light(
+def test_in_the_dark_theme_text_is_light(
     page: Any, server: tuple[Path, str], lab: Workspace, job: Job, keep: Callable
 ):
     opened(page, server, "dark.ipynb", lab, f"widgets.trainer(ws, {job.id})")
@@ -403,7 +401,7 @@ def test_in_notebook_7_the_view_moves_and_takes_clicks(lab: Workspace, long: Job
     assert seen.outside() == []
 
 
-def test_a_saved_report_shows_whole_and_can_be_read_aloud(lab: Workspace, job: Job, tmp_path: Path):
+def test_a_saved_report_is_complete_and_accessible(lab: Workspace, job: Job, tmp_path: Path):
     from nbconvert import HTMLExporter
 
     book = nbformat.v4.new_notebook()
@@ -432,26 +430,24 @@ def trainers_report(ws: Workspace, job: Job) -> Any:
 
 
 def _only_files(route: Any) -> None:
-    """Let nothing but files through: nbconvert's own page would ask a CDN for its mathematics."""
+    """Let only files through: nbconvert's page would load MathJax from a CDN."""
     if route.request.url.startswith("file:"):
         route.continue_()
     else:
         route.abort()
 
 
-def test_the_live_view_can_be_read_aloud(
-    page: Any, server: tuple[Path, str], lab: Workspace, job: Job
-):
+def test_the_live_view_is_accessible(page: Any, server: tuple[Path, str], lab: Workspace, job: Job):
     opened(page, server, "axe.ipynb", lab, f"widgets.trainer(ws, {job.id})")
     page.wait_for_selector('svg[aria-label^="loss: "]', timeout=60_000)
-    # the handles of ipywidgets' own sliders have no names, and can't be given any from a kernel
+    # the handles of ipywidgets' sliders have no names, and a kernel can't give them any
     assert [item for item in complaints(page) if "noUi-handle" not in item] == []
 
 
 def complaints(page: Any) -> list[str]:
-    """What axe-core has to say against the outputs of a page."""
+    """Return what axe-core finds wrong with the outputs of a page."""
     from axe_playwright_python.sync_playwright import Axe
 
     inside = {"include": [[".jp-OutputArea-output"]]}
-    found = Axe().run(page, context=inside).response["violations"]
-    return [f"{item['id']}: {node['html']}" for item in found for node in item["nodes"]]
+    violations = Axe().run(page, context=inside).response["violations"]
+    return [f"{item['id']}: {node['html']}" for item in violations for node in item["nodes"]]

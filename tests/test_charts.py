@@ -1,3 +1,5 @@
+"""Charts: pure functions from numbers to SVG text, with alt text made from the data."""
+
 import base64
 import re
 from xml.etree import ElementTree
@@ -21,26 +23,26 @@ def luminance(colour: str) -> float:
     return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
-def test_a_still_picture_reads_on_the_ground_that_it_brings():
+def test_text_of_a_still_picture_has_contrast_on_its_own_background():
     low, high = sorted([luminance(charts.STILL), luminance(charts.GROUND)])
     assert (high + 0.05) / (low + 0.05) >= 4.5
     assert f'fill="{charts.GROUND}"' in charts.lines("loss", LOSS, is_live=False)
 
 
-def test_a_live_picture_takes_the_front_ends_own_colour():
+def test_text_of_a_live_picture_takes_the_front_ends_colour():
     assert charts.STILL not in charts.lines("loss", LOSS)
     assert 'fill="currentColor"' in charts.lines("loss", LOSS)
 
 
 @pytest.mark.parametrize("ground", ["#ffffff", "#111111"])
 @pytest.mark.parametrize("colour", charts.COLOURS[:2])
-def test_lines_are_seen_on_both_of_jupyters_grounds(ground: str, colour: str):
+def test_lines_have_contrast_in_both_of_jupyters_themes(ground: str, colour: str):
     low, high = sorted([luminance(colour), luminance(ground)])
     assert (high + 0.05) / (low + 0.05) >= 3
 
 
 def test_the_alt_text_is_made_from_the_data():
-    assert charts.alt("loss", LOSS) == (
+    assert charts.alt_text("loss", LOSS) == (
         "loss: training from 3.56 to 0.91; held out from 2.1 to 2.1 over 400 steps"
     )
 
@@ -50,8 +52,8 @@ def test_a_chart_is_well_formed_and_names_every_line():
     text = " ".join(root.itertext())
     assert "training" in text
     assert "held out" in text
-    drawn = [line for line in root.iter("{http://www.w3.org/2000/svg}path") if line.get("d")]
-    assert sum(line.get("fill") == "none" for line in drawn) == 2
+    paths = [path for path in root.iter("{http://www.w3.org/2000/svg}path") if path.get("d")]
+    assert sum(path.get("fill") == "none" for path in paths) == 2
 
 
 def test_a_chart_without_data_says_so():
@@ -73,11 +75,11 @@ def test_a_figure_has_alt_text_and_a_table_and_loads_nothing():
 
 @given(st.floats(-1e6, 1e6), st.floats(0, 1e6))
 def test_ticks_span_the_data(low: float, span: float):
-    made = charts.ticks(low, low + span)
+    ticks = charts.ticks(low, low + span)
     slack = 1e-6 * (abs(low) + span + 1)
-    assert made[0] <= low + slack
-    assert made[-1] >= low + span - slack
-    assert 2 <= len(made) <= 12
+    assert ticks[0] <= low + slack
+    assert ticks[-1] >= low + span - slack
+    assert 2 <= len(ticks) <= 12
 
 
 def test_a_trace_keeps_first_last_and_every_spike():
@@ -85,7 +87,7 @@ def test_a_trace_keeps_first_last_and_every_spike():
     for x in range(100_000):
         trace.add(x, 1000.0 if x == 54_321 else x % 7)
     points = trace.points()
-    assert len(points) <= 2 * traces.STRETCHES + 2
+    assert len(points) <= 2 * traces.MAX_BUCKETS + 2
     assert points[0] == (0, 0)
     assert points[-1] == (99_999, 99_999 % 7)
     assert (54_321, 1000.0) in points
@@ -99,69 +101,70 @@ def test_a_short_trace_is_kept_whole():
 
 
 def test_a_histogram_counts_every_value_once():
-    found = bars.histogram("length", [3, 4, 4, 9, 21, 30], unit="tokens", cut=20)
-    assert sum(found.counts) == 6
-    for index, count in enumerate(found.counts):
-        low = found.low + index * found.step
-        is_last = index == len(found.counts) - 1
-        inside = [v for v in (3, 4, 4, 9, 21, 30) if low <= v < low + found.step + is_last]
+    histogram = bars.histogram("length", [3, 4, 4, 9, 21, 30], unit="tokens", cut=20)
+    assert sum(histogram.counts) == 6
+    for index, count in enumerate(histogram.counts):
+        low = histogram.low + index * histogram.step
+        is_last = index == len(histogram.counts) - 1
+        inside = [v for v in (3, 4, 4, 9, 21, 30) if low <= v < low + histogram.step + is_last]
         assert len(inside) == count
-    assert found.message().startswith("length: 6 from ") and found.message().endswith("; cut at 20")
-    xml = ElementTree.fromstring(found.picture())
-    assert len(xml.findall(".//{*}g/{*}path/{*}title")) == len(found.counts)
-    assert "cut at 20" in found.figure() and "<table>" in found.figure()
+    text = histogram.alt_text()
+    assert text.startswith("length: 6 from ") and text.endswith("; cut at 20")
+    xml = ElementTree.fromstring(histogram.picture())
+    assert len(xml.findall(".//{*}g/{*}path/{*}title")) == len(histogram.counts)
+    assert "cut at 20" in histogram.figure() and "<table>" in histogram.figure()
 
 
 def test_a_histogram_of_one_value_is_drawn():
-    found = bars.histogram("loss", [2.5, 2.5], unit="nats")
-    assert sum(found.counts) == 2
-    ElementTree.fromstring(found.picture(is_live=False))
+    histogram = bars.histogram("loss", [2.5, 2.5], unit="nats")
+    assert sum(histogram.counts) == 2
+    ElementTree.fromstring(histogram.picture(is_live=False))
 
 
-def test_shares_say_what_is_not_known():
-    picture = bars.shares("quality", [("rows", 1.0, "63 rows"), ("apart", None, "not known")])
-    words = ElementTree.fromstring(picture).attrib["aria-label"]
-    assert words == "quality: rows 100%, apart –"
+def test_an_unknown_share_is_a_dash():
+    parts = [bars.Share("rows", 1.0, "63 rows"), bars.Share("apart", None, "not known")]
+    label = ElementTree.fromstring(bars.shares("quality", parts)).attrib["aria-label"]
+    assert label == "quality: rows 100%, apart –"
 
 
-def followed(path: str) -> list[tuple[float, float]]:
-    """The places in pixels that a relative path in tenths leads through."""
-    numbers = [int(found) for found in re.findall(r"-?\d+", path)]
+def pixels_of(path: str) -> list[tuple[float, float]]:
+    """Return the pixels that a relative path in tenths of a pixel leads through."""
+    numbers = [int(number) for number in re.findall(r"-?\d+", path)]
     x, y = numbers[:2]
-    places = [(x / 10, y / 10)]
+    pixels = [(x / 10, y / 10)]
     for dx, dy in zip(numbers[2::2], numbers[3::2], strict=False):
         x, y = x + dx, y + dy
-        places.append((x / 10, y / 10))
-    return places
+        pixels.append((x / 10, y / 10))
+    return pixels
 
 
 @given(st.lists(st.tuples(st.floats(0, 400), st.floats(0, 190)), min_size=2, max_size=60))
-def test_a_short_path_leads_where_the_long_one_does(places: list[tuple[float, float]]):
-    drawn = charts.path(places, "", 1.0)
-    found = followed(re.search(r' d="([^"]+)"', drawn)[1])
-    assert max(abs(a - b) for a, b in zip(found[0], places[0], strict=True)) <= 0.051
-    assert max(abs(a - b) for a, b in zip(found[-1], places[-1], strict=True)) <= 0.051
-    for x, y in places:  # what was left out lies within half a pixel of a place that was not
-        assert min(max(abs(x - a), abs(y - b)) for a, b in found) <= 0.61
+def test_a_shortened_path_stays_within_half_a_pixel(points: list[tuple[float, float]]):
+    path = charts.path(points, "", 1.0)
+    pixels = pixels_of(re.search(r' d="([^"]+)"', path)[1])
+    assert max(abs(a - b) for a, b in zip(pixels[0], points[0], strict=True)) <= 0.051
+    assert max(abs(a - b) for a, b in zip(pixels[-1], points[-1], strict=True)) <= 0.051
+    for x, y in points:
+        assert min(max(abs(x - a), abs(y - b)) for a, b in pixels) <= 0.61
 
 
-def test_a_mark_stands_in_both_pictures_and_says_what_happened():
+def test_a_mark_is_drawn_and_explained_in_live_and_still_pictures():
     mark = Mark(100, "1", "adjust at step 100")
-    live = charts.lines("loss", LOSS, marks=[mark, Mark(900, "2", "beside it")])
+    live = charts.lines("loss", LOSS, marks=[mark, Mark(900, "2", "outside")])
     still = charts.lines("loss", LOSS, marks=[mark], is_live=False)
     assert "<title>adjust at step 100</title>" in live and ">1</text>" in still
-    assert "beside it" not in live
+    assert "outside" not in live
     ElementTree.fromstring(still)
 
 
-def test_under_the_pointer_a_live_chart_says_its_values():
+def test_a_live_chart_shows_its_values_under_the_pointer():
     root = ElementTree.fromstring(charts.lines("loss", LOSS))
-    said = [title.text or "" for title in root.iter("{http://www.w3.org/2000/svg}title")]
-    assert any("training 2 at 200, held out 2.1 at 200" in words for words in said)
+    titles = [title.text or "" for title in root.iter("{http://www.w3.org/2000/svg}title")]
+    assert any("training 2 at 200, held out 2.1 at 200" in title for title in titles)
     assert "<title>training" not in charts.lines("loss", LOSS, is_live=False)
 
 
-def test_a_small_curve_says_its_words_and_may_be_empty():
+def test_a_small_curve_has_a_label_and_may_be_empty():
     ElementTree.fromstring(charts.spark("loss from 3 to 1", [(1, 3.0), (2, 1.0)]))
     assert 'aria-label="none"' in charts.spark("none", [])
 
@@ -173,7 +176,7 @@ def test_smoothing_starts_at_the_first_value_and_ends_between():
     assert trace.smooth(0.0) == trace.points()
 
 
-def test_what_the_store_has_thinned_goes_on_step_by_step():
+def test_a_downsampled_curve_continues_step_by_step():
     stretches = Rows([Bucket(0, 63, 64, 0.0, 9.0, 1.0), Bucket(64, 127, 64, 1.0, 2.0, 1.5)])
     trace = Trace(Curve("loss", 64, stretches, 5.0, 1.5))
     trace.add(128, 7.0)

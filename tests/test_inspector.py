@@ -1,4 +1,4 @@
-"""The mask lens and the inspector: live for who can click, pictures and tables for who can't."""
+"""The token mask and the inspector: live in front of a person, pictures and tables in a report."""
 
 import html
 import re
@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from ftlab_kit import Workspace, datasets, widgets
+from ftlab_kit.pictures import token_mask
 from ftlab_kit.records import DatasetVersion
-from ftlab_kit.widgets import display, mask_view
+from ftlab_kit.widgets import display
 from ftlab_kit.widgets.inspector_view import InspectorView
 from ftlab_kit.widgets.mask_view import MaskView
 from tests.conftest import add_pairs, chats_file, text_of
@@ -20,45 +21,46 @@ def spoilt(ws: Workspace) -> DatasetVersion:
     return datasets.add(ws, datasets.TWELVE_FAULTS, name="support", strict=False)
 
 
-def test_headless_the_lens_is_a_picture_with_words_and_table(ws: Workspace):
+def test_a_report_has_the_token_mask_as_a_picture_with_alt_text_and_table(ws: Workspace):
     shown = widgets.mask(ws, add(ws, [chat("Hi <b>", "Ho & no")]), "tiny", max_length=32)
     assert isinstance(shown, display.Html)
-    words = re.search(r'<img alt="([^"]*)"', shown.text)
-    assert words is not None
+    label = re.search(r'<img alt="([^"]*)"', shown.markup)
+    assert label is not None
     assert re.match(
-        r"row 0 in \d+ tokens of tiny: \d+ trained, 0 end, \d+ context, \d+ cut", words[1]
+        r"row 0 in \d+ tokens of tiny: \d+ trained, 0 end, \d+ context, \d+ cut", label[1]
     )
-    assert "Ho &amp; no" in shown.text and "Hi &lt;b&gt;" in shown.text
+    assert "Ho &amp; no" in shown.markup and "Hi &lt;b&gt;" in shown.markup
 
 
-def test_every_role_is_told_by_more_than_its_colour(ws: Workspace):
+def test_every_role_has_an_outline_besides_its_colour(ws: Workspace):
     mask = datasets.mask(ws, add(ws, [chat("Hi", "Ho"), chat("Hi", "Ho " * 9)]), "tiny", row=1)
-    picture = mask_view.picture(mask)
-    assert len({look[2] for look in mask_view.LOOKS.values()}) == len(mask_view.LOOKS)
-    assert picture.count("<path") >= 2 * len(mask_view.LOOKS)
-    assert html.escape(mask_view.alt(mask)) in picture
+    picture = token_mask.picture(mask)
+    outlines = {style.outline for style in token_mask.STYLES.values()}
+    assert len(outlines) == len(token_mask.STYLES)
+    assert picture.count("<path") >= 2 * len(token_mask.STYLES)
+    assert html.escape(token_mask.alt_text(mask)) in picture
 
 
 def test_the_picture_holds_every_letter_of_the_row(ws: Workspace):
-    said = "Zwei\nZeilen, 日本語 und\tTab\u0007. " + "lang " * 40 + "x" * 300
-    mask = datasets.mask(ws, add(ws, [chat("Hi", said)]), "tiny")
-    words = "".join(
-        re.findall(r"<text [^>]*textLength[^>]*>([^<]*)</text>", mask_view.picture(mask))
+    answer = "Zwei\nZeilen, 日本語 und\tTab\u0007. " + "lang " * 40 + "x" * 300
+    mask = datasets.mask(ws, add(ws, [chat("Hi", answer)]), "tiny")
+    text = "".join(
+        re.findall(r"<text [^>]*textLength[^>]*>([^<]*)</text>", token_mask.picture(mask))
     )
-    shown = html.unescape(words).replace("\xa0", " ")
-    wanted = "".join(token.text for token in mask.tokens)
+    shown = html.unescape(text).replace("\xa0", " ")
+    expected = "".join(token.text for token in mask.tokens)
     for old, new in (("\n", "↵"), ("\t", "→"), ("\u0007", "�")):
-        wanted = wanted.replace(old, new)
-    assert wanted in shown
+        expected = expected.replace(old, new)
+    assert expected in shown
 
 
 def test_a_long_row_says_what_it_leaves_out(ws: Workspace):
     mask = datasets.mask(ws, add(ws, [chat("Hi", "word " * 2000)]), "tiny")
-    more = len(mask.tokens) - mask_view.MOST
-    assert f"… and {more:,} more tokens" in mask_view.picture(mask)
+    more = len(mask.tokens) - token_mask.MAX_TOKENS
+    assert f"… and {more:,} more tokens" in token_mask.picture(mask)
 
 
-def test_the_lens_follows_its_fields(seated: None, ws: Workspace):
+def test_the_token_mask_follows_its_fields(seated: None, ws: Workspace):
     datasets.add(ws, chats_file(ws.root / "hues.jsonl"))
     view = widgets.mask(ws, add_pairs(ws), "tiny")
     assert isinstance(view, MaskView)
@@ -70,14 +72,14 @@ def test_the_lens_follows_its_fields(seated: None, ws: Workspace):
     assert "cut at 20 tokens" in text_of(view)
 
 
-def test_headless_the_inspector_shows_all_of_it(ws: Workspace, spoilt: DatasetVersion):
+def test_a_report_of_the_inspector_shows_all_its_parts(ws: Workspace, spoilt: DatasetVersion):
     shown = widgets.inspector(ws, spoilt, model="tiny", max_length=160)
     assert isinstance(shown, display.Html)
-    assert shown.text.count("<summary>5</summary>") == 1 and "… and 7 more" in shown.text
-    assert shown.text.count("<img alt=") == 2
-    assert 'alt="quality 9' in shown.text and 'alt="length: 63 from' in shown.text
-    assert "[E-MAIL]" not in shown.text and "ann…m" in shown.text
-    assert "row 1" in shown.text
+    assert shown.markup.count("<summary>5</summary>") == 1 and "… and 7 more" in shown.markup
+    assert shown.markup.count("<img alt=") == 2
+    assert 'alt="quality 9' in shown.markup and 'alt="length: 63 from' in shown.markup
+    assert "[E-MAIL]" not in shown.markup and "ann…m" in shown.markup
+    assert "row 1" in shown.markup
     assert "63 rows, quality" in repr(shown)
 
 
@@ -93,17 +95,17 @@ def test_rows_can_be_searched_and_turned(seated: None, ws: Workspace, spoilt: Da
     assert "row 40" in view._rows.value and "row 39" not in view._rows.value
     view.search.value = "two left boots"
     shown = re.findall(r"row (\d+)", view._rows.value)
-    wanted = [
+    expected = [
         str(index)
         for index, row in enumerate(datasets.rows(ws, spoilt))
         if "two left boots" in str(row)
     ]
-    assert shown == wanted and len(wanted) == 2
+    assert shown == expected and len(expected) == 2
     view.search.value = "("
-    assert "is no regular expression" in view._rows.value
+    assert "is not a valid regular expression" in view._rows.value
 
 
-def test_a_problem_is_jumped_to(seated: None, ws: Workspace, spoilt: DatasetVersion):
+def test_a_chosen_problem_shows_its_line(seated: None, ws: Workspace, spoilt: DatasetVersion):
     view = widgets.inspector(ws, spoilt)
     assert isinstance(view, InspectorView)
     labels = [label for label, _ in view.problem.options]
@@ -124,20 +126,20 @@ def test_changes_since_another_version_are_marked(
     assert "<del>ann.mallow@firm-post.com,</del><ins>[E-MAIL],</ins>" in view._changes.value
 
 
-def test_a_dataset_with_nothing_to_say_says_so(seated: None, ws: Workspace):
+def test_a_clean_dataset_without_other_versions_says_so(seated: None, ws: Workspace):
     shown = text_of(widgets.inspector(ws, add(ws, [chat("Hi", "Ho")])))
-    assert "no line was set aside" in shown and "there is no other version" in shown
+    assert "no line was refused" in shown and "there is no other version" in shown
 
 
-def test_what_rows_say_is_no_markup(ws: Workspace, tmp_path: Path):
+def test_texts_of_rows_are_escaped(ws: Workspace, tmp_path: Path):
     (tmp_path / "rows.jsonl").write_text('{"<b>": 1}\n')
     shown = widgets.problems(datasets.validate(tmp_path / "rows.jsonl"))
-    assert "<b>" not in shown.text and "&lt;b&gt;" in shown.text
-    page = widgets.inspector(ws, add(ws, [chat("<script>", "<i>")])).text  # type: ignore[union-attr]
+    assert "<b>" not in shown.markup and "&lt;b&gt;" in shown.markup
+    page = widgets.inspector(ws, add(ws, [chat("<script>", "<i>")])).markup  # type: ignore[union-attr]
     assert "<script>" not in page and "<i>" not in page
 
 
-def test_no_problem_is_said_too(tmp_path: Path):
+def test_a_file_without_problems_says_so(tmp_path: Path):
     chats_file(tmp_path / "rows.jsonl")
     report = datasets.validate(tmp_path / "rows.jsonl")
-    assert widgets.problems(report).text == "<p>no line is refused</p>"
+    assert widgets.problems(report).markup == "<p>no line is refused</p>"

@@ -22,8 +22,8 @@ def two(lab: Workspace) -> tuple[Job, Job]:
     train, held_out = datasets.split(lab, "hues", held_out=0.3)
     first = trainers.start(lab, TINY, train, held_out=held_out)
     other = trainers.start(lab, TINY.but(max_steps=3, learning_rate=1e-3), "hues")
-    done = [trainers.wait(lab, job, timeout_s=180) for job in (first, other)]
-    return done[0], done[1]
+    first, other = (trainers.wait(lab, job, timeout_s=180) for job in (first, other))
+    return first, other
 
 
 def test_every_job_is_a_line_with_a_small_curve(lab: Workspace, two: tuple[Job, Job]):
@@ -35,7 +35,7 @@ def test_every_job_is_a_line_with_a_small_curve(lab: Workspace, two: tuple[Job, 
     view.close()
 
 
-def test_jobs_are_filtered_by_state_and_words(lab: Workspace, two: tuple[Job, Job]):
+def test_jobs_are_filtered_by_state_and_text(lab: Workspace, two: tuple[Job, Job]):
     view = JobsView(lab)
     view.state.value = "paused"
     assert view.ticks == {}
@@ -74,16 +74,16 @@ def test_a_tick_stays_when_the_list_is_read_again(lab: Workspace, two: tuple[Job
     view.close()
 
 
-def test_a_report_of_jobs_has_pictures_with_words(
+def test_a_report_of_jobs_has_pictures_with_alt_text(
     lab: Workspace, two: tuple[Job, Job], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("FTLAB_INTERACTIVE", "0")
     shown = widgets.jobs(lab)
     assert isinstance(shown, Html)
-    assert f'<img alt="loss of job {two[0].id} from' in shown.text
+    assert f'<img alt="loss of job {two[0].id} from' in shown.markup
 
 
-def test_one_job_alone_is_nothing_to_compare(lab: Workspace, job: Job):
+def test_comparing_a_single_job_is_refused(lab: Workspace, job: Job):
     with pytest.raises(InputError, match="only job"):
         widgets.jobs(lab, job)
 
@@ -91,18 +91,18 @@ def test_one_job_alone_is_nothing_to_compare(lab: Workspace, job: Job):
 def test_an_empty_workspace_has_no_jobs(ws: Workspace, monkeypatch: pytest.MonkeyPatch):
     assert JobsView(ws).ticks == {}
     monkeypatch.setenv("FTLAB_INTERACTIVE", "0")
-    assert widgets.jobs(ws).message == "0 jobs"
+    assert widgets.jobs(ws).alt_text == "0 jobs"
 
 
 def test_the_best_checkpoint_is_marked_by_a_measure(lab: Workspace, job: Job):
     view = widgets.checkpoints(lab, job)
     assert isinstance(view, CheckpointsView)
     best = checkpoints.best(lab, job).step
-    assert f"the one at step {best} is best by eval_loss" in text_of(view)
+    assert f"step {best} is best by eval_loss" in text_of(view)
     view.close()
 
 
-def test_scores_of_evaluations_stand_beside_the_losses(lab: Workspace, job: Job):
+def test_checkpoints_show_the_scores_of_evaluations(lab: Workspace, job: Job):
     evaluators.run(lab, job, "hues", metrics=["perplexity"], max_rows=4)
     view = CheckpointsView(lab, job, "eval_loss")
     view.by.value = "perplexity"
@@ -114,9 +114,9 @@ def test_a_job_is_trained_on_from_a_checkpoint(lab: Workspace, job: Job):
     view = CheckpointsView(lab, job, "eval_loss")
     view.fork.click()
     until(lambda: "trains on; see it with" in text_of(view), 60)
-    made = trainers.list(lab)[0]
-    assert (made.parent_id, made.parent_step) == (job.id, view.step.value)
-    trainers.wait(lab, made, timeout_s=120)
+    fork = trainers.list(lab)[0]
+    assert (fork.parent_id, fork.parent_step) == (job.id, view.step.value)
+    trainers.wait(lab, fork, timeout_s=120)
     view.close()
 
 
@@ -134,12 +134,12 @@ def test_a_job_without_checkpoints_says_so(lab: Workspace, monkeypatch: pytest.M
     view = CheckpointsView(lab, job, "eval_loss")
     assert view.fork.disabled and "no checkpoint yet" in text_of(view)
     monkeypatch.setenv("FTLAB_INTERACTIVE", "0")
-    assert widgets.checkpoints(lab, job).message == f"job {job.id} has no checkpoint yet"
+    assert widgets.checkpoints(lab, job).alt_text == f"job {job.id} has no checkpoint yet"
     trainers.cancel(lab, job)
     view.close()
 
 
-def test_no_widget_hides_what_ipywidgets_needs_of_it():
+def test_no_widget_overrides_a_method_of_ipywidgets():
     import ipywidgets
 
     views = [kind for kind in _subclasses(ipywidgets.Widget) if kind.__module__.startswith("ftlab")]

@@ -1,4 +1,4 @@
-"""The live view of a job: what it shows, what its buttons ask for, and what it reads."""
+"""The live view of a job: what it shows, what its buttons do, and what it reads."""
 
 import time
 from datetime import UTC, datetime
@@ -8,8 +8,8 @@ from ipywidgets import Button
 
 from ftlab_kit import Workspace, metrics, trainers, widgets
 from ftlab_kit.errors import InputError
+from ftlab_kit.pictures import job_panels
 from ftlab_kit.records import Event, Job
-from ftlab_kit.widgets import panels
 from ftlab_kit.widgets.live_view import TrainerView
 from tests.conftest import TINY, every, text_of, until
 
@@ -29,8 +29,8 @@ def test_a_fresh_view_has_the_whole_history(lab: Workspace, job: Job):
     view = widgets.trainer(lab, job)
     assert isinstance(view, TrainerView)
     shown = text_of(view)
-    for words in ("step 4 of 4", 'role="status"', "over 4 steps", "checkpoint at step 4"):
-        assert words in shown
+    for text in ("step 4 of 4", 'role="status"', "over 4 steps", "checkpoint at step 4"):
+        assert text in shown
     for title in ("gradient norm", "throughput", "memory", "learning rate"):
         assert f'aria-label="{title}: ' in shown
     view.close()
@@ -47,7 +47,7 @@ def test_a_view_follows_what_is_new(lab: Workspace, job: Job):
         view.close()
 
 
-def test_pause_adjust_and_resume_are_asked_for_and_confirmed(lab: Workspace, long: Job):
+def test_pause_adjust_and_resume_are_requested_and_confirmed(lab: Workspace, long: Job):
     view = TrainerView(lab, long)
     view.fields.field["learning_rate"].value = "0.003"
     view.adjust.click()
@@ -90,16 +90,16 @@ def test_nothing_to_adjust_is_an_alert(lab: Workspace, long: Job):
     view = TrainerView(lab, long)
     view.adjust.click()
     until(lambda: "adjust was given nothing to change" in text_of(view))
-    assert 'role="alert"' in view._said.value
+    assert 'role="alert"' in view._status.value
     view.close()
 
 
-def test_a_wrong_value_is_said_beside_the_fields(lab: Workspace, job: Job):
+def test_a_wrong_value_is_an_alert_below_the_fields(lab: Workspace, job: Job):
     view = TrainerView(lab, job)
     view.fields.field["learning_rate"].value = "fast"
-    assert "learning_rate is &#x27;fast&#x27;; expected a number" in view.fields.said.value
+    assert "learning_rate is &#x27;fast&#x27;; expected a number" in view.fields.status.value
     view.fields.field["learning_rate"].value = "1e-4"
-    assert view.fields.said.value == ""
+    assert view.fields.status.value == ""
     view.close()
 
 
@@ -123,8 +123,8 @@ def test_a_failed_job_is_an_alert(lab: Workspace, job: Job):
         view.close()
 
 
-def written(ws: Workspace, job: Job, steps: int) -> None:
-    """Write metrics of so many steps, with one spike."""
+def write_metrics(ws: Workspace, job: Job, steps: int) -> None:
+    """Write metrics of a number of steps, with one spike."""
     with ws.store.transaction():
         for step in range(1, steps + 1):
             loss = 99.0 if step == 700 else 3 + step % 7 / 10
@@ -137,11 +137,11 @@ def history(lab: Workspace) -> Job:
     version = lab.store.get("dataset_versions", dataset="hues") or {}
     job = trainers._enqueue(lab, TINY.but(max_steps=4000), version["id"])
     lab.store.update("jobs", {"id": job.id}, state="cancelled", step=2000, total_steps=4000)
-    written(lab, job, 2000)
+    write_metrics(lab, job, 2000)
     return trainers.status(lab, job)
 
 
-def test_a_smoothed_line_stands_before_the_raw_one(lab: Workspace, history: Job):
+def test_a_smoothed_line_is_drawn_over_the_raw_one(lab: Workspace, history: Job):
     view = TrainerView(lab, history)
     assert "loss: smoothed from" in text_of(view)
     view.smoothing.value = 0
@@ -149,7 +149,7 @@ def test_a_smoothed_line_stands_before_the_raw_one(lab: Workspace, history: Job)
     view.close()
 
 
-def test_the_slider_reads_a_range_again_in_more_detail(lab: Workspace, history: Job):
+def test_the_slider_shows_a_range_of_steps_in_more_detail(lab: Workspace, history: Job):
     view = TrainerView(lab, history)
     view.smoothing.value = 0
     view.steps.value = (650, 720)
@@ -161,7 +161,7 @@ def test_the_slider_reads_a_range_again_in_more_detail(lab: Workspace, history: 
     view.close()
 
 
-def test_curves_are_thinned_where_they_are_written(lab: Workspace, history: Job):
+def test_curves_are_downsampled_in_the_store(lab: Workspace, history: Job):
     loss, norm, held_out = trainers.curves(
         lab, history, "loss", "grad_norm", "eval_loss", at_most=64
     )
@@ -173,7 +173,7 @@ def test_curves_are_thinned_where_they_are_written(lab: Workspace, history: Job)
     assert (held_out.stretches, held_out.start) == ((), None)
 
 
-def test_few_steps_are_not_thinned(lab: Workspace, job: Job):
+def test_a_short_curve_is_not_downsampled(lab: Workspace, job: Job):
     (loss,) = trainers.curves(lab, job, "loss")
     rows = trainers.metrics(lab, job)
     assert [(item.first, item.mean) for item in loss.stretches] == [
@@ -181,10 +181,10 @@ def test_few_steps_are_not_thinned(lab: Workspace, job: Job):
     ]
 
 
-def test_what_one_method_alone_measures_has_a_curve_too(lab: Workspace, history: Job):
+def test_a_metric_of_one_method_has_a_curve(lab: Workspace, history: Job):
     metrics.write(lab, history.id, 2001, more={"reward": 0.5})
-    (found,) = trainers.curves(lab, history, "more.reward")
-    assert (found.start, found.end, len(found.stretches)) == (0.5, 0.5, 1)
+    (reward,) = trainers.curves(lab, history, "more.reward")
+    assert (reward.start, reward.end, len(reward.stretches)) == (0.5, 0.5, 1)
 
 
 def test_an_unknown_curve_names_the_nearest(lab: Workspace, job: Job):
@@ -196,10 +196,10 @@ def test_events_have_the_numbers_of_their_marks(lab: Workspace, long: Job):
     trainers.adjust(lab, long, weight_decay=0.1)
     trainers.cancel(lab, long)
     events = trainers.events(lab, long)
-    (mark,) = [item for item in panels.marks(events) if item.message.startswith("adjust")]
-    listed = panels.events_list(events)
+    (mark,) = [item for item in job_panels.marks(events) if item.label.startswith("adjust")]
+    listed = job_panels.events_list(events)
     assert f"mark {mark.sign}" in listed and "weight_decay 0 to 0.1" in listed
-    assert "weight_decay 0 to 0.1" in repr(mark.message)
+    assert "weight_decay 0 to 0.1" in mark.label
 
 
 def test_a_report_has_the_marks_the_events_and_the_checkpoints(lab: Workspace, long: Job):
@@ -212,6 +212,6 @@ def test_a_report_has_the_marks_the_events_and_the_checkpoints(lab: Workspace, l
 
 def test_only_adjustments_have_old_and_new_values():
     at = datetime(2026, 1, 1, tzinfo=UTC)
-    asked = Event(1, 1, "sample", "applied", 3, None, "ann", {}, {"answers": ["a", "b"]}, None, at)
-    assert panels.told(asked) == "sample at step 3"
-    assert panels.marks([asked]) == []
+    event = Event(1, 1, "sample", "applied", 3, None, "ann", {}, {"answers": ["a", "b"]}, None, at)
+    assert job_panels.describe(event) == "sample at step 3"
+    assert job_panels.marks([event]) == []

@@ -1,4 +1,4 @@
-"""The form that starts a job: fields from the settings, what it will take, and the live view."""
+"""The form that starts a job: fields from the settings, an estimate, and the live view."""
 
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def test_a_given_config_is_what_the_form_begins_with(lab: Workspace):
 def test_without_rows_nothing_can_be_started(ws: Workspace):
     form = StartForm(ws)
     assert form.start.disabled
-    assert "datasets.add" in form._said.value and 'role="alert"' in form._said.value
+    assert "datasets.add" in form._status.value and 'role="alert"' in form._status.value
 
 
 def test_start_starts_a_job_and_shows_it(lab: Workspace):
@@ -72,80 +72,82 @@ def test_start_starts_a_job_and_shows_it(lab: Workspace):
     form.children[0].close()
 
 
-def test_what_preflight_refuses_is_an_alert(lab: Workspace):
+def test_a_job_refused_by_preflight_is_an_alert(lab: Workspace):
     form = StartForm(lab, TINY.but(max_length=8))
     form.start.click()
-    until(lambda: "Preflight refuses the job" in form._said.value, 60)
-    assert 'role="alert"' in form._said.value and form.job is None
+    until(lambda: "Preflight refuses the job" in form._status.value, 60)
+    assert 'role="alert"' in form._status.value and form.job is None
 
 
-def test_an_estimate_stands_before_the_start(lab: Workspace, job: Job):
+def test_an_estimate_is_shown_before_the_start(lab: Workspace, job: Job):
     form = StartForm(lab, TINY.but(eval_every_steps=2))
     form.price.value = "2"
     form.estimate.click()
-    until(lambda: "what it will take" in form._will_take.value, 60)
-    assert "GiB free" in form._will_take.value and "US dollars" in form._will_take.value
+    until(lambda: "what it will take" in form._estimate.value, 60)
+    assert "GiB free" in form._estimate.value and "US dollars" in form._estimate.value
     form.fields.field["epochs"].value = "7"
-    assert form._will_take.value == ""
+    assert form._estimate.value == ""
 
 
-def test_a_price_that_is_none_is_said_in_words(lab: Workspace):
+def test_a_price_that_is_not_a_number_is_an_alert(lab: Workspace):
     form = StartForm(lab, TINY)
     form.price.value = "cheap"
     form.estimate.click()
-    until(lambda: "price is" in form._said.value)
+    until(lambda: "price is" in form._status.value)
 
 
-def test_no_one_to_click_gets_the_settings(lab: Workspace, monkeypatch: pytest.MonkeyPatch):
+def test_a_report_has_the_settings_in_place_of_the_form(
+    lab: Workspace, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setenv("FTLAB_INTERACTIVE", "0")
     shown = widgets.trainer(lab, config=TINY)
     assert isinstance(shown, Html)
-    assert "learning_rate" in shown.text
+    assert "learning_rate" in shown.markup
 
 
-def test_an_estimate_takes_the_speed_of_a_job_like_it(lab: Workspace, job: Job):
+def test_an_estimate_takes_the_speed_of_a_similar_job(lab: Workspace, job: Job):
     config = Config(**job.config)
-    found = analytics.estimate(lab, config, job.dataset_version_id, usd_per_hour=3.6, watts=100)
+    estimate = analytics.estimate(lab, config, job.dataset_version_id, usd_per_hour=3.6, watts=100)
     speed = analytics.job(lab, job).tokens_per_s.mean
-    assert found.basis.startswith("the speed of job ")
-    assert (found.n_steps, found.tokens_per_s) == (4, pytest.approx(speed, rel=0.9))
-    assert found.n_tokens / found.tokens_per_s == pytest.approx(found.seconds)
-    assert found.cost_usd == pytest.approx(found.seconds / 1000)
-    assert found.energy_kwh == pytest.approx(found.seconds / 36000)
+    assert estimate.basis.startswith("the speed of job ")
+    assert (estimate.n_steps, estimate.tokens_per_s) == (4, pytest.approx(speed, rel=0.9))
+    assert estimate.n_tokens / estimate.tokens_per_s == pytest.approx(estimate.seconds)
+    assert estimate.cost_usd == pytest.approx(estimate.seconds / 1000)
+    assert estimate.energy_kwh == pytest.approx(estimate.seconds / 36000)
 
 
-def test_the_tokens_of_an_estimate_are_those_that_the_job_learnt_from(lab: Workspace):
+def test_an_estimate_counts_the_tokens_that_the_job_trains_on(lab: Workspace):
     version = datasets.get(lab, "hues")
     config = TINY.but(max_steps=None, epochs=2)
     job = trainers.wait(lab, trainers.start(lab, config, version), timeout_s=120)
-    found = analytics.estimate(lab, config, version)
-    assert found.n_steps == job.total_steps
-    assert found.n_tokens == trainers.metrics(lab, job)[-1].n_tokens
+    estimate = analytics.estimate(lab, config, version)
+    assert estimate.n_steps == job.total_steps
+    assert estimate.n_tokens == trainers.metrics(lab, job)[-1].n_tokens
 
 
-def test_without_a_job_like_it_the_machines_own_speed_is_taken(ws: Workspace, tmp_path: Path):
+def test_without_a_similar_job_the_machines_speed_is_taken(ws: Workspace, tmp_path: Path):
     models.pull(ws, "tiny")
     version = datasets.add(ws, chats_file(tmp_path / "hues.jsonl"))
-    found = analytics.estimate(ws, TINY.but(threads=2, adapter="none"), version)
-    assert "GFLOP/s" in found.basis and (found.seconds or 0) > 0
+    estimate = analytics.estimate(ws, TINY.but(threads=2, adapter="none"), version)
+    assert "GFLOP/s" in estimate.basis and (estimate.seconds or 0) > 0
     other = analytics.estimate(ws, TINY.but(adapter="none", method="grpo"), version)
     assert (other.seconds, other.tokens_per_s) == (None, None)
 
 
-def test_held_out_losses_take_time_too(lab: Workspace, job: Job):
+def test_an_estimate_includes_the_time_of_held_out_losses(lab: Workspace, job: Job):
     train, held_out = datasets.split(lab, "hues", held_out=0.3)
     config = Config(**job.config)
     alone = analytics.estimate(lab, config, train).seconds
     assert analytics.estimate(lab, config, train, held_out=held_out).seconds > alone
 
 
-def test_a_model_that_is_not_here_has_no_time_yet(ws: Workspace):
+def test_an_estimate_without_the_model_has_no_time(ws: Workspace):
     chats = datasets.add(ws, chats_file(ws.root / "hues.jsonl"))
-    found = analytics.estimate(ws, Config(), chats)
-    assert (found.n_tokens, found.seconds) == (None, None)
-    assert "not here yet" in found.basis and found.memory_gib > 0
+    estimate = analytics.estimate(ws, Config(), chats)
+    assert (estimate.n_tokens, estimate.seconds) == (None, None)
+    assert "not here yet" in estimate.basis and estimate.memory_gib > 0
 
 
-def test_a_price_below_nothing_is_refused(lab: Workspace):
+def test_a_negative_price_is_refused(lab: Workspace):
     with pytest.raises(InputError, match="usd_per_hour is -1"):
         analytics.estimate(lab, TINY, "hues", usd_per_hour=-1)

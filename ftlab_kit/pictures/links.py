@@ -1,4 +1,4 @@
-"""What a part of a graph says: facts between two entities as links, counts, and words for all."""
+"""What a part of a graph says: the facts between two entities as one link, counts, and alt text."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -8,12 +8,12 @@ from datetime import datetime
 from ftlab_kit.records import Citation, Entity, Fact, Neighbourhood, show
 from ftlab_kit.records.shown import grid
 
-ROWS = 60  # facts of a table
+MAX_ROWS = 60  # facts of a table
 
 
 @dataclass(frozen=True)
 class Link:
-    """All facts between two entities; it points to where one of them points."""
+    """All facts between two entities; it points to an entity where one of the facts does."""
 
     source: str
     target: str
@@ -30,58 +30,58 @@ class Link:
     def label(self) -> str:
         """The relation, or how many there are."""
         names = [*dict.fromkeys(fact.relation for fact in self.facts)]
-        return spoken(names[0]) if len(names) == 1 else f"{len(names)} relations"
+        return readable(names[0]) if len(names) == 1 else f"{len(names)} relations"
 
     @property
-    def message(self) -> str:
-        """What its facts say, a line each."""
-        return "\n".join(f"{fact.fact} {held(fact)}".strip() for fact in self.facts)
+    def text(self) -> str:
+        """Its facts with their validity, a line each."""
+        return "\n".join(f"{fact.fact} {validity(fact)}".strip() for fact in self.facts)
 
 
-def spoken(relation: str) -> str:
-    """Return a relation's name as words."""
+def readable(relation: str) -> str:
+    """Return a relation's name as a person writes it: MADE_BY is "made by"."""
     return relation.replace("_", " ").lower()
 
 
-def held(fact: Fact) -> str:
-    """Return since and until when a fact holds, as far as that is known."""
-    return span(fact.valid_at, fact.invalid_at)
+def validity(fact: Fact) -> str:
+    """Return since when and until when a fact holds, as far as that is known."""
+    return date_range(fact.valid_at, fact.invalid_at)
 
 
-def span(start: datetime | None, end: datetime | None) -> str:
-    """Return two dates as people say them; nothing where neither is known."""
+def date_range(start: datetime | None, end: datetime | None) -> str:
+    """Return "from ... until ..." with the dates that are known; nothing where neither is."""
     parts = [f"from {start:%Y-%m-%d}"] if start else []
     return " ".join([*parts, f"until {end:%Y-%m-%d}"] if end else parts)
 
 
-def cited(places: Sequence[Citation]) -> str:
-    """Return where something is said."""
-    return ", ".join(map(str, places))
+def sources(citations: Sequence[Citation]) -> str:
+    """Return where something is stated."""
+    return ", ".join(map(str, citations))
 
 
-def ends(found: Neighbourhood) -> dict[str, tuple[str, ...]]:
-    """Return the entities that each fact is about, by their ids: one, two or, left out, none."""
-    known = {entity.name: entity.id for entity in reversed(found.entities)}
-    known |= {entity.id: entity.id for entity in found.entities}
-    sides = {fact.id: [known.get(fact.source), known.get(fact.target)] for fact in found.facts}
-    return {key: tuple(dict.fromkeys(filter(None, pair))) for key, pair in sides.items()}
+def endpoints(graph: Neighbourhood) -> dict[str, tuple[str, ...]]:
+    """Return the ids of the entities that each fact is about: one, two, or none if left out."""
+    ids = {entity.name: entity.id for entity in reversed(graph.entities)}
+    ids |= {entity.id: entity.id for entity in graph.entities}
+    pairs = {fact.id: [ids.get(fact.source), ids.get(fact.target)] for fact in graph.facts}
+    return {key: tuple(dict.fromkeys(filter(None, pair))) for key, pair in pairs.items()}
 
 
-def counts(found: Neighbourhood) -> Counter[str]:
+def fact_counts(graph: Neighbourhood) -> Counter[str]:
     """Return how many facts each entity has, by its id."""
-    counted = Counter({entity.id: 0 for entity in found.entities})
-    counted.update(one for pair in ends(found).values() for one in pair)
-    return counted
+    counts = Counter({entity.id: 0 for entity in graph.entities})
+    counts.update(entity_id for pair in endpoints(graph).values() for entity_id in pair)
+    return counts
 
 
-def links(found: Neighbourhood) -> list[Link]:
-    """Return the facts between two entities, those between the same two as one link."""
+def links(graph: Neighbourhood) -> list[Link]:
+    """Return one link for each two entities that have facts between them."""
     pairs: dict[tuple[str, ...], list[tuple[str, Fact]]] = {}
-    sides = ends(found)
-    for fact in found.facts:
-        if len(sides[fact.id]) == 2:
-            pair = tuple(sorted(sides[fact.id]))
-            pairs.setdefault(pair, []).append((sides[fact.id][0], fact))
+    ends = endpoints(graph)
+    for fact in graph.facts:
+        if len(ends[fact.id]) == 2:
+            pair = tuple(sorted(ends[fact.id]))
+            pairs.setdefault(pair, []).append((ends[fact.id][0], fact))
     return [
         Link(
             source=pair[0],
@@ -95,43 +95,43 @@ def links(found: Neighbourhood) -> list[Link]:
 
 
 def types(entities: Sequence[Entity]) -> list[str]:
-    """Return the types of entities, the one with the most first."""
-    counted = Counter(entity.type for entity in entities)
-    return sorted(counted, key=lambda name: (-counted[name], name))
+    """Return the types of entities, the most frequent first."""
+    counts = Counter(entity.type for entity in entities)
+    return sorted(counts, key=lambda name: (-counts[name], name))
 
 
-def alt(found: Neighbourhood) -> str:
-    """Return what the picture says, made from its data."""
-    counted = counts(found)
-    said = f"{many(len(found.entities), 'entity', 'entities')}, "
-    said += many(len(found.facts), "fact", "facts")
-    if found.facts and counted:
-        most = max(found.entities, key=lambda entity: counted[entity.id])
-        name = "".join(letter for letter in most.name if letter.isprintable())
-        said += f"; {name} has the most, {counted[most.id]}"
-    return f"{said}; {found.n_more} more entities are left out" if found.n_more else said
+def alt_text(graph: Neighbourhood) -> str:
+    """Return the picture's alt text, made from its data."""
+    counts = fact_counts(graph)
+    entities = plural(len(graph.entities), "entity", "entities")
+    text = f"{entities}, {plural(len(graph.facts), 'fact', 'facts')}"
+    if graph.facts and counts:
+        hub = max(graph.entities, key=lambda entity: counts[entity.id])
+        name = "".join(letter for letter in hub.name if letter.isprintable())
+        text += f"; {name} has the most, {counts[hub.id]}"
+    return f"{text}; {graph.n_more} more entities are left out" if graph.n_more else text
 
 
-def many(number: int, one: str, several: str) -> str:
+def plural(number: int, one: str, several: str) -> str:
     """Return a number with its noun."""
     return f"{number} {one if number == 1 else several}"
 
 
-def table(found: Neighbourhood) -> str:
-    """Return entities and facts as tables."""
-    counted = counts(found)
+def table(graph: Neighbourhood) -> str:
+    """Return entities and facts as HTML tables."""
+    counts = fact_counts(graph)
     entities = [
-        [one.name, one.type, str(counted[one.id]), show(one.attributes), show(cited(one.places))]
-        for one in sorted(found.entities, key=lambda one: -counted[one.id])
+        [one.name, one.type, str(counts[one.id]), show(one.attributes), show(sources(one.places))]
+        for one in sorted(graph.entities, key=lambda one: -counts[one.id])
     ]
     facts = [
-        [fact.fact, fact.relation, show(held(fact)), show(cited(fact.places))]
-        for fact in found.facts[:ROWS]
+        [fact.fact, fact.relation, show(validity(fact)), show(sources(fact.places))]
+        for fact in graph.facts[:MAX_ROWS]
     ]
-    left = len(found.facts) - ROWS
-    more = f"<p>… and {many(left, 'fact', 'facts')} more</p>" if left > 0 else ""
+    n_left_out = len(graph.facts) - MAX_ROWS
+    more = f"<p>… and {plural(n_left_out, 'fact', 'facts')} more</p>" if n_left_out > 0 else ""
     return (
-        grid(["entity", "type", "facts", "attributes", "said in"], entities)
-        + grid(["fact", "relation", "holds", "said in"], facts)
+        grid(["entity", "type", "facts", "attributes", "source"], entities)
+        + grid(["fact", "relation", "valid", "source"], facts)
         + more
     )

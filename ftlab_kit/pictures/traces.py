@@ -1,25 +1,25 @@
-"""A series in bounded memory, however long it grows, and the line through its noise."""
+"""A series in bounded memory, however long it grows, and a smoothed line through it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ftlab_kit.records import Curve
 
-STRETCHES = 128  # a chart is some 270 pixels wide: more could not be told apart
+MAX_BUCKETS = 128  # a chart is some 270 pixels wide: more could not be told apart
 
 Point = tuple[float, float]
 
 
 @dataclass(slots=True)
-class _Part:
-    """What some neighbouring steps say: their lowest and highest point, and their mean."""
+class _Bucket:
+    """Neighbouring steps: their number, lowest and highest point, and the sum of their values."""
 
     n: int
     low: Point
     high: Point
     total: float
 
-    def take(self, other: "_Part") -> None:
+    def merge(self, other: "_Bucket") -> None:
         self.n += other.n
         self.total += other.total
         self.low = min(self.low, other.low, key=_y)
@@ -27,24 +27,24 @@ class _Part:
 
 
 class Trace:
-    """A series as at most 128 stretches of equal width, which doubles where there would be more.
+    """A series as at most 128 buckets of equal width, which doubles when there would be more.
 
-    No spike is lost, and a million points draw as fast as two hundred. It begins with what the
-    store has thinned already, or with nothing.
+    No spike is lost, and a million points draw as fast as two hundred. A trace starts empty, or
+    with a curve that the store has downsampled.
     """
 
     def __init__(self, curve: Curve | None = None) -> None:
-        """Begin with a curve, if there is one."""
+        """Start with a curve, if there is one."""
         self._width = curve.width_steps if curve else 1
-        self._parts: dict[int, _Part] = {}
+        self._buckets: dict[int, _Bucket] = {}
         self.first: Point | None = None
         self.last: Point | None = None
         if curve and curve.start is not None and curve.end is not None:
             for item in curve.stretches:
-                # which of the two came first is not known: they stand between the ends
+                # which of the two came first is not known: they are drawn between the ends
                 third = (item.last - item.first) / 3
                 low, high = (item.first + third, item.low), (item.last - third, item.high)
-                self._put(item.first, _Part(item.n, low, high, item.n * item.mean))
+                self._put(item.first, _Bucket(item.n, low, high, item.n * item.mean))
             self.first = (float(curve.stretches[0].first), curve.start)
             self.last = (float(curve.stretches[-1].last), curve.end)
 
@@ -52,46 +52,46 @@ class Trace:
         """Append a point; x must not fall."""
         self.last = (x, y)
         self.first = self.first or self.last
-        self._put(x, _Part(1, self.last, self.last, y))
+        self._put(x, _Bucket(1, self.last, self.last, y))
 
-    def _put(self, x: float, part: _Part) -> None:
-        _gather(self._parts, int(x // self._width), part)
-        while len(self._parts) > STRETCHES:
-            parts, self._parts = self._parts, {}
+    def _put(self, x: float, bucket: _Bucket) -> None:
+        _merge_at(self._buckets, int(x // self._width), bucket)
+        while len(self._buckets) > MAX_BUCKETS:
+            narrow, self._buckets = self._buckets, {}
             self._width *= 2
-            for place, item in parts.items():
-                _gather(self._parts, place // 2, item)
+            for index, item in narrow.items():
+                _merge_at(self._buckets, index // 2, item)
 
     def points(self) -> list[Point]:
-        """Return at most two points a stretch, with the very first and last."""
+        """Return the first and the last point, and the lowest and highest of each bucket."""
         if self.first is None or self.last is None:
             return []
-        found = {self.first, self.last}
-        for part in self._parts.values():
-            found |= {part.low, part.high}
-        return sorted(found)
+        points = {self.first, self.last}
+        for bucket in self._buckets.values():
+            points |= {bucket.low, bucket.high}
+        return sorted(points)
 
-    def smooth(self, share: float) -> list[Point]:
-        """Return the moving average of the stretches' means, a point for each.
+    def smooth(self, weight: float) -> list[Point]:
+        """Return the exponential moving average of the buckets' means, a point for each.
 
         Args:
-            share: What each point keeps of the ones before it, from 0 to below 1; exponential, and
-                without the pull towards 0 at its beginning (Kingma and Ba 2014, section 3).
+            weight: Of the points before, from 0 to below 1. The start is corrected for its bias
+                towards 0 (Kingma and Ba 2014, section 3).
         """
-        found, sum_, weight = [], 0.0, 0.0
-        for place in sorted(self._parts):
-            part = self._parts[place]
-            sum_ = share * sum_ + (1 - share) * part.total / part.n
-            weight = share * weight + (1 - share)
-            found.append(((part.low[0] + part.high[0]) / 2, sum_ / weight))
-        return found
+        points, total, total_weight = [], 0.0, 0.0
+        for index in sorted(self._buckets):
+            bucket = self._buckets[index]
+            total = weight * total + (1 - weight) * bucket.total / bucket.n
+            total_weight = weight * total_weight + (1 - weight)
+            points.append(((bucket.low[0] + bucket.high[0]) / 2, total / total_weight))
+        return points
 
 
-def _gather(parts: dict[int, _Part], place: int, part: _Part) -> None:
-    if place in parts:
-        parts[place].take(part)
+def _merge_at(buckets: dict[int, _Bucket], index: int, bucket: _Bucket) -> None:
+    if index in buckets:
+        buckets[index].merge(bucket)
     else:
-        parts[place] = part
+        buckets[index] = bucket
 
 
 def _y(point: Point) -> float:
@@ -100,7 +100,7 @@ def _y(point: Point) -> float:
 
 def of(points: Sequence[Point]) -> Trace:
     """Return the trace of points in the order of their x."""
-    made = Trace()
+    trace = Trace()
     for x, y in points:
-        made.add(x, y)
-    return made
+        trace.add(x, y)
+    return trace

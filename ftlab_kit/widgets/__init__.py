@@ -1,7 +1,7 @@
 """Widgets: stock ipywidgets in front of the rooms; each button calls one verb.
 
-What is live here is static in a report: the same pictures, as `<img>` with alt text and a table.
-Under papermill no widget is displayed at all.
+Where no one looks on, as under papermill, the same function returns a report: the same pictures as
+`<img>` with alt text and a table, and no widget at all.
 
 A widget's file is loaded when the widget is first used: importing this room loads no ipywidgets.
 """
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ftlab_kit.widgets.playground_view import playground
     from ftlab_kit.widgets.progress_line import progress
     from ftlab_kit.widgets.sample_answers import samples
+    from ftlab_kit.widgets.waiting import finished
 
 __all__ = [
     "answers",
@@ -33,6 +34,7 @@ __all__ = [
     "documents",
     "explorer",
     "finder",
+    "finished",
     "inspector",
     "is_interactive",
     "jobs",
@@ -55,6 +57,7 @@ FILES = {
     "documents": "documents_view",
     "explorer": "graph_explorer",
     "finder": "finder_view",
+    "finished": "waiting",
     "inspector": "inspector_view",
     "is_interactive": "display",
     "jobs": "jobs_view",

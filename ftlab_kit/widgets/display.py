@@ -1,12 +1,13 @@
-"""Whether a person sits in front of this kernel, and what both kinds of display need."""
+"""Whether a person is at this kernel's front end, and what live and still displays both need."""
 
 import html
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from ftlab_kit.errors import KitError
+from ftlab_kit.records import CELL
 
 
 def is_interactive() -> bool:
@@ -15,9 +16,9 @@ def is_interactive() -> bool:
     Jupyter front ends let the kernel ask for input; papermill, nbclient and nbconvert do not.
     FTLAB_INTERACTIVE=0 or 1 overrides.
     """
-    said = os.environ.get("FTLAB_INTERACTIVE", "")
-    if said:
-        return said not in ("0", "false", "no")
+    override = os.environ.get("FTLAB_INTERACTIVE", "")
+    if override:
+        return override not in ("0", "false", "no")
     try:
         from IPython import get_ipython
     except ImportError:
@@ -29,10 +30,11 @@ def is_interactive() -> bool:
 
 
 def work_around_ipykernel_7_4(*widgets: Any) -> None:
-    """Let a click through after the page was reloaded under ipykernel 7.4.
+    """Let clicks through after the page was reloaded under ipykernel 7.4.
 
-    It answers a click on the subshell that last published on the widget's comm; after a reload that
-    subshell is gone, and the click with it. Without the note it takes the main shell.
+    That release answers a click on the subshell that last published on the widget's comm. A reload
+    ends that subshell, and the click is lost with it. Without the note of the subshell, which this
+    removes, ipykernel takes the main shell.
     """
     for widget in widgets:
         comm = getattr(widget, "comm", None)
@@ -40,46 +42,67 @@ def work_around_ipykernel_7_4(*widgets: Any) -> None:
             comm.__dict__.pop("_reply_subshell_id", None)
 
 
-def say(line: Any, role: str, words: str) -> None:
-    """Show words in a line of HTML, as a status or an alert that a screen reader speaks."""
-    line.value = f'<span role="{role}">{html.escape(words)}</span>' if words else ""
-    work_around_ipykernel_7_4(line)
+def show_status(line: Any, text: str) -> None:
+    """Show a text in an HTML widget; a screen reader reads it out when it has time."""
+    line.value = f'<span role="status">{html.escape(text)}</span>' if text else ""
+
+
+def show_alert(line: Any, text: str) -> None:
+    """Show an error in an HTML widget; a screen reader reads it out at once."""
+    line.value = alert(text)
+
+
+def alert(text: str) -> str:
+    """Return an error as HTML that a screen reader reads out at once."""
+    return f'<span role="alert">{html.escape(text)}</span>'
 
 
 def button(name: str, tooltip: str, act: Callable[[], str | None], line: Any) -> Any:
-    """Return a button that does something in a thread of its own, one click after the other.
+    """Return a button that acts in a thread of its own, one click after the other.
 
     Args:
-        act: Returns what to say when it is done, None for nothing; a KitError is an alert.
-        line: The HTML in which it is said.
+        act: Returns a text to show when it is done, None for nothing; a KitError is an alert.
+        line: The HTML widget that shows the text.
     """
     import ipywidgets
 
-    made = ipywidgets.Button(description=name, tooltip=tooltip)
-    at_work = threading.Lock()
+    widget = ipywidgets.Button(description=name, tooltip=tooltip)
+    one_at_a_time = threading.Lock()
 
     def work() -> None:
-        with at_work:
+        with one_at_a_time:
             try:
-                if words := act():
-                    say(line, "status", words)
+                if text := act():
+                    show_status(line, text)
             except KitError as error:
-                say(line, "alert", str(error))
-            work_around_ipykernel_7_4(made)
+                show_alert(line, str(error))
+            work_around_ipykernel_7_4(widget)
 
-    made.on_click(lambda _: threading.Thread(target=work, daemon=True).start())
-    return made
+    widget.on_click(lambda _: threading.Thread(target=work, daemon=True).start())
+    return widget
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return an HTML table; its cells are HTML already, its head is text."""
+    top = "".join(f"<th {CELL}>{html.escape(name)}</th>" for name in head)
+    body = "".join(f"<tr>{''.join(f'<td {CELL}>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
 
 
 class Html:
-    """A piece of HTML that a notebook shows, with words for where there is no HTML."""
+    """A piece of HTML that a notebook shows, and the text that stands for it where none is shown.
 
-    def __init__(self, text: str, words: str) -> None:
-        """Take the HTML and its words."""
-        self.text, self.message = text, words
+    Args:
+        markup: The HTML.
+        alt_text: What it says, as plain text.
+    """
+
+    def __init__(self, markup: str, alt_text: str) -> None:
+        """Take the HTML and its text."""
+        self.markup, self.alt_text = markup, alt_text
 
     def _repr_html_(self) -> str:
-        return self.text
+        return self.markup
 
     def __repr__(self) -> str:
-        return self.message
+        return self.alt_text

@@ -1,6 +1,6 @@
 """Evaluations of the same rows side by side: scores with their intervals, answers, a verdict.
 
-Answers are shown with what the later one says otherwise, word by word.
+In an answer, what differs from the first model's answer is marked word by word.
 """
 
 import html
@@ -13,92 +13,102 @@ from ftlab_kit import evaluators
 from ftlab_kit.errors import InputError
 from ftlab_kit.evaluators import verdicts
 from ftlab_kit.pictures import charts
-from ftlab_kit.records import CELL, Difference, Evaluation, Sample, Verdict, marked, show
-from ftlab_kit.widgets.display import Html, is_interactive, work_around_ipykernel_7_4
+from ftlab_kit.pictures.intervals import intervals
+from ftlab_kit.records import Difference, Evaluation, Sample, Score, Verdict, marked, show
+from ftlab_kit.widgets.display import Html, is_interactive, table, work_around_ipykernel_7_4
 from ftlab_kit.workspace import Workspace
 
-ROW_HEIGHT, MIDDLE, SIDE = 34, 330, 130  # of the picture of a verdict
-AS_THEY_STAND = "as they stand"
+DATASET_ORDER = "in the dataset's order"
+CHANGED_BY = "most changed by "
+DIRECTIONS = {True: "greater is better", False: "less is better", None: ""}
 
 
 def comparison(ws: Workspace, *evaluations: Evaluation | int, n_samples: int = 3) -> Html:
     """Return the scores of some evaluations with 95% intervals, and their answers to some rows.
 
+    Args:
+        evaluations: One or more, of the same rows.
+        n_samples: Rows whose answers are shown.
+
     Raises:
-        InputError: None was given, or they scored different rows.
+        InputError: No evaluation was given, or they scored different rows.
     """
-    found = _same(ws, evaluations)
-    scores = [{item.measure: item for item in evaluators.scores(ws, one)} for one in found]
-    names = [name for name in scores[0] if all(name in other for other in scores)]
-    body, words = [], []
-    for name in names:
+    rows = _of_same_rows(ws, evaluations)
+    scores = [{item.measure: item for item in evaluators.scores(ws, one)} for one in rows]
+    measures = [name for name in scores[0] if all(name in other for other in scores)]
+    cells, sentences = [], []
+    for name in measures:
         each = [other[name] for other in scores]
-        better = {True: "greater is better", False: "less is better"}
-        body.append([name, *(_value(item.value, item.low, item.high) for item in each)])
-        body[-1].append(better.get(bool(each[0].greater_is_better), ""))
-        if each[0].greater_is_better is None:
-            body[-1][-1] = ""
-        said = " and ".join(show(item.value) for item in each)
-        words.append(f"{name} ({body[-1][-1]}) {said}" if body[-1][-1] else f"{name} {said}")
-    targets = [html.escape(one.target) for one in found]
-    table = _table(["score, with its 95% interval", *targets, ""], body)
-    return Html(table + answers_table(found, range(n_samples)), "; ".join(words))
+        direction = DIRECTIONS[each[0].greater_is_better]
+        cells.append([html.escape(name), *map(_score, each), direction])
+        values = " and ".join(show(item.value) for item in each)
+        sentences.append(f"{name} ({direction}) {values}" if direction else f"{name} {values}")
+    targets = [one.target for one in rows]
+    markup = table(["score, with its 95% interval", *targets, ""], cells)
+    return Html(markup + answers_table(rows, range(n_samples)), "; ".join(sentences))
 
 
 def answers(ws: Workspace, *evaluations: Evaluation | int, n_samples: int = 3) -> Any:
-    """Return the answers of some evaluations, row by row, to turn over; a few of them in a report.
+    """Return the answers of some evaluations row by row: pages for a person, a few in a report.
+
+    Args:
+        evaluations: One or more, of the same rows.
+        n_samples: Rows of a report.
 
     Raises:
-        InputError: None was given, or they scored different rows.
+        InputError: No evaluation was given, or they scored different rows.
     """
     if is_interactive():
         return AnswersView(ws, *evaluations)
-    found = _same(ws, evaluations)
-    return Html(answers_table(found, range(n_samples)), f"{n_samples} rows of {found[0].n_rows}")
+    rows = _of_same_rows(ws, evaluations)
+    return Html(answers_table(rows, range(n_samples)), f"{n_samples} rows of {rows[0].n_rows}")
 
 
-def verdict(found: Verdict, *, n_rows: int = 5) -> Html:
-    """Return a verdict as a picture of its intervals, and the rows that changed most."""
-    known = [item for item in found.differences if item.low is not None]
+def verdict(verdict: Verdict, *, n_rows: int = 5) -> Html:
+    """Return a verdict as a picture of its intervals, and the rows that changed most.
+
+    Args:
+        verdict: As `evaluators.compare` returns it.
+        n_rows: Rows that are shown.
+    """
     picture = ""
-    if known:
-        said = f"differences: {found.message}"
-        table = _table(
-            ["measure", "before", "after", "difference", "interval", "rows", "verdict"],
-            [_line(item) for item in found.differences],
+    if any(item.low is not None for item in verdict.differences):
+        alt_text = f"differences: {verdict.message}"
+        head = ["measure", "before", "after", "difference", "interval", "rows", "verdict"]
+        markup = table(head, [_difference(item) for item in verdict.differences])
+        picture = charts.still(
+            intervals(verdict.differences, alt_text), alt_text, "the verdict", markup
         )
-        picture = charts.still(_intervals(known, said), said, "the verdict", table)
     rows = [
         [
             str(row.row),
             f"{html.escape(row.measure)} {show(row.was)} to {show(row.now)}",
-            _said(html.escape(row.prompt)),
-            _said(html.escape(row.reference)),
-            _said(marked(row.before or "", row.after or "")),
+            _text(html.escape(row.prompt)),
+            _text(html.escape(row.reference)),
+            _text(marked(row.before or "", row.after or "")),
         ]
-        for row in found.changed[:n_rows]
+        for row in verdict.changed[:n_rows]
     ]
-    head = ["row", "score", "asked", "reference", "answer, as it changed"]
-    moved = f"<h3>rows that changed most</h3>{_table(head, rows)}" if rows else ""
-    return Html(f"<p>{html.escape(found.message)}</p>{picture}{moved}", found.message)
+    head = ["row", "score", "prompt", "reference", "answer, with its changes"]
+    changed = f"<h3>rows that changed most</h3>{table(head, rows)}" if rows else ""
+    return Html(f"<p>{html.escape(verdict.message)}</p>{picture}{changed}", verdict.message)
 
 
 class AnswersView(ipywidgets.VBox):  # type: ignore[misc]
-    """Answers of the same rows by several models, a page at a time, in an order of choice."""
+    """Answers of several models to the same rows, a page at a time, in an order of choice."""
 
     PAGE = 3
 
     def __init__(self, ws: Workspace, *evaluations: Evaluation | int) -> None:
         """Show the first page."""
-        self._found = _same(ws, evaluations)
-        names = [*self._found[0].samples[0].scores] if self._found[0].samples else []
+        self._evaluations = _of_same_rows(ws, evaluations)
+        first = self._evaluations[0]
+        names = [*first.samples[0].scores] if first.samples else []
         self.order = ipywidgets.Dropdown(
-            options=[AS_THEY_STAND, *(f"most changed by {name}" for name in names)],
-            description="rows",
+            options=[DATASET_ORDER, *(f"{CHANGED_BY}{name}" for name in names)], description="rows"
         )
-        self.page = ipywidgets.BoundedIntText(
-            1, min=1, max=max(1, -(-self._found[0].n_rows // self.PAGE)), description="page"
-        )
+        n_pages = max(1, -(-first.n_rows // self.PAGE))
+        self.page = ipywidgets.BoundedIntText(1, min=1, max=n_pages, description="page")
         self._table = ipywidgets.HTML()
         super().__init__([ipywidgets.HBox([self.order, self.page]), self._table])
         for widget in (self.order, self.page):
@@ -106,18 +116,18 @@ class AnswersView(ipywidgets.VBox):  # type: ignore[misc]
         self.refresh()
 
     def refresh(self) -> None:
-        """Show the rows that are asked for."""
+        """Show the rows of the chosen page."""
         start = (self.page.value - 1) * self.PAGE
         rows = self._order()[start : start + self.PAGE]
-        self._table.value = answers_table(self._found, rows)
+        self._table.value = answers_table(self._evaluations, rows)
         work_around_ipykernel_7_4(self._table)
 
     def _order(self) -> list[int]:
-        rows = [*range(self._found[0].n_rows)]
-        if self.order.value == AS_THEY_STAND:
+        rows = [*range(self._evaluations[0].n_rows)]
+        if self.order.value == DATASET_ORDER:
             return rows
-        name = self.order.value.removeprefix("most changed by ")
-        first, last = self._found[0].samples, self._found[-1].samples
+        name = self.order.value.removeprefix(CHANGED_BY)
+        first, last = self._evaluations[0].samples, self._evaluations[-1].samples
 
         def change(row: int) -> float:
             was, now = first[row].scores.get(name), last[row].scores.get(name)
@@ -126,19 +136,18 @@ class AnswersView(ipywidgets.VBox):  # type: ignore[misc]
         return sorted(rows, key=change)
 
 
-def answers_table(found: Sequence[Evaluation], rows: Sequence[int]) -> str:
-    """Return some rows of evaluations as a table: asked, reference, and each one's answer."""
-    head = ["row", "asked", "reference", *(html.escape(one.target) for one in found)]
-    body = []
+def answers_table(evaluations: Sequence[Evaluation], rows: Sequence[int]) -> str:
+    """Return some rows of evaluations as a table: prompt, reference, and each model's answer."""
+    head = ["row", "prompt", "reference", *(one.target for one in evaluations)]
+    cells = []
     for row in rows:
-        samples = [one.samples[row] for one in found if row < len(one.samples)]
-        if len(samples) == len(found) and any(item.answer is not None for item in samples):
+        samples = [one.samples[row] for one in evaluations if row < len(one.samples)]
+        if len(samples) == len(evaluations) and any(item.answer is not None for item in samples):
             first = samples[0]
-            said = [_said(html.escape(text)) for text in (first.prompt, first.reference)]
-            cells = [str(row), *said]
-            body.append([*cells, _answer(first, None)])
-            body[-1] += [_answer(item, first) for item in samples[1:]]
-    return _table(head, body) if body else ""
+            texts = [_text(html.escape(text)) for text in (first.prompt, first.reference)]
+            each = [_answer(first, None), *(_answer(item, first) for item in samples[1:])]
+            cells.append([str(row), *texts, *each])
+    return table(head, cells) if cells else ""
 
 
 def _answer(sample: Sample, before: Sample | None) -> str:
@@ -150,74 +159,37 @@ def _answer(sample: Sample, before: Sample | None) -> str:
         text = marked(before.answer, sample.answer)
     scores = ", ".join(f"{name} {show(value)}" for name, value in sample.scores.items())
     cut = "" if sample.is_complete is not False else ", cut"
-    return f"{_said(text)}<small>{html.escape(scores + cut)}</small>"
+    return f"{_text(text)}<small>{html.escape(scores + cut)}</small>"
 
 
-def _said(text: str) -> str:
-    """Return what someone said, with the lines that it has."""
-    return f'<div style="white-space:pre-wrap">{text}</div>' if "\n" in text else f"<p>{text}</p>"
+def _text(markup: str) -> str:
+    """Return a text as a block that keeps its line breaks."""
+    if "\n" in markup:
+        return f'<div style="white-space:pre-wrap">{markup}</div>'
+    return f"<p>{markup}</p>"
 
 
-def _same(ws: Workspace, evaluations: Sequence[Evaluation | int]) -> list[Evaluation]:
+def _of_same_rows(ws: Workspace, evaluations: Sequence[Evaluation | int]) -> list[Evaluation]:
     """Return evaluations of the same rows.
 
     Raises:
-        InputError: There is none, or they scored different rows.
+        InputError: None was given, or they scored different rows.
     """
-    found = [one if isinstance(one, Evaluation) else evaluators.get(ws, one) for one in evaluations]
-    if not found:
+    rows = [one if isinstance(one, Evaluation) else evaluators.get(ws, one) for one in evaluations]
+    if not rows:
         raise InputError("No evaluation was given; expected one or more. Name them after ws.")
-    verdicts.check_same(found)
-    return found
+    verdicts.check_same(rows)
+    return rows
 
 
-def _value(value: float | None, low: float | None, high: float | None) -> str:
-    return show(value) if low is None else f"{show(value)} ({show(low)} to {show(high)})"
+def _score(score: Score) -> str:
+    if score.low is None:
+        return show(score.value)
+    return f"{show(score.value)} ({show(score.low)} to {show(score.high)})"
 
 
-def _line(item: Difference) -> list[str]:
-    bounds = "–" if item.low is None else f"{show(item.low)} to {show(item.high)}"
-    names = f"{item.measure}, {item.after} against {item.before}"
+def _difference(item: Difference) -> list[str]:
+    bounds = show(None) if item.low is None else f"{show(item.low)} to {show(item.high)}"
+    name = f"{item.measure}, {item.after} against {item.before}"
     numbers = [show(item.was), show(item.now), show(item.difference), bounds, str(item.n)]
-    return [html.escape(names), *numbers, item.verdict]
-
-
-def _intervals(found: Sequence[Difference], words: str) -> str:
-    """Return the intervals of differences around 0, each on a scale of its own, as SVG text."""
-    width, height = 2 * charts.WIDTH, 30 + ROW_HEIGHT * len(found) + 14
-    head = charts.begin("differences, each on its own scale", words, (width, height), is_live=False)
-    ink = charts.STILL
-    zero = (
-        f'<line x1="{MIDDLE}" x2="{MIDDLE}" y1="26" y2="{height - 16}" stroke="{ink}" '
-        f'stroke-dasharray="2 2"/><text x="{MIDDLE}" y="{height - 4}" fill="{ink}" '
-        'text-anchor="middle">no difference</text>'
-    )
-    return head + zero + "".join(_bar(at, item) for at, item in enumerate(found)) + "</svg>"
-
-
-def _bar(at: int, item: Difference) -> str:
-    assert item.low is not None and item.high is not None and item.difference is not None
-    scale = SIDE / (max(abs(item.low), abs(item.high), abs(item.difference)) or 1.0)
-    low, high, middle = (MIDDLE + scale * x for x in (item.low, item.high, item.difference))
-    y, ink = 42 + ROW_HEIGHT * at, charts.STILL
-    colour = {"better": charts.COLOURS[2], "worse": charts.COLOURS[1]}.get(item.verdict, ink)
-    numbers = f"{show(item.was)} → {show(item.now)}, {show(item.low)} to {show(item.high)}"
-    return (
-        f'<text x="{charts.LEFT + 130}" y="{y}" fill="{ink}" text-anchor="end" font-weight="600">'
-        f'{html.escape(item.measure)}</text><text x="{charts.LEFT + 130}" y="{y + 12}" '
-        f'fill="{ink}" text-anchor="end">{html.escape(item.after[:26])}</text>'
-        f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}" stroke="{colour}" '
-        f'stroke-width="3"/><circle cx="{middle:.1f}" cy="{y}" r="4.5" fill="{colour}"/>'
-        f'<text x="{MIDDLE + SIDE + 16}" y="{y}" fill="{ink}" font-weight="600">'
-        f'{html.escape(item.verdict)}</text><text x="{MIDDLE + SIDE + 16}" y="{y + 12}" '
-        f'fill="{ink}">{html.escape(numbers)}</text>'
-    )
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table of cells that are HTML already."""
-    top = "".join(f"<th {CELL}>{name}</th>" for name in head)
-    body = "".join(
-        "<tr>" + "".join(f"<td {CELL}>{cell}</td>" for cell in row) + "</tr>" for row in rows
-    )
-    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    return [html.escape(name), *numbers, item.verdict]

@@ -1,6 +1,6 @@
 """All jobs of a workspace in a table with small curves, to filter, to compare and to open.
 
-Jobs side by side: their curves in one picture, what differs in their settings, and who won.
+Jobs side by side: their curves in one picture, what differs in their settings, and which is best.
 """
 
 import html
@@ -14,72 +14,85 @@ from ftlab_kit.errors import InputError, NotFound
 from ftlab_kit.jobs import states
 from ftlab_kit.pictures import charts
 from ftlab_kit.pictures.traces import Trace
-from ftlab_kit.records import CELL, Curve, Job, show
-from ftlab_kit.widgets.display import Html, button, is_interactive, say, work_around_ipykernel_7_4
-from ftlab_kit.widgets.job_curves import measured, picture
-from ftlab_kit.widgets.live_view import TrainerView, duration
+from ftlab_kit.records import Curve, Job, show
+from ftlab_kit.widgets.display import (
+    Html,
+    button,
+    is_interactive,
+    show_status,
+    table,
+    work_around_ipykernel_7_4,
+)
+from ftlab_kit.widgets.job_curves import by_step, figure
+from ftlab_kit.widgets.job_state import duration
+from ftlab_kit.widgets.live_view import TrainerView
 from ftlab_kit.workspace import Workspace
 
 PICTURES = {"loss": "loss", "held-out loss": "eval_loss"}
-COLUMNS = ("job", "state", "model", "rows", "step", "loss", "", "held out", "took", "made")
+COLUMNS = ("job", "state", "model", "rows", "step", "loss", "", "held out", "took", "created")
+WIDTHS = "74px minmax(60px,1.2fr) minmax(60px,1.3fr) 82px 112px 96px 58px 74px 78px"  # without job
 WHOLE = {"flex": "1 1 0%", "min_width": "0"}
 TICK = {"width": "78px"}
-STRETCHES = 40  # of a small curve
+CURVE_BUCKETS = 40  # of a small curve
 PAGE = 12  # jobs at a time
-STILL = 50  # jobs of a report
+REPORT_JOBS = 50  # jobs of a report
 ANY = "any state"
 
 
 def jobs(ws: Workspace, *jobs: Job | int) -> "JobsView | Html":
     """Return all jobs as a table with small curves, to filter, compare and open.
 
-    With two or more jobs named, return those side by side in pictures and tables: losses, settings
-    that differ, and winners.
+    Args:
+        jobs: Two or more jobs are shown side by side instead: losses, settings that differ, and
+            which is best.
 
     Raises:
-        InputError: One job alone, or one of them twice.
+        InputError: Only one job was given, or one of them twice.
+        NotFound: There is no such job.
     """
     if jobs:
         return side_by_side(ws, *jobs)
     if is_interactive():
         return JobsView(ws)
-    found = trainers.list(ws)
-    head = "".join(f"<th {CELL}>{name}</th>" for name in COLUMNS)
-    body = "".join(
-        f"<tr>{''.join(f'<td {CELL}>{cell}</td>' for cell in _cells(ws, job, is_live=False))}</tr>"
-        for job in found[:STILL]
-    )
-    more = f"<p>… and {len(found) - STILL} more</p>" if len(found) > STILL else ""
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{more}"
-    return Html(table if found else "<p>no jobs yet</p>", f"{len(found)} jobs")
+    rows = trainers.list(ws)
+    if not rows:
+        return Html("<p>no jobs yet</p>", "0 jobs")
+    markup = table(COLUMNS, [_cells(ws, job, is_live=False) for job in rows[:REPORT_JOBS]])
+    more = f"<p>… and {len(rows) - REPORT_JOBS} more</p>" if len(rows) > REPORT_JOBS else ""
+    return Html(markup + more, f"{len(rows)} jobs")
 
 
 def side_by_side(ws: Workspace, *jobs: Job | int) -> Html:
-    """Return jobs in pictures and tables: losses, settings that differ, and winners."""
-    found = analytics.compare(ws, *jobs)
+    """Return jobs in pictures and tables: losses, settings that differ, and which is best.
+
+    Raises:
+        InputError: Only one job was given, or one of them twice.
+    """
+    comparison = analytics.compare(ws, *jobs)
     pictures = []
     for title, metric in PICTURES.items():
-        values = [measured(ws, job, metric) for job in found.jobs]
+        values = [by_step(ws, job, metric) for job in comparison.jobs]
         if any(values):
-            pictures.append(picture(title, found.jobs, values))
-    return Html(charts.in_pairs(pictures) + (found._repr_html_() or ""), found.message)
+            pictures.append(figure(title, comparison.jobs, values))
+    markup = charts.in_pairs(pictures) + (comparison._repr_html_() or "")
+    return Html(markup, comparison.message)
 
 
 def _cells(ws: Workspace, job: Job, *, is_live: bool) -> list[str]:
     """Return the cells of a job as HTML, in the order of the columns."""
-    loss, held_out = trainers.curves(ws, job, "loss", "eval_loss", at_most=STRETCHES)
-    words = f"loss of job {job.id} from {show(loss.start)} to {show(loss.end)}"
-    small = charts.spark(words, Trace(loss).points()) if loss.stretches else ""
-    curve = small if is_live or not small else charts.image(small, words)
+    loss, held_out = trainers.curves(ws, job, "loss", "eval_loss", at_most=CURVE_BUCKETS)
+    alt_text = f"loss of job {job.id} from {show(loss.start)} to {show(loss.end)}"
+    spark = charts.spark(alt_text, Trace(loss).points()) if loss.stretches else ""
+    curve = spark if is_live or not spark else charts.image(spark, alt_text)
     took = None
     if job.started_at and job.finished_at:
         took = duration((job.finished_at - job.started_at).total_seconds())
     texts = [job.id, job.state, job.model, _rows(ws, job), f"{job.step} of {show(job.total_steps)}"]
     cells = [html.escape(show(text)) for text in texts]
-    return [*cells, curve, *_ends(loss, held_out), show(took), f"{job.created_at:%m-%d %H:%M}"]
+    return [*cells, curve, *_losses(loss, held_out), show(took), f"{job.created_at:%m-%d %H:%M}"]
 
 
-def _ends(loss: Curve, held_out: Curve) -> list[str]:
+def _losses(loss: Curve, held_out: Curve) -> list[str]:
     return [f"{show(loss.start)} → {show(loss.end)}", show(held_out.end)]
 
 
@@ -92,67 +105,62 @@ def _rows(ws: Workspace, job: Job) -> str:
 
 
 class JobsView(ipywidgets.VBox):  # type: ignore[misc]
-    """A table of jobs, a page at a time; what is ticked can be compared or opened below it."""
+    """A table of jobs, a page at a time; ticked jobs can be compared or opened below it."""
 
     def __init__(self, ws: Workspace) -> None:
         """Show the newest jobs."""
         self._ws = ws
-        self._found: Sequence[Job] = ()
+        self._jobs: Sequence[Job] = ()
         self.state = ipywidgets.Dropdown(options=[ANY, *states.STATES], description="state")
         self.search = ipywidgets.Text(
-            placeholder="a word of model or rows", description="search", continuous_update=False
+            placeholder="part of a model's or dataset's name",
+            description="search",
+            continuous_update=False,
         )
         self.page = ipywidgets.BoundedIntText(1, min=1, max=1, description="page")
         self._table, self._below = ipywidgets.VBox(), ipywidgets.VBox()
-        self._said = said = ipywidgets.HTML()
-        self.again = button("Refresh", "Read the jobs again", self.refresh, said)
-        self.compare = button("Compare", "The ticked jobs side by side", self._compare_ticked, said)
-        self.show_one = button("Open", "The ticked job's live view", self._open_ticked, said)
+        self._status = line = ipywidgets.HTML()
+        self.again = button("Refresh", "Read the jobs again", self.refresh, line)
+        comparing = "Show the ticked jobs side by side"
+        self.compare = button("Compare", comparing, self._compare_ticked, line)
+        self.show_one = button("Open", "Open the ticked job's live view", self._open_ticked, line)
         self.ticks: dict[int, Any] = {}
         filters = ipywidgets.HBox([self.state, self.search, self.page])
-        buttons = ipywidgets.HBox([self.again, self.compare, self.show_one, self._said])
+        buttons = ipywidgets.HBox([self.again, self.compare, self.show_one, line])
         super().__init__([filters, self._table, buttons, self._below])
         for field in (self.state, self.search, self.page):
             field.observe(lambda _: self.refresh(), "value")
         self.refresh()
 
     def refresh(self) -> None:
-        """Read the jobs again and show those that are asked for."""
-        self._found = [job for job in trainers.list(self._ws) if self._is_wanted(job)]
-        self.page.max = max(1, -(-len(self._found) // PAGE))
+        """Read the jobs again, and show a page of those that match the filters."""
+        self._jobs = [job for job in trainers.list(self._ws) if self._matches(job)]
+        self.page.max = max(1, -(-len(self._jobs) // PAGE))
         start = (self.page.value - 1) * PAGE
-        shown = self._found[start : start + PAGE]
-        before = {number for number, tick in self.ticks.items() if tick.value}
+        page = self._jobs[start : start + PAGE]
+        ticked = {*self._ticked()}
         old = self._table.children
-        self.ticks = {job.id: self._tick(job, before) for job in shown}
+        self.ticks = {job.id: _tick(job, job.id in ticked) for job in page}
         lines = [
             ipywidgets.HBox([self.ticks[job.id], ipywidgets.HTML(self._line(job), layout=WHOLE)])
-            for job in shown
+            for job in page
         ]
         names = ipywidgets.HTML(_grid(COLUMNS[1:], is_head=True), layout=WHOLE)
-        head = ipywidgets.HBox([ipywidgets.HTML("<b>job</b>", layout=TICK), names])
+        head = ipywidgets.HBox([ipywidgets.HTML(f"<b>{COLUMNS[0]}</b>", layout=TICK), names])
         self._table.children = [head, *lines]
-        for line in old:  # what is not shown any more would stay in the page's memory
+        for line in old:  # or the page would keep in memory what it no longer shows
             for part in getattr(line, "children", ()):
                 part.close()
             line.close()
-        say(self._said, "status", f"{len(self._found)} jobs")
+        show_status(self._status, f"{len(self._jobs)} jobs")
         work_around_ipykernel_7_4(
             self.state, self.search, self.page, self.again, self.compare, self.show_one
         )
 
-    def _is_wanted(self, job: Job) -> bool:
-        words = f"{job.id} {job.model} {_rows(self._ws, job)}".lower()
+    def _matches(self, job: Job) -> bool:
+        text = f"{job.id} {job.model} {_rows(self._ws, job)}".lower()
         is_in_state = self.state.value in (ANY, job.state)
-        return is_in_state and self.search.value.strip().lower() in words
-
-    def _tick(self, job: Job, before: set[int]) -> Any:
-        return ipywidgets.Checkbox(
-            job.id in before,
-            description=f"job {job.id}",
-            indent=False,
-            layout=TICK,
-        )
+        return is_in_state and self.search.value.strip().lower() in text
 
     def _line(self, job: Job) -> str:
         return _grid(_cells(self._ws, job, is_live=True)[1:])
@@ -161,7 +169,7 @@ class JobsView(ipywidgets.VBox):  # type: ignore[misc]
         return sorted(number for number, tick in self.ticks.items() if tick.value)
 
     def _compare_ticked(self) -> None:
-        self._show(ipywidgets.HTML(side_by_side(self._ws, *self._ticked()).text))
+        self._show(ipywidgets.HTML(side_by_side(self._ws, *self._ticked()).markup))
 
     def _open_ticked(self) -> None:
         ticked = self._ticked()
@@ -175,13 +183,13 @@ class JobsView(ipywidgets.VBox):  # type: ignore[misc]
             item.close()
 
 
-# of the columns after the first
-WIDTHS = "74px minmax(60px,1.2fr) minmax(60px,1.3fr) 82px 112px 96px 58px 74px 78px"
+def _tick(job: Job, is_ticked: bool) -> Any:
+    return ipywidgets.Checkbox(is_ticked, description=f"job {job.id}", indent=False, layout=TICK)
 
 
 def _grid(cells: Sequence[str], *, is_head: bool = False) -> str:
-    """Return cells in columns of the same widths, so that lines stand below each other."""
+    """Return cells in columns of fixed widths, so that the lines of a table align."""
     tag = "b" if is_head else "span"
     parts = "".join(f'<{tag} style="overflow-wrap:anywhere">{cell}</{tag}>' for cell in cells)
-    looks = "display:grid;align-items:center;line-height:1.25;column-gap:8px;font-size:12px"
-    return f'<div style="{looks};grid-template-columns:{WIDTHS}">{parts}</div>'
+    style = "display:grid;align-items:center;line-height:1.25;column-gap:8px;font-size:12px"
+    return f'<div style="{style};grid-template-columns:{WIDTHS}">{parts}</div>'

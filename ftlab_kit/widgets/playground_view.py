@@ -1,7 +1,7 @@
-"""Models to talk to side by side, each with a conversation of its own, and answers as they grow.
+"""Models to talk to side by side, each with its own conversation, and answers as they grow.
 
-One thread in the background loads the models and lets them answer one after another: together they
-would share the cores, and the speed of neither would be its own.
+One background thread loads the models and lets them answer one after another. At the same time they
+would share the cores, and the speeds shown would say nothing about either.
 """
 
 import html
@@ -15,66 +15,72 @@ from typing import Any
 import ipywidgets
 
 from ftlab_kit import chats, datasets, trainers
-from ftlab_kit.chats import Target
+from ftlab_kit.chats import ChatModel, Target
 from ftlab_kit.datasets.schema import messages
 from ftlab_kit.errors import InputError, KitError
-from ftlab_kit.records import CELL, Message, show
-from ftlab_kit.widgets.chat_column import TEXT, Chat, Column, asked, job_of, speed, words_of
-from ftlab_kit.widgets.display import Html, is_interactive, say, work_around_ipykernel_7_4
+from ftlab_kit.records import Message, show
+from ftlab_kit.widgets.chat_column import TEXT, Chat, Column, footer, job_of, speed, user_turn
+from ftlab_kit.widgets.display import (
+    Html,
+    is_interactive,
+    show_alert,
+    show_status,
+    table,
+    work_around_ipykernel_7_4,
+)
 from ftlab_kit.workspace import Workspace
 
-N_HELD_OUT = 2  # rows that are asked by default
+N_HELD_OUT = 2  # held-out rows that are the default prompts
 MAX_NEW_TOKENS = 128
-PROMPTS = ("Who are you, in one sentence?", "Name three things that float.")  # of no job
+PROMPTS = ("Who are you, in one sentence?", "Name three things that float.")  # without a job
 LABELS = {"description_width": "initial"}
 
 
 def playground(
     ws: Workspace, *targets: Target, prompts: Sequence[str] = ()
 ) -> "PlaygroundView | Html":
-    """Return a place to talk to models side by side; where no one can, their answers in a table.
+    """Return models to talk to side by side; where no one can type, their answers in a table.
 
-    The models answer one after another, each in a conversation of its own. `close` gives their
-    memory back.
+    The models answer one after another, each in its own conversation. `close` frees their memory.
 
     Args:
-        targets: Each as in `chats.open`; one job, checkpoint or export alone stands beside its base
-            model.
-        prompts: What to ask; by default two held-out rows of the job. The table has them all, and
-            in front of a person the first stands ready to be sent.
+        targets: Each as in `chats.open`; a single job, checkpoint or export is shown beside its
+            base model.
+        prompts: Prompts of the table; a person finds the first one in the message field. By default
+            the prompts of two held-out rows of the job.
 
     Raises:
-        InputError: No model is named.
-        KitError: Where no one can click: a model can't be had, or does not answer.
+        InputError: No model was given.
+        KitError: Where no one can type: a model can't be opened, or does not answer.
     """
     if not targets:
-        raise InputError("No model is named; expected one or more. Name them after ws.")
-    sides = _sides(ws, targets)
-    first = [[asked(text)] for text in prompts or PROMPTS]
+        raise InputError("No model was given; expected one or more. Name them after ws.")
+    sides = _with_base(ws, targets)
+    first = [[user_turn(text)] for text in prompts or PROMPTS]
     if not prompts:
         first = _held_out(ws, targets) or first
-    return PlaygroundView(ws, sides, first[0]) if is_interactive() else _still(ws, sides, first)
+    return PlaygroundView(ws, sides, first[0]) if is_interactive() else _table(ws, sides, first)
 
 
 class PlaygroundView(ipywidgets.VBox):  # type: ignore[misc]
-    """Columns of models, a message to them, and how it is to be answered."""
+    """A column for each model, a message to all of them, and settings for their answers."""
 
     def __init__(self, ws: Workspace, targets: Sequence[Target], first: Chat) -> None:
-        """Show the columns and begin to load their models.
+        """Show the columns and start to load their models.
 
         Args:
-            first: A chat that stands ready to be sent: its system turn, and what is asked first.
+            first: A chat whose system turn and prompt fill the fields, ready to be sent.
         """
         self._ws, self._stopped, self._is_closed = ws, Event(), False
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="ftlab-playground")
         self.columns = [Column(target) for target in targets]
         self.system = _area("system", "How the models are to answer; may be empty", first)
-        self.message = _area("user", "What to say to the models", first)
+        self.message = _area("user", "A message to all models", first)
         self._make_settings()
-        self._said = ipywidgets.HTML()
+        self._status = ipywidgets.HTML()
         self.send_button = _button("Send", "Let each model answer the message", self._on_send)
-        self.stop_button = _button("Stop", "End the answer that is being made", self._stopped.set)
-        self.clear_button = _button("Clear", "Forget the conversations, begin anew", self._on_clear)
+        self.stop_button = _button("Stop", "Stop the answer that is growing", self._stopped.set)
+        self.clear_button = _button("Clear", "Forget the conversations and start over", self._clear)
         side_by_side = ipywidgets.Layout(
             grid_template_columns="repeat(auto-fit, minmax(320px, 1fr))", grid_gap="0 16px"
         )
@@ -86,13 +92,13 @@ class PlaygroundView(ipywidgets.VBox):  # type: ignore[misc]
                 self.message,
                 ipywidgets.HBox(settings, layout=ipywidgets.Layout(flex_flow="row wrap")),
                 ipywidgets.HBox([self.send_button, self.stop_button, self.clear_button]),
-                self._said,
+                self._status,
             ]
         )
-        self._begin(self._load)
+        self._run(self._load)
 
     def close(self) -> None:
-        """Stop, give the models' memory back, and remove the view."""
+        """Stop, free the models' memory, and remove the view."""
         if not self._is_closed:
             self._is_closed = True
             self._stopped.set()
@@ -110,35 +116,34 @@ class PlaygroundView(ipywidgets.VBox):  # type: ignore[misc]
         self.seed = ipywidgets.BoundedIntText(
             0, min=0, max=2**31 - 1, description="seed", style=LABELS
         )
-        self.max_new_tokens.tooltip = "An answer is cut there"
-        self.temperature.tooltip = "0 takes the likeliest token, more draws freely"
-        self.seed.tooltip = "Seeds what is drawn"
+        self.max_new_tokens.tooltip = "Longer answers are cut"
+        self.temperature.tooltip = "0 takes the likeliest token; higher values sample more freely"
+        self.seed.tooltip = "Seed of the sampling"
 
     def _on_send(self) -> None:
         text, system = self.message.value.strip(), self.system.value.strip()
         if not text:
-            words = "There is nothing to send; expected a message. Write one first."
-            say(self._said, "alert", words)
+            show_alert(self._status, "The message is empty; expected some text. Write it first.")
             return
         self.message.value = ""
         before = [{"role": "system", "content": system}] if system else []
-        manner: dict[str, Any] = {
+        settings: dict[str, Any] = {
             "max_new_tokens": self.max_new_tokens.value,
             "temperature": self.temperature.value,
             "seed": self.seed.value,
         }
-        self._begin(lambda: self._ask(before, text, manner))
+        self._run(lambda: self._answer_all(before, text, settings))
 
-    def _on_clear(self) -> None:
+    def _clear(self) -> None:
         self._stopped.set()
         self._pool.submit(self._forget)
 
-    def _begin(self, work: Callable[[], None]) -> None:
-        """Do something in the background; what goes wrong with it is said."""
+    def _run(self, work: Callable[[], None]) -> None:
+        """Do some work in the background; an error is shown as an alert."""
 
         def done(future: Future[None]) -> None:
             if error := future.exception():
-                say(self._said, "alert", f"{type(error).__name__}: {error}")
+                show_alert(self._status, f"{type(error).__name__}: {error}")
             self._show_busy(False)
 
         self._stopped.clear()
@@ -152,100 +157,102 @@ class PlaygroundView(ipywidgets.VBox):  # type: ignore[misc]
         )
 
     def _load(self) -> None:
-        """Open the models that are not open yet; where one can't be, its column says why."""
+        """Open the models that are not open yet; if one can't be opened, its column says why."""
         for column in self.columns:
-            if column.speaker is None and not self._stopped.is_set():
-                say(self._said, "status", f"loading {column.label} …")
+            if column.chat_model is None and not self._stopped.is_set():
+                show_status(self._status, f"loading {column.label} …")
                 try:
-                    column.speaker = chats.open(self._ws, column.target)
+                    column.chat_model = chats.open(self._ws, column.target)
                 except KitError as error:
-                    say(column.line, "alert", str(error))
+                    show_alert(column.line, str(error))
                 else:
-                    column.call(column.speaker.label)
-                    say(column.line, "status", "")
-        n_open = sum(column.speaker is not None for column in self.columns)
-        say(self._said, "status", f"{n_open} of {len(self.columns)} models are ready")
+                    column.set_label(column.chat_model.label)
+                    show_status(column.line, "")
+        n_open = sum(column.chat_model is not None for column in self.columns)
+        show_status(self._status, f"{n_open} of {len(self.columns)} models are ready")
 
-    def _ask(self, before: Chat, text: str, manner: dict[str, Any]) -> None:
-        self._load()  # loading may have been stopped, and what stood in its way be gone
+    def _answer_all(self, before: Chat, text: str, settings: dict[str, Any]) -> None:
+        # again: loading may have been stopped, and what made it fail may be gone
+        self._load()
         for column in self.columns:
-            if column.speaker is not None and not self._stopped.is_set():
-                say(self._said, "status", f"{column.label} answers …")
-                self._answer(column, [*before, *column.ask(text)], manner)
-        say(self._said, "status", "stopped" if self._stopped.is_set() else "answered")
+            if column.chat_model is not None and not self._stopped.is_set():
+                show_status(self._status, f"{column.label} answers …")
+                chat = [*before, *column.begin_turn(text)]
+                self._answer(column, column.chat_model, chat, settings)
+        show_status(self._status, "stopped" if self._stopped.is_set() else "answered")
 
-    def _answer(self, column: Column, chat: Chat, manner: dict[str, Any]) -> None:
+    def _answer(
+        self, column: Column, model: ChatModel, chat: Chat, settings: dict[str, Any]
+    ) -> None:
         """Let one model answer, and show the answer as it grows."""
-        assert column.speaker is not None
         began = time.perf_counter()
-        pieces = chats.stream(self._ws, column.speaker, chat, **manner)
+        pieces = chats.stream(self._ws, model, chat, **settings)
         try:
             with closing(pieces):
                 while not self._stopped.is_set():
                     column.add(next(pieces))
-            words = f"stopped; {speed(column.n_tokens, time.perf_counter() - began)}"
+            text = f"stopped; {speed(column.n_tokens, time.perf_counter() - began)}"
         except StopIteration as end:
-            words = words_of(end.value)
+            text = footer(end.value)
         except KitError as error:
-            say(column.line, "alert", str(error))
-            words = "no answer, or no whole one"
-        column.end(words)
+            show_alert(column.line, str(error))
+            text = "no answer, or an incomplete one"
+        column.end_turn(text)
 
     def _forget(self) -> None:
         for column in self.columns:
             column.clear()
-        say(self._said, "status", "cleared")
+        show_status(self._status, "cleared")
 
     def _free(self) -> None:
         for column in self.columns:
-            if column.speaker is not None:
-                column.speaker.close()
-                column.speaker = None
+            if column.chat_model is not None:
+                column.chat_model.close()
+                column.chat_model = None
 
 
 def _area(role: str, hint: str, first: Chat) -> Any:
-    """Return a field for what someone says, with what is said in the first chat."""
-    said = next((turn["content"] for turn in first if turn["role"] == role), "")
+    """Return a field for a role's turn, filled with the one in the first chat."""
+    content = next((turn["content"] for turn in first if turn["role"] == role), "")
     name = "message" if role == "user" else role
     whole = ipywidgets.Layout(width="98%")
-    return ipywidgets.Textarea(said, description=name, placeholder=hint, tooltip=hint, layout=whole)
+    return ipywidgets.Textarea(
+        content, description=name, placeholder=hint, tooltip=hint, layout=whole
+    )
 
 
 def _button(name: str, tooltip: str, act: Callable[[], None]) -> Any:
-    made = ipywidgets.Button(description=name, tooltip=tooltip)
-    made.on_click(lambda _: act())
-    return made
+    button = ipywidgets.Button(description=name, tooltip=tooltip)
+    button.on_click(lambda _: act())
+    return button
 
 
-def _still(ws: Workspace, targets: Sequence[Target], asked: Sequence[Chat]) -> Html:
-    """Return what the models answer to some chats, as a table."""
-    head, found = ["asked"], []
+def _table(ws: Workspace, targets: Sequence[Target], prompts: Sequence[Chat]) -> Html:
+    """Return the models' answers to some prompts as a table."""
+    labels, answers = [], []
     for target in targets:
-        with chats.open(ws, target) as speaker:
-            head.append(speaker.label)
-            found.append(chats.replies(ws, speaker, asked, max_new_tokens=MAX_NEW_TOKENS, seed=0))
-    top = "".join(f"<th {CELL}>{html.escape(name)}</th>" for name in head)
-    body = ""
-    for row, chat in enumerate(asked):
-        cells = [html.escape(chat[-1]["content"]), *(_cell(each[row]) for each in found)]
-        parts = (f"<td {CELL}><div {TEXT}>{cell}</div></td>" for cell in cells)
-        body += f"<tr>{''.join(parts)}</tr>"
-    prompts = "1 prompt" if len(asked) == 1 else f"{len(asked)} prompts"
-    words = f"{prompts}, answered by {' and by '.join(head[1:])}"
-    return Html(f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>", words)
+        with chats.open(ws, target) as model:
+            labels.append(model.label)
+            answers.append(chats.replies(ws, model, prompts, max_new_tokens=MAX_NEW_TOKENS, seed=0))
+    rows = []
+    for index, chat in enumerate(prompts):
+        cells = [html.escape(chat[-1]["content"]), *(_cell(each[index]) for each in answers)]
+        rows.append([f"<div {TEXT}>{cell}</div>" for cell in cells])
+    n_prompts = "1 prompt" if len(prompts) == 1 else f"{len(prompts)} prompts"
+    summary = f"{n_prompts}, answered by {' and by '.join(labels)}"
+    return Html(table(["prompt", *labels], rows), summary)
 
 
-def _cell(said: Message | None) -> str:
-    if said is None:
+def _cell(message: Message | None) -> str:
+    if message is None:
         return show(None)
-    words = (
-        f"{show(said.usage.n_output_tokens)} tokens{', cut' if said.is_complete is False else ''}"
-    )
-    return f"{html.escape(said.content) or '<i>says nothing</i>'}<br><small>{words}</small>"
+    cut = ", cut" if message.is_complete is False else ""
+    n_tokens = f"{show(message.usage.n_output_tokens)} tokens{cut}"
+    return f"{html.escape(message.content) or '<i>empty answer</i>'}<br><small>{n_tokens}</small>"
 
 
-def _sides(ws: Workspace, targets: Sequence[Target]) -> list[Target]:
-    """Return the targets; what was trained, alone, with its base model before it."""
+def _with_base(ws: Workspace, targets: Sequence[Target]) -> list[Target]:
+    """Return the targets; before a single trained one stands its base model."""
     job_id = job_of(targets[0])
     if len(targets) > 1 or job_id is None:
         return [*targets]
@@ -253,13 +260,13 @@ def _sides(ws: Workspace, targets: Sequence[Target]) -> list[Target]:
 
 
 def _held_out(ws: Workspace, targets: Sequence[Target]) -> list[Chat]:
-    """Return what the first held-out rows of a job ask, where there is one."""
+    """Return the prompts of the first held-out rows of a job, if there is one."""
     numbers = [number for number in map(job_of, targets) if number is not None]
     version = trainers.status(ws, numbers[0]).held_out_version_id if numbers else None
-    found: list[Chat] = []
+    prompts: list[Chat] = []
     for row in datasets.rows(ws, version) if version is not None else ():
         if messages(row) and not row.get("tools"):
-            found.append(messages(row)[:-1])
-        if len(found) == N_HELD_OUT:
+            prompts.append(messages(row)[:-1])
+        if len(prompts) == N_HELD_OUT:
             break
-    return found
+    return prompts

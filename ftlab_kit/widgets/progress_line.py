@@ -1,32 +1,41 @@
-"""How far a long verb is: a line that changes in place, and nothing at all where no one looks."""
+"""How far a long verb has come: a line that changes in place, and nothing where no one looks on."""
 
 import html
-import re
-from collections.abc import Callable
-from typing import Any
 
 import ipywidgets
 
+from ftlab_kit.records import OnProgress, Progress
 from ftlab_kit.widgets.display import is_interactive
 
 
-class Progress(ipywidgets.HTML):  # type: ignore[misc]
-    """A line that says the latest news; call it with whatever a verb tells."""
+class ProgressLine(ipywidgets.HTML):  # type: ignore[misc]
+    """A line that shows the latest progress; call it with each `Progress` of a verb."""
 
-    def __call__(self, *news: Any) -> None:
-        """Show the news in place of what was shown before."""
-        words = html.escape("  ".join(str(item) for item in news))
-        done = re.match(r"(\d+)%", str(news[0])) if news else None
-        bar = f'<progress value="{done[1]}" max="100"></progress> ' if done else ""
-        self.value = f'{bar}<span role="status">{words}</span>'
+    def __call__(self, progress: Progress) -> None:
+        """Show this progress in place of the one before it."""
+        bar = share = ""
+        if progress.total:
+            bar = f'<progress value="{progress.done}" max="{progress.total}"></progress> '
+            share = f", {progress.done / progress.total:.0%}"
+        total = "" if progress.total is None else f" of {progress.total:,}"
+        note = f", {progress.note}" if progress.note else ""
+        text = f"{progress.what}: {progress.done:,}{total}{share}{note}"
+        self.value = f'{bar}<span role="status">{html.escape(text)}</span>'
 
 
-def progress() -> Callable[..., None]:
-    """Return what a verb's `progress` argument takes, and show its line; silent when headless."""
+def progress() -> OnProgress:
+    """Return what a verb's `progress` argument takes: it shows a line that changes in place.
+
+    Where no one looks on, as under papermill, it shows nothing.
+    """
     if not is_interactive():
-        return lambda *news: None
+        return _ignore
     from IPython.display import display
 
-    line = Progress()
+    line = ProgressLine()
     display(line)  # type: ignore[no-untyped-call]
     return line
+
+
+def _ignore(_: Progress) -> None:
+    pass

@@ -1,23 +1,23 @@
-// The graph explorer: draws what Python has laid out, and asks nothing of any network.
-// Zooming moves nodes apart; signs and words keep their size. All text is put in as text.
+// The graph explorer: draws what Python has laid out, and sends no request.
+// Zooming moves nodes apart; shapes and text keep their size. All text is inserted as text.
 const SVG = "http://www.w3.org/2000/svg"; // a name, never fetched
-const DRAWN = new Set(["svg", "g", "path", "text", "title"]);
-const [LETTER, LINE, FEW, LEAST, MOST] = [6.5, 15, 12, 5, 400];
+const SVG_TAGS = new Set(["svg", "g", "path", "text", "title"]);
+const [LETTER, LINE, FEW, MIN_ZOOM, MAX_ZOOM] = [6.5, 15, 12, 5, 400];
 const WAYS = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] };
 
 const set = (part, attributes) => Object.entries(attributes).forEach(([name, value]) => part.setAttribute(name, value));
 
 function make(tag, attributes = {}, ...children) {
-  const made = DRAWN.has(tag) ? document.createElementNS(SVG, tag) : document.createElement(tag);
-  set(made, attributes);
-  made.append(...children);
-  return made;
+  const node = SVG_TAGS.has(tag) ? document.createElementNS(SVG, tag) : document.createElement(tag);
+  set(node, attributes);
+  node.append(...children);
+  return node;
 }
 
-const shared = (a, b) =>
+const overlap = (a, b) =>
   Math.max(0, Math.min(a[2], b[2]) - Math.max(a[0], b[0])) * Math.max(0, Math.min(a[3], b[3]) - Math.max(a[1], b[1]));
 const least = (all, cost) => all.reduce((best, other) => (cost(other) < cost(best) ? other : best));
-const covered = (box, boxes) => boxes.reduce((sum, other) => sum + shared(box, other), 0);
+const covered = (box, boxes) => boxes.reduce((sum, other) => sum + overlap(box, other), 0);
 
 function render({ model, el }) {
   const get = (name) => model.get(name);
@@ -35,7 +35,7 @@ function render({ model, el }) {
     button("+", "zoom in", () => zoom(1.25)),
     button("Whole", "show the whole graph", fit));
   const body = make("div", { class: "body" }, map, panel);
-  // the front end's own keys would take Enter away
+  // or the front end's own shortcuts would take Enter
   el.append(make("div", { class: "ftlab-graph", "data-lm-suppress-shortcuts": "" }, tools, legend, body, status, alert));
 
   let nodes = [], edges = [], byId = new Map(), at = {}, held = null;
@@ -49,7 +49,7 @@ function render({ model, el }) {
     edges = get("edges").map((edge) => {
       const [wide, line, heads] = ["wide", "line", "heads"].map((name) => make("path", { class: name }));
       const text = make("text", {}, edge.label);
-      const g = make("g", {}, make("title", {}, edge.words), wide, line, heads, text);
+      const g = make("g", {}, make("title", {}, edge.title), wide, line, heads, text);
       return { ...edge, wide, line, heads, text, g };
     });
     nodes = get("nodes").map((node) => {
@@ -64,7 +64,7 @@ function render({ model, el }) {
     });
     byId = new Map(nodes.map((node) => [node.id, node]));
     map.replaceChildren(...[...edges, ...nodes].map(({ g }) => g));
-    map.setAttribute("aria-label", get("words"));
+    map.setAttribute("aria-label", get("alt_text"));
     legend.replaceChildren(...kinds.map(({ path, colour, name }) => make("span", {},
       make("svg", { viewBox: "-14 -14 28 28", "aria-hidden": "true" }, make("path", { d: path, fill: colour })), name)));
     const isIn = ([x, y]) => x > 0 && y > 0 && x < width && y < height;
@@ -86,7 +86,7 @@ function render({ model, el }) {
       if (edge.isOn) edge.ends.forEach((id) => near.add(id));
       stretch(edge, ...edge.ends.map((id) => byId.get(id)));
     }
-    // the selected one and those beside it come first to where there is room for a name
+    // the selected entity and its neighbours are the first to get room for a name
     const order = [...nodes].sort((a, b) => near.has(b.id) - near.has(a.id));
     for (const node of order) name(node, boxes, node.id === chosen);
     for (const edge of edges) relate(edge, boxes);
@@ -107,7 +107,7 @@ function render({ model, el }) {
     edge.middle = [(x + x2) / 2, (y + y2) / 2];
   }
 
-  // a name stands on the side of its sign where it covers least, or not at all
+  // a name is drawn on the side of its shape where it covers least, or not at all
   function name(node, boxes, isSure) {
     const [x, y] = node.spot, wide = LETTER * node.short.length, gap = node.size + 5;
     const sides = Object.values(WAYS).map(([ux, uy]) => {
@@ -142,31 +142,31 @@ function render({ model, el }) {
       return [Math.min(...all), Math.max(...all)];
     });
     const k = Math.min((width - 170) / (right - left || 1), (height - 70) / (low - top || 1), 150);
-    look((left + right) / 2, (top + low) / 2, Math.max(k, LEAST));
+    look((left + right) / 2, (top + low) / 2, Math.max(k, MIN_ZOOM));
   }
 
   function zoom(factor, x = width / 2, y = height / 2) {
     const k = view.k * factor, by = 1 / view.k - 1 / k;
-    if (k > LEAST && k < MOST) look(view.x + (x - width / 2) * by, view.y + (y - height / 2) * by, k);
+    if (k > MIN_ZOOM && k < MAX_ZOOM) look(view.x + (x - width / 2) * by, view.y + (y - height / 2) * by, k);
   }
 
   function expand(id) {
-    status.textContent = id ? `asking what is around ${byId.get(id)?.name ?? id} …` : "select an entity first";
+    status.textContent = id ? `loading what is around ${byId.get(id)?.name ?? id} …` : "select an entity first";
     if (id) send("expand", id);
   }
 
   function show() {
     const node = byId.get(get("selected"));
     panel.scrollTop = 0;
-    status.textContent = node ? `${node.label}. Enter shows what is around it.` : get("said");
-    if (!node) return panel.replaceChildren(make("p", {}, get("words")));
+    status.textContent = node ? `${node.label}. Enter shows what is around it.` : get("status");
+    if (!node) return panel.replaceChildren(make("p", {}, get("alt_text")));
     const about = get("facts").filter((fact) => fact.ends.includes(node.id));
     const item = ({ text, where }) => make("li", {}, text, make("small", {}, where));
     const list = (title, some) => (some.length ? [make("h4", {}, title), make("ul", {}, ...some.map(item))] : []);
     const pairs = node.attributes.flatMap(([key, value]) => [make("dt", {}, key), make("dd", {}, value)]);
     panel.replaceChildren(
       make("h3", {}, node.name), make("small", {}, node.kind.name), make("p", {}, node.summary),
-      make("dl", {}, ...pairs), make("small", {}, node.places),
+      make("dl", {}, ...pairs), make("small", {}, node.sources),
       ...list("facts", about.filter(({ ended }) => !ended)), ...list("ended", about.filter(({ ended }) => ended)));
   }
 
@@ -189,7 +189,7 @@ function render({ model, el }) {
   };
 
   map.onwheel = (event) => {
-    if (!map.contains(document.activeElement)) return; // the page scrolls
+    if (!map.contains(document.activeElement)) return; // let the page scroll
     event.preventDefault();
     const { left, top } = map.getBoundingClientRect();
     zoom(Math.exp(-event.deltaY / 500), event.clientX - left, event.clientY - top);
@@ -215,22 +215,22 @@ function render({ model, el }) {
   };
 
   find.onkeydown = ({ key }) => {
-    const asked = find.value.trim().toLowerCase();
-    if (key !== "Enter" || !asked) return;
+    const query = find.value.trim().toLowerCase();
+    if (key !== "Enter" || !query) return;
     const match = (test) => nodes.find((node) => test(node.name.toLowerCase()));
-    const node = match((known) => known === asked) ?? match((known) => known.includes(asked));
+    const node = match((name) => name === query) ?? match((name) => name.includes(query));
     node ? node.g.focus() : expand(find.value.trim());
   };
 
-  const hears = {
+  const listeners = {
     "change:nodes": build,
     "change:positions": () => ((at = { ...get("positions") }), draw()),
     "change:selected": () => (draw(), show()),
     "change:error": () => (alert.textContent = get("error")),
-    "change:expand": () => get("expand") || (status.textContent = get("error") ? "" : get("said")),
+    "change:expand": () => get("expand") || (status.textContent = get("error") ? "" : get("status")),
   };
-  // anywidget itself lets go of what is heard
-  for (const [event, act] of Object.entries(hears)) model.on(event, act);
+  // anywidget removes these listeners itself
+  for (const [event, act] of Object.entries(listeners)) model.on(event, act);
   const watch = new ResizeObserver(() => {
     const box = map.getBoundingClientRect(), isFirst = !nodes.length;
     if (!box.width || !box.height) return;

@@ -367,13 +367,13 @@ def test_the_voice_shows_words_that_came_and_went_and_scores(lab: Workspace, spo
 
 def test_of_many_steps_the_first_the_last_and_a_few_between_are_shown(lab: Workspace):
     job = run(lab, queue(lab, VOICE.but(sample_every_steps=1, sample_rows=1))).job
-    steps = re.findall(r'<tr><td style="[^"]*">(\d)</td><td', shown_voice(lab, job).text)
+    steps = re.findall(r'<tr><td style="[^"]*">(\d)</td><td', shown_voice(lab, job).markup)
     assert len(answered(lab, job)) == 8
     assert [int(step) for step in steps[-5:]] == [1, 3, 5, 6, 8]
 
 
 def test_a_job_without_answers_says_how_to_get_some(lab: Workspace, job: Job):
-    assert "are made while it trains where sample_every_steps is set" in repr(shown_voice(lab, job))
+    assert "Set sample_every_steps to get them" in repr(shown_voice(lab, job))
 
 
 def test_the_report_and_the_live_view_have_a_panel_of_answers_where_there_are_some(

@@ -69,7 +69,7 @@ def view(folder: Path, steps: int, updates: int) -> None:
     print(f"an update: median {median(sizes) / 1e3:.1f} kB, most {max(sizes) / 1e3:.1f} (limit 15)")
     share = median(took) / POLL_S / cores
     print(f"share of {cores} cores, one update in {POLL_S:g} s: {share:.2%} (limit 1%)")
-    traces = watched._history._traces.values()
+    traces = watched._history.traces.values()
     points = sum(len(trace._parts) for trace in traces)
     print(f"after {steps} more steps: {points} stretches of {len(traces)} curves in memory")
     ws.close()

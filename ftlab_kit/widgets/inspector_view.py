@@ -117,7 +117,7 @@ def _shares(quality: Quality) -> list[bars.Share]:
         bars.Share(
             part.name,
             None if part.points is None else part.points / part.out_of,
-            f"{show(part.points)} of {part.out_of:g}: {part.got}",
+            f"{show(part.points)} of {part.out_of:g}: {part.detail}",
         )
         for part in quality.parts
     ]

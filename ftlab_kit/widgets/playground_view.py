@@ -16,7 +16,7 @@ import ipywidgets
 
 from ftlab_kit import chats, datasets, trainers
 from ftlab_kit.chats import ChatModel, Target
-from ftlab_kit.datasets.schema import messages
+from ftlab_kit.datasets import schema
 from ftlab_kit.errors import InputError, KitError
 from ftlab_kit.records import Message, show
 from ftlab_kit.widgets.chat_column import TEXT, Chat, Column, footer, job_of, speed, user_turn
@@ -265,8 +265,8 @@ def _held_out(ws: Workspace, targets: Sequence[Target]) -> list[Chat]:
     version = trainers.status(ws, numbers[0]).held_out_version_id if numbers else None
     prompts: list[Chat] = []
     for row in datasets.rows(ws, version) if version is not None else ():
-        if messages(row) and not row.get("tools"):
-            prompts.append(messages(row)[:-1])
+        if schema.messages(row) and not row.get("tools"):
+            prompts.append(schema.messages(row)[:-1])
         if len(prompts) == N_HELD_OUT:
             break
     return prompts

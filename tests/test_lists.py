@@ -16,9 +16,9 @@ from tests.conftest import TINY, every, text_of, until
 pytestmark = pytest.mark.usefixtures("seated")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def two(lab: Workspace) -> tuple[Job, Job]:
-    """Two completed jobs, the newest ones."""
+    """Two completed jobs."""
     train, held_out = datasets.split(lab, "hues", held_out=0.3)
     first = trainers.start(lab, TINY, train, held_out=held_out)
     other = trainers.start(lab, TINY.but(max_steps=3, learning_rate=1e-3), "hues")
@@ -113,7 +113,7 @@ def test_checkpoints_show_the_scores_of_evaluations(lab: Workspace, job: Job):
 def test_a_job_is_trained_on_from_a_checkpoint(lab: Workspace, job: Job):
     view = CheckpointsView(lab, job, "eval_loss")
     view.fork.click()
-    until(lambda: "trains on; see it with" in text_of(view), 60)
+    until(lambda: "watch it with widgets.trainer(ws, " in text_of(view), 60)
     fork = trainers.list(lab)[0]
     assert (fork.parent_id, fork.parent_step) == (job.id, view.step.value)
     trainers.wait(lab, fork, timeout_s=120)

@@ -102,7 +102,7 @@ def events_list(events: Sequence[Event], *, without_author: str | None = None) -
         for event in events
         if without_author is None or event.author != without_author
     )
-    return f"<ul>{items}</ul>" if items else "<p>It was not steered.</p>"
+    return f"<ul>{items}</ul>" if items else "<p>no commands yet</p>"
 
 
 def _mark_number(numbers: Mapping[int, int], event: Event) -> str:

@@ -1,4 +1,4 @@
-"""A job's checkpoints with their losses and scores, the best one marked; train on or merge one."""
+"""A job's checkpoints with their losses and scores, the best one marked; fork or merge one."""
 
 import html
 from collections.abc import Sequence
@@ -70,7 +70,7 @@ def _score_names(rows: Sequence[Checkpoint]) -> list[str]:
 
 
 class CheckpointsView(ipywidgets.VBox):  # type: ignore[misc]
-    """A table of checkpoints, and buttons to train on from one, or to merge one into a model."""
+    """A table of checkpoints, and buttons to start a job from one, or to merge one into a model."""
 
     def __init__(self, ws: Workspace, job: Job, by: str) -> None:
         """Show a job's checkpoints."""
@@ -81,7 +81,7 @@ class CheckpointsView(ipywidgets.VBox):  # type: ignore[misc]
         self._table, self._status = ipywidgets.HTML(), ipywidgets.HTML()
         line = self._status
         self.again = button("Refresh", "Read the checkpoints again", self.refresh, line)
-        self.fork = button("Train on", "Start a new job from this checkpoint", self._fork, line)
+        self.fork = button("Fork", "Start a new job from this checkpoint", self._fork, line)
         merging = "Merge this checkpoint into a model, with a certificate"
         self.merge = button("Merge", merging, self._merge, line)
         actions = ipywidgets.HBox([self.step, self.fork, self.name, self.merge])
@@ -110,7 +110,7 @@ class CheckpointsView(ipywidgets.VBox):  # type: ignore[misc]
 
     def _fork(self) -> str:
         job = trainers.fork(self._ws, self._job, from_checkpoint=self.step.value)
-        return f"job {job.id} trains on; see it with widgets.trainer(ws, {job.id})"
+        return f"started job {job.id}; watch it with widgets.trainer(ws, {job.id})"
 
     def _merge(self) -> str:
         export = checkpoint_verbs.merge(

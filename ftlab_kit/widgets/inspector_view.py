@@ -215,9 +215,9 @@ class InspectorView(ipywidgets.Tab):  # type: ignore[misc]
         self.search.observe(lambda _: self._turn_to([0]), "value")
         self.row = ipywidgets.BoundedIntText(0, 0, version.n_rows - 1, description="row")
         self.row.observe(lambda change: self._turn_to([change["new"]]), "value")
-        self.back = self._page_button("Back", lambda: self._turn_to(self._starts[:-1] or [0]))
+        self.back = self._page_button("Previous", lambda: self._turn_to(self._starts[:-1] or [0]))
         self.more = self._page_button(
-            "More", lambda: self._turn_to([*self._starts, self._next or 0])
+            "Next", lambda: self._turn_to([*self._starts, self._next or 0])
         )
         self._rows, self._changes = ipywidgets.HTML(), ipywidgets.HTML()
         self._next: int | None = None

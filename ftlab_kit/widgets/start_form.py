@@ -78,7 +78,7 @@ class StartForm(ipywidgets.VBox):  # type: ignore[misc]
         self.held_out.value = self._other_side()
         presets = [GIVEN] if config else []
         presets += [*configs.PRESETS, *configs.list(self._ws)]
-        self.preset = ipywidgets.Dropdown(options=presets, description="settings of", **style)
+        self.preset = ipywidgets.Dropdown(options=presets, description="preset", **style)
         self.price = ipywidgets.Text(
             placeholder="US dollars per hour of this machine; empty if not known",
             description="price",

@@ -33,7 +33,7 @@ function render({ model, el }) {
     button("Expand", "expand the selected entity", () => expand(get("selected"))),
     button("−", "zoom out", () => zoom(0.8)),
     button("+", "zoom in", () => zoom(1.25)),
-    button("Whole", "show the whole graph", fit));
+    button("Fit", "show the whole graph", fit));
   const body = make("div", { class: "body" }, map, panel);
   // or the front end's own shortcuts would take Enter
   el.append(make("div", { class: "ftlab-graph", "data-lm-suppress-shortcuts": "" }, tools, legend, body, status, alert));

@@ -302,7 +302,7 @@ def test_a_dataset_is_inspected(page: Any, server: tuple[Path, str], ws: Workspa
     page.wait_for_selector('svg[aria-label^="row 2 in"]', timeout=30_000)
 
     page.wait_for_selector("text=row 4", timeout=60_000)
-    page.get_by_role("button", name="Next").click()
+    page.get_by_role("button", name="Next", exact=True).click()
     page.wait_for_selector("text=row 9", timeout=30_000)
     page.get_by_role("tab", name="problems").click()
     page.get_by_role("option", name="line 9: messages[0].role is 'customer'").click()

@@ -13,6 +13,7 @@ from ftlab_kit import analytics, datasets, trainers
 from ftlab_kit.errors import InputError, NotFound
 from ftlab_kit.jobs import states
 from ftlab_kit.pictures import charts
+from ftlab_kit.pictures.links import plural
 from ftlab_kit.pictures.traces import Trace
 from ftlab_kit.records import Curve, Job, show
 from ftlab_kit.widgets.display import (
@@ -59,7 +60,7 @@ def jobs(ws: Workspace, *jobs: Job | int) -> "JobsView | Html":
         return Html("<p>no jobs yet</p>", "0 jobs")
     markup = table(COLUMNS, [_cells(ws, job, is_live=False) for job in rows[:REPORT_JOBS]])
     more = f"<p>… and {len(rows) - REPORT_JOBS} more</p>" if len(rows) > REPORT_JOBS else ""
-    return Html(markup + more, f"{len(rows)} jobs")
+    return Html(markup + more, plural(len(rows), "job", "jobs"))
 
 
 def side_by_side(ws: Workspace, *jobs: Job | int) -> Html:
@@ -152,7 +153,7 @@ class JobsView(ipywidgets.VBox):  # type: ignore[misc]
             for part in getattr(line, "children", ()):
                 part.close()
             line.close()
-        show_status(self._status, f"{len(self._jobs)} jobs")
+        show_status(self._status, plural(len(self._jobs), "job", "jobs"))
         work_around_ipykernel_7_4(
             self.state, self.search, self.page, self.again, self.compare, self.show_one
         )

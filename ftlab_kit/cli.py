@@ -43,8 +43,7 @@ from ftlab_kit import (
     trainers,
 )
 from ftlab_kit.chats import ChatModel
-from ftlab_kit.configs import Config, EvaluationConfig
-from ftlab_kit.configs.settings import Settings, described
+from ftlab_kit.configs import Config, EvaluationConfig, Settings, describe
 from ftlab_kit.errors import ConfigError, KitError
 from ftlab_kit.records import (
     Card,
@@ -356,7 +355,7 @@ def _bases() -> Iterator[inspect.Parameter]:
 
 def _settings(kind: type[Settings]) -> Iterator[inspect.Parameter]:
     """Yield a flag for every setting of a kind."""
-    for item in described(kind):
+    for item in describe(kind):
         unit = f" ({item['unit']})" if item["unit"] else ""
         words = f"{item['help']}{unit}. Default: {show(item['default'])}"
         yield _option(item["name"], str | None, None, words)

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ftlab_kit.records import Dataset, Metric, Rows, Sample, show
+from ftlab_kit.records import Dataset, Metric, Rows, Sample, percent, show
 
 SAMPLE = Sample(prompt="<b>hi</b>", reference="yes", answer="")
 
@@ -43,3 +43,34 @@ def test_a_record_survives_json():
 
 def test_a_metric_that_was_not_measured_is_none():
     assert Metric(step=1).loss is None
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (True, "True"),
+        (1234567, "1234567"),
+        (0.123456, "0.1235"),
+        (-0.25, "-0.25"),
+        (1234.5678, "1235"),
+        (9999.0, "9999"),
+        (12345678.9, "12,345,679"),
+        (2e-4, "0.0002"),
+        (3.14159e-7, "3.142e-07"),
+        ("", "–"),
+        ((), "–"),
+        ([0.1234567, 2], "0.1235, 2"),
+        ({"a": 1.5, "b": None}, "a 1.5, b –"),
+        (datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "2026-01-02 03:04:05 UTC"),
+    ],
+)
+def test_values_are_shown_with_four_digits(value: object, text: str):
+    assert show(value) == text
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(None, "–"), (0, "0%"), (0.004, "0.4%"), (0.123, "12%"), (0.9972, "99.7%"), (1, "100%")],
+)
+def test_a_share_is_shown_in_percent(share: float | None, text: str):
+    assert percent(share) == text

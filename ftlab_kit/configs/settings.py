@@ -1,13 +1,16 @@
-"""How settings are stated: default, bounds, unit and help in the field, errors in words.
+"""How settings are defined: default, bounds, unit and help in one field, and errors in sentences.
 
-What is built on `Settings` is frozen; `but` returns a changed one, checked like the first. Forms,
-command-line flags and help are derived from its fields.
+A class built on `Settings` is frozen; `but` returns a changed copy, checked like the original.
+Forms, command-line flags and help are derived from its fields.
 """
 
 import builtins
 import inspect
-from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Self, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from functools import reduce
+from operator import or_
+from types import UnionType
+from typing import Annotated, Any, Self, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -15,19 +18,19 @@ from ftlab_kit.errors import ConfigError, nearest
 
 
 def _number(value: Any) -> Any:
-    # papermill and shells hand 3e-5 on as text, and pydantic would take " 3e-5" but also True
+    # papermill and shells pass 3e-5 on as text, which pydantic converts; but it also takes True
     if isinstance(value, bool):
         raise ValueError("a number, not true or false")
     return value
 
 
-Real = Annotated[float, BeforeValidator(_number)]
-Whole = Annotated[int, BeforeValidator(_number)]
+Number = Annotated[float, BeforeValidator(_number)]
+Integer = Annotated[int, BeforeValidator(_number)]
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 
 class _Unchanged:
-    """The default of an option that leaves a setting as it is; None would be a value of its own."""
+    """The default of an option that leaves a setting unchanged; None can be a value itself."""
 
     def __repr__(self) -> str:
         return "unchanged"
@@ -36,10 +39,20 @@ class _Unchanged:
 UNCHANGED = _Unchanged()
 
 
-def setting(default: Any, text: str, *, unit: str = "", live: bool = False, **bounds: Any) -> Any:
-    """Return a settings field; `live` marks what may change while a job runs."""
+def setting(
+    default: Any, description: str, *, unit: str = "", live: bool = False, **bounds: Any
+) -> Any:
+    """Return the field of a setting.
+
+    Args:
+        default: Its default.
+        description: Its help, without a full stop.
+        unit: The unit of its value.
+        live: Whether it can be changed while a job runs.
+        bounds: Bounds as pydantic's Field takes them: ge, gt, le, lt, min_length.
+    """
     extra: dict[str, Any] = {"unit": unit, "live": live}
-    return Field(default, description=text, json_schema_extra=extra, **bounds)
+    return Field(default, description=description, json_schema_extra=extra, **bounds)
 
 
 class Settings(BaseModel):
@@ -53,21 +66,21 @@ class Settings(BaseModel):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _in_words(cls, values: Any, handler: Any) -> Self:
+    def _raise_config_errors(cls, values: Any, handler: Any) -> Self:
         try:
-            found: Self = handler(values)
+            settings: Self = handler(values)
         except ValidationError as error:
             raise ConfigError(_explain(error, cls)) from None
-        for problem in found.conflicts():
-            raise ConfigError(problem)
-        return found
+        for conflict in settings.conflicts():
+            raise ConfigError(conflict)
+        return settings
 
     def conflicts(self) -> Iterator[str]:
-        """Yield, for settings that are fine alone but not together, what is and what to do."""
+        """Yield a message for each conflict between settings that are valid on their own."""
         return iter(())
 
     def but(self, **changes: Any) -> Self:
-        """Return these settings with some changed, checked again."""
+        """Return a copy with some settings changed, checked again."""
         return type(self)(**{**self.model_dump(), **changes})
 
     def _repr_html_(self) -> str:
@@ -76,12 +89,12 @@ class Settings(BaseModel):
         rows = "".join(
             f"<tr><th {CELL}>{item['name']}</th><td {CELL}>{show(getattr(self, item['name']))}</td>"
             f"<td {CELL}>{item['unit']}</td><td {CELL}>{item['help']}</td></tr>"
-            for item in described(type(self))
+            for item in describe(type(self))
         )
         return f"<table><caption>{type(self).__name__}</caption>{rows}</table>"
 
 
-# what a schema calls a bound, under a setting that may be empty too, and how people say it
+# bounds in a JSON schema: their name there, pydantic's own name for unions, and a phrase
 BOUNDS = {
     "minimum": ("ge", "at least {:,}"),
     "exclusiveMinimum": ("gt", "above {:,}"),
@@ -90,10 +103,11 @@ BOUNDS = {
 }
 
 
-def described(kind: type[Settings]) -> builtins.list[dict[str, Any]]:
-    """Return every setting with default, unit, whether it is live, bounds and help.
+def describe(kind: type[Settings]) -> builtins.list[dict[str, Any]]:
+    """Return every setting of a class: name, default, unit, live, choices, bounds and help.
 
-    `choices` are all that it may be, None where it is free; `bounds` are words, such as 'above 0'.
+    `choices` holds all allowed values, None where others are possible; `bounds` is a phrase such as
+    'above 0'; `live` is whether the setting can be changed while a job runs.
     """
     schema = kind.model_json_schema()["properties"]
     return [
@@ -111,33 +125,33 @@ def described(kind: type[Settings]) -> builtins.list[dict[str, Any]]:
 
 
 def _bounds(schema: dict[str, Any]) -> str:
-    """Return in words between what a number must lie."""
-    kinds = [schema, *schema.get("anyOf", ())]
-    said = []
-    for name, (short, words) in BOUNDS.items():
-        found = [kind[key] for kind in kinds for key in (name, short) if key in kind]
-        said += [words.format(value) for value in found[:1]]
-    return ", ".join(said)
+    """Return the bounds of a number as a phrase; '' where there are none."""
+    alternatives = [schema, *schema.get("anyOf", ())]
+    phrases = []
+    for name, (short, phrase) in BOUNDS.items():
+        values = [part[key] for part in alternatives for key in (name, short) if key in part]
+        phrases += [phrase.format(value) for value in values[:1]]
+    return ", ".join(phrases)
 
 
 def _explain(error: ValidationError, kind: type[BaseModel]) -> str:
-    """Return a validation error as one sentence a setting: what is, what was expected, the cure."""
-    found: dict[str, tuple[Any, builtins.list[str]]] = {}
+    """Return a validation error as a sentence a setting: its value, what was expected, the fix."""
+    invalid: dict[str, tuple[Any, builtins.list[str]]] = {}
     sentences = []
     for item in error.errors():
         name = str(item["loc"][0]) if item["loc"] else "config"
         if item["type"] == "extra_forbidden":
             sentences.append(
-                f"{name!r} is no setting.{nearest(name, kind.model_fields)} "
-                "All settings: ftlab config settings."
+                f"There is no setting {name!r}.{nearest(name, kind.model_fields)} "
+                "See all of them with: ftlab config settings."
             )
         else:
             expected = item["msg"].removeprefix("Value error, ")
             expected = expected.removeprefix("Input should be ").replace("a valid ", "a ")
-            # a setting that may be of two kinds has an error for each
-            _, expectations = found.setdefault(name, (item["input"], []))
+            # a setting of a union type has an error for each of its types
+            _, expectations = invalid.setdefault(name, (item["input"], []))
             expectations.append(expected.partition(", unable to parse")[0])
-    for name, (value, expectations) in found.items():
+    for name, (value, expectations) in invalid.items():
         field = kind.model_fields.get(name)
         default = f" The default is {field.default!r}." if field else ""
         sentences.append(f"{name} is {value!r}; expected {' or '.join(expectations)}.{default}")
@@ -149,12 +163,12 @@ def takes_settings(
 ) -> Callable[[Verb], Verb]:
     """Return a decorator that names every setting in a verb's signature and docstring.
 
-    The verb itself takes `**settings`; what Shift-Tab, `help` and the doors see instead is one
-    keyword parameter for each setting, with its type and its help, stated once in the field.
+    The verb itself takes `**settings`; what Shift-Tab, `help` and the doors show instead is one
+    keyword parameter for each setting, with its plain type, its bounds and its help.
 
     Args:
         kind: The settings, such as Config.
-        only_live: Only those that may change while a job runs.
+        only_live: Only those that can be changed while a job runs.
         has_defaults: The verb starts from the settings' own defaults; otherwise a setting that is
             not given stays unchanged.
     """
@@ -173,30 +187,35 @@ def takes_settings(
                 name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=field.default if has_defaults else UNCHANGED,
-                annotation=field.annotation,
+                annotation=plain_type(field.annotation),
             )
             for name, field in fields.items()
             if name not in taken
         ]
-        # the doors that make flags from settings ask for these two
+        # the doors that make flags from settings read these two
         verb.settings_kind, verb.own_signature = kind, signature  # type: ignore[attr-defined]
         verb.__signature__ = signature.replace(parameters=[*named, *options])  # type: ignore[attr-defined]
-        verb.__doc__ = _with_settings(
-            verb.__doc__ or "", rest.name, kind, [o.name for o in options]
-        )
+        names = [option.name for option in options]
+        verb.__doc__ = _with_settings(verb.__doc__ or "", rest.name, kind, names)
         return verb
 
     return decorate
 
 
-def _with_settings(doc: str, rest: str, kind: type[Settings], names: builtins.list[str]) -> str:
+def plain_type(annotation: Any) -> Any:
+    """Return a type without validators and bounds: `int | None` for `Optional[Annotated[...]]`."""
+    if get_origin(annotation) is Annotated:
+        return plain_type(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return reduce(or_, map(plain_type, get_args(annotation)))
+    return annotation
+
+
+def _with_settings(doc: str, rest: str, kind: type[Settings], names: Sequence[str]) -> str:
     """Return a docstring with a line for each setting in place of the one for `**rest`."""
     lines = doc.splitlines()
-    item_of = {item["name"]: item for item in described(kind)}
-    entries = []
-    for name in names:
-        unit = f" ({item_of[name]['unit']})" if item_of[name]["unit"] else ""
-        entries.append(f"        {name}: {item_of[name]['help']}{unit}.")
+    described = {item["name"]: item for item in describe(kind)}
+    entries = [f"        {name}: {_help_line(described[name])}" for name in names]
     for number, line in enumerate(lines):
         if line.startswith(f"        {rest}:"):
             end = number + 1
@@ -204,3 +223,9 @@ def _with_settings(doc: str, rest: str, kind: type[Settings], names: builtins.li
                 end += 1
             return "\n".join([*lines[:number], *entries, *lines[end:]])
     raise ValueError(f"The docstring of a verb that takes settings has no line '{rest}: ...'.")
+
+
+def _help_line(item: dict[str, Any]) -> str:
+    """Return a setting's help with its unit and bounds: 'Passes (epochs; above 0).'"""
+    facts = "; ".join(fact for fact in (item["unit"], item["bounds"]) if fact)
+    return f"{item['help']} ({facts})." if facts else f"{item['help']}."

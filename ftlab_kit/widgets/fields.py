@@ -10,8 +10,7 @@ from typing import Any
 
 import ipywidgets
 
-from ftlab_kit.configs import GROUPS
-from ftlab_kit.configs.settings import Settings, described
+from ftlab_kit.configs import GROUPS, Settings, describe
 from ftlab_kit.errors import ConfigError
 from ftlab_kit.widgets.display import show_alert, show_status, work_around_ipykernel_7_4
 
@@ -38,7 +37,7 @@ class Fields(ipywidgets.VBox):  # type: ignore[misc]
         """
         self._base, self._changed = settings, changed
         self.status = ipywidgets.HTML()
-        descriptions = {item["name"]: item for item in described(type(settings))}
+        descriptions = {item["name"]: item for item in describe(type(settings))}
         self.field = {name: _field(descriptions[name], getattr(settings, name)) for name in names}
         groups = {}
         for title, group in _grouped(names).items():

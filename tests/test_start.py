@@ -22,7 +22,7 @@ def test_every_setting_has_a_field_with_help_and_bounds(lab: Workspace):
     assert {*form.fields.field} | {"model"} == {*Config.model_fields}
     shown = text_of(form)
     assert "<b>above 0, at most 1</b> Peak learning rate" in shown
-    assert "<b>rows, at least 1</b> Rows an optimizer step learns from" in shown
+    assert "<b>rows, at least 1</b> Rows per optimizer step, over all micro-batches" in shown
 
 
 def test_every_field_has_a_label(lab: Workspace):

@@ -1,6 +1,6 @@
-"""A real Neo4j for the tests: the one that NEO4J_URI names, else one that is started for a session.
+"""A real Neo4j for the tests: the one of NEO4J_URI, otherwise one that is started for the session.
 
-Tests clear what they write; a server that is given must be empty, so that nobody's graph is lost.
+Tests delete what they write. A server from NEO4J_URI must be empty, so that no graph is lost.
 """
 
 import os
@@ -23,12 +23,12 @@ START = Path(__file__).parent.parent.parent / "shared" / "neo4j" / "start"
 WAIT_S = 90
 INDICES = ("ftlab_names", "ftlab_facts")
 FIRST, PASSWORD = "neo4j", "a long secret"
-# a server that lives for a minute does better without its best compiler
+# a server that runs for a minute starts faster without the optimising compiler
 JAVA = {"JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1"}
 
 
 class Server(NamedTuple):
-    """A server, and who one is there. `address` is what the kit's verbs take."""
+    """A server with a user. `address` is what the kit's verbs take."""
 
     uri: str
     user: str
@@ -39,26 +39,26 @@ class Server(NamedTuple):
         return self.uri.replace("://", f"://{self.user}@", 1)
 
     def ask(self, query: str, database: str = "neo4j", **values: Any) -> list[dict[str, Any]]:
-        """Ask in Cypher, and return the rows."""
+        """Run Cypher, and return the rows."""
         with self._driver() as driver:
-            found = driver.execute_query(query, values, database_=database)
-        return [record.data() for record in found.records]
+            result = driver.execute_query(query, values, database_=database)
+        return [record.data() for record in result.records]
 
     def _driver(self) -> Any:
         auth = (self.user, self.password)
         return GraphDatabase.driver(self.uri, auth=auth, notifications_min_severity="OFF")
 
     def clear(self) -> None:
-        """Take everything away that a test has written. Indices stay: they cost each test most."""
+        """Delete all that a test has written. Indices stay: building them is what takes time."""
         self.ask("MATCH (n) DETACH DELETE n")
 
     def drop_indices(self) -> None:
-        """Take away the indices of vectors."""
+        """Drop the vector indices."""
         for name in INDICES:
             self.ask(f"DROP INDEX {name} IF EXISTS")
 
     def is_there(self) -> bool:
-        """Whether it answers, be it that it knows nobody."""
+        """Whether it answers, even if it refuses the user."""
         try:
             with self._driver() as driver:
                 driver.verify_connectivity()
@@ -77,11 +77,11 @@ def free_port() -> int:
 
 @contextmanager
 def started(home: Path) -> Iterator[Server]:
-    """Start a server that asks for a password, and stop it in the end; skip where that can't be."""
+    """Start a server with a password, and stop it in the end; skip the test if there is none."""
     if not START.exists() or not shutil.which("java"):
         pytest.skip(
-            f"no Neo4j: neither is NEO4J_URI set (with NEO4J_PASSWORD), nor are there {START} and "
-            "java on the PATH"
+            "no Neo4j: set NEO4J_URI (with NEO4J_PASSWORD) to an empty server, or provide "
+            f"{START} and java on the PATH"
         )
     port = free_port()
     home.mkdir(parents=True, exist_ok=True)

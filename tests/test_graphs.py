@@ -283,13 +283,13 @@ def test_a_second_workspace_adopts_the_documents_of_a_graph(lab: Lab, tmp_path: 
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("empty.md", "", "holds no text"),
-        ("blank.md", " \n\n", "holds no text"),
+        ("empty.md", "", "contains no text"),
+        ("blank.md", " \n\n", "contains no text"),
         ("broken.docx", "no zip", "broken.docx"),
         ("broken.pdf", "%PDF-1.7 and no more", "broken.pdf"),
         ("broken.ipynb", "{", "broken.ipynb"),
         ("bytes.md", b"caf\xe9 au lait", "is not UTF-8: byte 4"),
-        ("odd.xyz", "text", "is of no known form"),
+        ("odd.xyz", "text", "The format of .* is unknown"),
     ],
 )
 def test_a_file_that_can_not_be_read_leaves_its_error_only(
@@ -305,7 +305,7 @@ def test_a_file_that_can_not_be_read_leaves_its_error_only(
 def test_a_document_that_became_unreadable_keeps_what_was_loaded(lab: Lab) -> None:
     lab.put("models.md", MODELS)
     before = snapshot(lab)
-    with pytest.raises(InputError, match="holds no text"):
+    with pytest.raises(InputError, match="contains no text"):
         lab.put("models.md", "")
     assert lab.documents()[0].state == "failed"
     assert snapshot(lab) == before
@@ -667,7 +667,7 @@ def test_an_address_that_can_not_be_is_refused(address: str, words: str, ws: Wor
 @pytest.mark.parametrize("scheme", ["bolt", "neo4j"])
 def test_a_server_that_is_down_is_told_in_words(scheme: str, ws: Workspace) -> None:
     port = graph_servers.free_port()
-    with pytest.raises(Unavailable, match="(?s)does not answer as it should.*Is it started"):
+    with pytest.raises(Unavailable, match="(?s)The Neo4j at .* failed: .*Check that it is running"):
         graphs.search(ws, "Red", graph=f"{scheme}://127.0.0.1:{port}")
 
 
@@ -689,7 +689,7 @@ def test_vectors_of_another_size_are_refused_by_a_server(
     neo4j_server.ask(
         "CREATE VECTOR INDEX ftlab_names FOR (n:Entity) ON (n.name_embedding) OPTIONS " + options
     )
-    with pytest.raises(InputError, match="holds vectors of 3 numbers, the embedder gives 384"):
+    with pytest.raises(InputError, match="holds vectors of 3 numbers, but the embedder makes 384"):
         Lab(lab.ws, neo4j_server.address).put("models.md", MODELS)
     neo4j_server.drop_indices()
 
@@ -1016,6 +1016,6 @@ def test_a_damaged_file_is_told_in_words(tmp_path: Path):
     whole = ws.graph.read_bytes()
     ws.graph.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
     again = Workspace(tmp_path / "lab")
-    with pytest.raises(InputError, match="damaged|is no graph of this kit"):
+    with pytest.raises(InputError, match="damaged|is not a graph of this kit"):
         graphs.search(again, "which model is fast?")
     again.close()

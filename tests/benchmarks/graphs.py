@@ -150,10 +150,10 @@ async def _race(
 
 async def _wipe(own: Any) -> None:
     for index in ("ftlab_names", "ftlab_facts"):
-        await own._ask(f"DROP INDEX {index} IF EXISTS")
+        await own.run(f"DROP INDEX {index} IF EXISTS")
     own._is_indexed = own._is_ready = False
     query = "MATCH (n) WITH n LIMIT 5000 DETACH DELETE n RETURN count(*) AS n"
-    while (await own._ask(query))[0]["n"]:
+    while (await own.run(query))[0]["n"]:
         pass
 
 

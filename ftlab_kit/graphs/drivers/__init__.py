@@ -1,1 +1,1 @@
-"""Drivers: where a graph is kept. A file each, opened by address in `opened`."""
+"""Drivers: where a graph is stored. One package each, opened by its address in `open_graph`."""

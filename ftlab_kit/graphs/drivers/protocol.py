@@ -1,4 +1,8 @@
-"""What the kit asks of a graph's driver, beyond what Graphiti itself does."""
+"""What the kit needs from a graph driver beyond Graphiti's own driver class.
+
+`Driver` is the protocol. A driver of a server also has the two methods of `ServerDriver`.
+README.md beside this file says how to add a driver.
+"""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -9,14 +13,14 @@ from typing import Any, NamedTuple, Protocol
 from graphiti_core.edges import EntityEdge, EpisodicEdge
 from graphiti_core.nodes import Node
 
-# of a vector's numbers: float32 keeps as many exactly, and as text they are short
+# of the numbers in a stored vector: float32 holds six exactly, and as text they are short
 DECIMALS = 6
 
 
 class Neighbourhood(NamedTuple):
-    """What stands around some entities: the facts that touch them, the episodes' mentions.
+    """The facts that touch some entities, and the episodes' mentions of them.
 
-    `about` is what is known of the graph as a whole: by which embedder its vectors are.
+    `metadata` belongs to the whole graph: the name and dimension of its embedder.
     """
 
     facts: list[EntityEdge]
@@ -26,9 +30,9 @@ class Neighbourhood(NamedTuple):
 
 @dataclass
 class Change:
-    """What is to be written at one stroke: nodes and edges as they shall be, and what goes.
+    """Nodes and edges to write in one transaction, each whole, and the uuids to delete.
 
-    A vector that a node or an edge comes without stays as it is.
+    A node or an edge without a vector keeps the vector that is stored.
     """
 
     nodes: list[Node] = field(default_factory=list)
@@ -40,26 +44,38 @@ class Change:
 
 
 class Driver(Protocol):
-    """A driver of Graphiti's that can also change a graph exactly."""
+    """A Graphiti driver that can also change a graph exactly."""
 
     def write_transaction(self, group: str) -> AbstractAsyncContextManager[None]:
-        """Hold the one writer's place of a graph: what is read meanwhile stays so."""
+        """Be the graph's only writer: nothing read inside changes, an error rolls back."""
         ...
 
     async def around(self, group: str, uuids: Sequence[str]) -> Neighbourhood:
-        """Return what stands around entities."""
+        """Return the neighbourhood of entities."""
         ...
 
     async def write(self, change: Change) -> None:
-        """Make a change: all of it, or nothing."""
+        """Write a change: all of it, or nothing."""
         ...
 
 
-# what the methods of one search compute for each find, where someone wants to know
+class ServerDriver(Driver, Protocol):
+    """The driver of a server: it can be out of reach, and its indices need the vectors' size."""
+
+    async def check_connection(self) -> None:
+        """Raise Unavailable if the server does not answer or refuses the user."""
+        ...
+
+    async def prepare(self, dimension: int) -> None:
+        """Build the indices that are missing, for vectors of a size."""
+        ...
+
+
+# by uuid, the score of each search method; a search that wants to see them sets a dict
 SCORES: ContextVar[dict[str, dict[str, float]] | None] = ContextVar("SCORES", default=None)
 
 
 def record_score(method: str, uuid: str, score: float) -> None:
-    """Keep what a method of search has computed for a find."""
-    if (seen := SCORES.get()) is not None:
-        seen.setdefault(uuid, {})[method] = score
+    """Record a search method's score of a node or an edge, if the search wants to see it."""
+    if (scores := SCORES.get()) is not None:
+        scores.setdefault(uuid, {})[method] = score

@@ -5,7 +5,10 @@ from typing import Any, NamedTuple
 
 MARKS = re.compile(r"\*\*|__|`")
 MONEY = re.compile(r"(US\$|\$|€|£)\s?(\d[\d,]*(?:\.\d+)?)\s*(.*)$")
-NUMBER = re.compile(r"(-?\d[\d,]*(?:\.\d+)?)\s?([KMGTkmgt]?)(B?|%)(?:\s+(\S.*))?$")
+# after a space a lower-case letter is a unit (62 m), not a multiplier (62m, 62 M, 62 kB)
+NUMBER = re.compile(
+    r"(-?\d[\d,]*(?:\.\d+)?)(?:\s?([KMGT]|[kmgt](?=B))|([kmgt])|\s?)(B?|%)(?:\s+(\S.*))?$"
+)
 MULTIPLIERS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 CURRENCIES = {"US$": "USD", "$": "USD", "€": "EUR", "£": "GBP"}
 BOOLEANS = {"yes": True, "true": True, "no": False, "false": False}
@@ -33,8 +36,9 @@ def parse_value(text: str) -> Value:
     if money := MONEY.fullmatch(text):
         unit = " ".join([CURRENCIES[money[1]], money[3].strip()]).strip()
         return Value(text, float(money[2].replace(",", "")), unit)
-    if (match := NUMBER.fullmatch(text)) and len((match[4] or "").split()) <= MAX_UNIT_WORDS:
-        number = float(match[1].replace(",", "")) * MULTIPLIERS[match[2].lower()]
+    if (match := NUMBER.fullmatch(text)) and len((match[5] or "").split()) <= MAX_UNIT_WORDS:
+        multiplier = (match[2] or match[3] or "").lower()
+        number = float(match[1].replace(",", "")) * MULTIPLIERS[multiplier]
         exact = int(number) if number.is_integer() else number
-        return Value(text, exact, f"{match[3]} {match[4] or ''}".strip().lower())
+        return Value(text, exact, f"{match[4]} {match[5] or ''}".strip().lower())
     return Value(text, text, "")

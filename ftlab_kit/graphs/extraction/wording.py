@@ -36,26 +36,26 @@ def type_noun(heading: str) -> str:
     text = re.split(
         r"\s*[(:–—]|\s+(?:by|for|with|without|in|of|on|to)\s+", strip_markdown(heading)
     )[0]
-    words = [
+    tokens = [
         word for word in re.findall(r"[A-Za-z][\w-]*", text) if word.lower() not in SMALL_WORDS
     ]
-    if not words:
+    if not tokens:
         return ""
-    last = singular(words[-1])
-    parts = [words[-2], last] if last.lower() in NEEDS_TWO_WORDS and words[1:] else [last]
+    last = singular(tokens[-1])
+    parts = [tokens[-2], last] if last.lower() in NEEDS_TWO_WORDS and tokens[1:] else [last]
     return "".join(word[:1].upper() + word[1:] for word in parts)
 
 
 def is_plural(heading: str) -> bool:
     """Return whether a heading's last word is a plural."""
-    words = re.findall(r"[A-Za-z]+", re.split(r"\s*[(:–—]", strip_markdown(heading))[0])
-    return bool(words) and singular(words[-1]) != words[-1]
+    tokens = re.findall(r"[A-Za-z]+", re.split(r"\s*[(:–—]", strip_markdown(heading))[0])
+    return bool(tokens) and singular(tokens[-1]) != tokens[-1]
 
 
 def attribute_name(text: str) -> str:
     """Return a label as the name of an attribute: 'Context Window' is context_window."""
-    words = re.findall(r"[^\W_]+", strip_markdown(text).lower())
-    name = "_".join(words) or "value"
+    tokens = re.findall(r"[^\W_]+", strip_markdown(text).lower())
+    name = "_".join(tokens) or "value"
     return f"n{name}" if name[0].isdigit() else name
 
 
@@ -79,8 +79,8 @@ def type_label(text: str) -> str:
 
 def spoken_name(name: str) -> str:
     """Return an attribute's name as people say it: price_input is 'input price'."""
-    words = name.split("_")
-    return " ".join([*words[1:], words[0]] if words[0] == "price" else words)
+    tokens = name.split("_")
+    return " ".join([*tokens[1:], tokens[0]] if tokens[0] == "price" else tokens)
 
 
 def as_sentence(text: str) -> str:

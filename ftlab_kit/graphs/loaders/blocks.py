@@ -1,4 +1,4 @@
-"""What the loaders of formatted documents share: runs of type, tables, and room between blocks."""
+"""Markdown for the loaders of formatted documents: runs of text, lists, code, tables, spacing."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -9,53 +9,55 @@ from ftlab_kit.graphs.loaders import Line
 BULLET = re.compile(r"^(?:[•‣◦▪▫●○■□·∙⁃–*\uf0b7\uf0a7\uf0d8-]|`o`)\s+(?=\S)")
 LOOKS_MARKED = re.compile(r"^(#{1,6}\s|```|~~~)")
 IN_A_LIST = re.compile(r"\s+\S|- |\d+[.)] ")
-# a repeated cell is for reading; a long one would multiply what the file holds
+# a merged cell is repeated so that each row reads alone; a long one would multiply the text
 MAX_REPEATED_CHARACTERS = 200
 MAX_SPAN = 16
 
 
 class Run(NamedTuple):
-    """A stretch of text in one kind of type."""
+    """A stretch of text in one style."""
 
     text: str
     is_bold: bool = False
     is_code: bool = False
 
 
-def marked(runs: Iterable[Run]) -> str:
-    """Return runs as one line of Markdown, with bold type and code marked."""
+def to_markdown(runs: Iterable[Run]) -> str:
+    """Return runs as one line of Markdown, with bold text and code marked."""
     joined: list[Run] = []
     for run in runs:
-        # a space has no type of its own; left apart it would cut a label in two
+        # a space has no visible style; kept apart it would cut a label in two
         if joined and (run[1:] == joined[-1][1:] or not run.text.strip()):
             joined[-1] = joined[-1]._replace(text=joined[-1].text + run.text)
         elif run.text:
             joined.append(run)
-    return " ".join("".join(map(_marked, joined)).split())
+    return " ".join("".join(map(_with_marks, joined)).split())
 
 
-def _marked(run: Run) -> str:
-    core = run.text.strip()
-    if not re.search(r"\w", core):
+def _with_marks(run: Run) -> str:
+    stripped = run.text.strip()
+    if not re.search(r"\w", stripped):
         return run.text
-    text = f"`{core}`" if run.is_code and "`" not in core else core
+    text = f"`{stripped}`" if run.is_code and "`" not in stripped else stripped
     text = f"**{text}**" if run.is_bold else text
-    begin, end = run.text.split(core, 1)
-    return begin + text + end
+    before, after = run.text.split(stripped, 1)
+    return before + text + after
 
 
-def plain(text: str) -> str:
-    """Return a line that is no heading and no fence, whatever its first characters are."""
+def escape(text: str) -> str:
+    """Return a line with a backslash before what would make it a heading or a fence."""
     return LOOKS_MARKED.sub(r"\\\1", text)
 
 
-def listed(text: str, depth: int) -> str:
-    """Return an item of a list; a bullet in the text itself is taken off."""
+def list_item(text: str, depth: int) -> str:
+    """Return an item of a list, without the bullet that the text itself has."""
     return "  " * depth + "- " + BULLET.sub("", text)
 
 
-def fenced(texts: Iterable[str], number: int, language: str = "", part: str = "") -> Iterator[Line]:
-    """Yield lines of code between fences; `number` is that of the first."""
+def code_block(
+    texts: Iterable[str], number: int, language: str = "", part: str = ""
+) -> Iterator[Line]:
+    """Yield lines of code between fences; the first line of code has the given number."""
     body = list(texts)
     fence = "```"
     while any(text.lstrip().startswith(fence) for text in body):
@@ -66,29 +68,30 @@ def fenced(texts: Iterable[str], number: int, language: str = "", part: str = ""
 
 
 def table(rows: Iterable[tuple[int, list[str]]]) -> Iterator[Line]:
-    """Yield a table in Markdown; of one with a single column, the text of its cells.
+    """Yield a table in Markdown; if it has a single column, the text of its cells.
 
     Args:
         rows: The number and the cells of each row. The first is the header.
     """
     filled = [(number, cells) for number, cells in rows if any(cells)]
     if all(len(cells) == 1 for _, cells in filled):
-        yield from (Line(plain(cells[0]), number) for number, cells in filled)
+        yield from (Line(escape(cells[0]), number) for number, cells in filled)
         return
     for index, (number, cells) in enumerate(filled):
-        bare = [cell.replace("**", "") for cell in cells] if index == 0 else cells
-        yield Line(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in bare)} |", number)
+        texts = [cell.replace("**", "") for cell in cells] if index == 0 else cells
+        escaped = (cell.replace("|", "\\|") for cell in texts)
+        yield Line(f"| {' | '.join(escaped)} |", number)
         if index == 0:
             yield Line("|" + " --- |" * len(cells), number)
 
 
 def repeated(text: str) -> str:
-    """Return what a cell that is merged with the one above it says."""
+    """Return the text for a cell that is merged with the one above; '' if it is long."""
     return text if len(text) <= MAX_REPEATED_CHARACTERS else ""
 
 
-def apart(lines: Iterable[Line]) -> Iterator[Line]:
-    """Yield lines with an empty one between blocks, so that paragraphs stay apart in Markdown."""
+def with_blank_lines(lines: Iterable[Line]) -> Iterator[Line]:
+    """Yield lines with an empty one between blocks, so that Markdown keeps paragraphs apart."""
     before, fence = "", ""
     for index, line in enumerate(lines):
         kind = "code" if fence else _kind(line.text)
@@ -109,7 +112,7 @@ def _kind(text: str) -> str:
 
 
 def _fence_after(text: str, fence: str) -> str:
-    """Return the fence that is open after a line, else ''."""
+    """Return the fence that is open after a line, '' if none is."""
     if not fence:
         return text[: len(text) - len(text.lstrip("`"))]
     return "" if text == fence else fence

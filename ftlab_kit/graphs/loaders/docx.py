@@ -1,90 +1,73 @@
-"""Word documents: headings and lists by their styles, bold type, tables, in the order they stand.
+"""Word documents: headings and lists by their styles, bold text and tables, in document order.
 
-Nothing that a document links to is fetched. Before it is opened it is seen what it unpacks into.
+Nothing that a document links to is fetched. Its unpacked size is checked before it is opened.
 """
 
 import re
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from itertools import count, groupby, takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from docx import Document
-from docx.opc.exceptions import OpcError
-from docx.oxml.exceptions import XmlchemyError
 from docx.oxml.ns import qn
 from docx.text.paragraph import Paragraph
 from docx.text.run import Run
-from lxml import etree
 
-from ftlab_kit.errors import InputError
-from ftlab_kit.graphs.loaders import Line, Text, blocks, counted, not_read
+from ftlab_kit.errors import InputError, KitError
+from ftlab_kit.graphs.loaders import Line, Text, blocks, plural, unread_notes
 
 MAX_UNPACKED_BYTES = 512 * 2**20
 MAX_XML_BYTES = 128 * 2**20  # a tree of XML is several times as large as its text
 MAX_RATIO = 200
 MAX_MEMBERS = 10_000
-WATCHED_BYTES = 2**20  # smaller members may be packed as tight as they like
+MIN_CHECKED_BYTES = 2**20  # smaller parts may be compressed at any ratio
 OLE = b"\xd0\xcf\x11\xe0"
-BROKEN = (
-    OpcError,
-    XmlchemyError,
-    zipfile.BadZipFile,
-    zlib.error,
-    etree.LxmlError,
-    EOFError,
-    OSError,
-    LookupError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    RuntimeError,
-    AssertionError,
-)
 HEADING = re.compile(r"heading (\d)", re.IGNORECASE)
 LIST = re.compile(r"list(?: bullet| number)?(?: (\d))?", re.IGNORECASE)
 CODE = re.compile(r"code|preformatted|verbatim", re.IGNORECASE)
 MONOSPACED = re.compile(r"courier|consolas|mono|menlo|monaco|cascadia|fira code", re.IGNORECASE)
-# what is struck out, moved away, or drawn beside the text
-ELSEWHERE = tuple(map(qn, ("w:del", "w:moveFrom", "w:drawing", "w:pict", "w:object")))
+# text that is deleted, moved away, or drawn beside the page's text
+NOT_IN_TEXT = tuple(map(qn, ("w:del", "w:moveFrom", "w:drawing", "w:pict", "w:object")))
 WRAPPERS = tuple(map(qn, ("w:sdt", "w:sdtContent", "w:customXml", "w:ins", "w:moveTo")))
 
 
-class Written(NamedTuple):
-    """A paragraph, its style, and the styles that this one is based on."""
+class StyledParagraph(NamedTuple):
+    """A paragraph with its style, and the styles that this one is based on, nearest first."""
 
     paragraph: Paragraph
     styles: tuple[Any, ...]
 
 
 class Block(NamedTuple):
-    """A paragraph, or the cells of a row of a table."""
+    """A paragraph, or the cells of one row of a table."""
 
     number: int
-    written: Written | None = None
+    styled: StyledParagraph | None = None
     cells: tuple[str, ...] = ()
     table: Any = None
 
 
-Reader = Callable[[Any], Written]
+Reader = Callable[[Any], StyledParagraph]
 
 
 def read(path: Path) -> Text:
     """Return the paragraphs and tables of a document; `number` counts paragraphs and rows from 1.
 
     Raises:
-        InputError: It is encrypted, broken, no Word document, or unpacks into too much.
+        InputError: The file is encrypted, broken, not a Word document, or unpacks into too much.
     """
     _check(path)
     try:
         document = Document(str(path))
         if document.element.getroottree().docinfo.doctype:
             raise ValueError("it declares entities, which no office program does")
-        lines = tuple(blocks.apart(_lines(_blocks(document))))
+        lines = tuple(blocks.with_blank_lines(_lines(_blocks(document))))
         return Text(lines, _notes(document))
-    except (*BROKEN, RecursionError) as error:
+    except (KitError, MemoryError):
+        raise
+    except Exception as error:  # a stranger's file can make the libraries raise anything
         raise InputError(
             f"{path} can't be read as a Word document ({error}). "
             "Open it in an office program and save it as .docx again."
@@ -92,7 +75,7 @@ def read(path: Path) -> Text:
 
 
 def _check(path: Path) -> None:
-    """Refuse what is no package, or one that unpacks into too much."""
+    """Refuse a file that is not a package, or that unpacks into too much."""
     with path.open("rb") as begin:
         is_ole = begin.read(4) == OLE
     if is_ole:
@@ -105,7 +88,7 @@ def _check(path: Path) -> None:
             members = package.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise InputError(
-            f"{path} is no .docx, or was cut off ({error}). Fetch or save it again."
+            f"{path} is not a .docx, or was cut off ({error}). Download or save it again."
         ) from error
     _check_members(path, members)
 
@@ -113,52 +96,52 @@ def _check(path: Path) -> None:
 def _check_members(path: Path, members: list[zipfile.ZipInfo]) -> None:
     total = sum(member.file_size for member in members)
     xml = sum(m.file_size for m in members if m.filename.lower().endswith((".xml", ".rels")))
-    tight = next(
+    suspect = next(
         (
             member
             for member in members
-            if member.file_size > WATCHED_BYTES
+            if member.file_size > MIN_CHECKED_BYTES
             and member.file_size > MAX_RATIO * max(1, member.compress_size)
         ),
         None,
     )
-    why = ""
-    if tight is not None:
-        why = f"{tight.filename} is packed more than {MAX_RATIO} to 1"
+    problem = ""
+    if suspect is not None:
+        problem = f"{suspect.filename} is compressed more than {MAX_RATIO} to 1"
     elif total > MAX_UNPACKED_BYTES or xml > MAX_XML_BYTES:
-        why = f"it unpacks into {total / 2**20:,.0f} MiB, {xml / 2**20:,.0f} MiB of it text"
+        problem = f"it unpacks into {total / 2**20:,.0f} MiB, {xml / 2**20:,.0f} MiB of it text"
     elif len(members) > MAX_MEMBERS:
-        why = f"it has {len(members):,} parts"
-    if why:
+        problem = f"it has {len(members):,} parts"
+    if problem:
         raise InputError(
-            f"{path} unpacks into too much: {why}; expected at most "
+            f"{path} unpacks into too much: {problem}; expected at most "
             f"{MAX_UNPACKED_BYTES // 2**20} MiB, {MAX_XML_BYTES // 2**20} MiB of it text. "
             "If you trust it, open it in an office program, and save it in parts."
         )
 
 
 def _blocks(document: Any) -> Iterator[Block]:
-    """Yield paragraphs and rows of tables in order, also those in content controls."""
+    """Yield paragraphs and rows of tables in order, including those in content controls."""
     numbers, reader = count(1), _reader(document)
     for element in _elements(document.element.body):
         if element.tag == qn("w:p"):
-            yield Block(next(numbers), written=reader(element))
+            yield Block(next(numbers), styled=reader(element))
         else:
             for cells in _rows(element, reader):
                 yield Block(next(numbers), cells=cells, table=element)
 
 
 def _reader(document: Any) -> Reader:
-    """Return what makes a paragraph of its element; a style is looked up once."""
-    known: dict[str | None, tuple[Any, ...]] = {}
+    """Return a function from an element to its paragraph, which looks up each style once."""
+    styles: dict[str | None, tuple[Any, ...]] = {}
 
-    def written(element: Any) -> Written:
+    def read_paragraph(element: Any) -> StyledParagraph:
         paragraph = Paragraph(element, document._body)
-        if element.style not in known:
-            known[element.style] = _styles(paragraph)
-        return Written(paragraph, known[element.style])
+        if element.style not in styles:
+            styles[element.style] = _styles(paragraph)
+        return StyledParagraph(paragraph, styles[element.style])
 
-    return written
+    return read_paragraph
 
 
 def _elements(parent: Any) -> Iterator[Any]:
@@ -173,12 +156,12 @@ def _rows(table: Any, reader: Reader) -> Iterator[tuple[str, ...]]:
     above: dict[int, str] = {}
     for row in table.iter(qn("w:tr")):
         if next(row.iterancestors(qn("w:tbl"))) is not table:
-            continue  # of a table within a cell, whose text the cell gives
+            continue  # the row of a table inside a cell; the cell has its text
         cells: list[str] = []
         for cell in row.iter(qn("w:tc")):
             if next(cell.iterancestors(qn("w:tr"))) is not row:
                 continue
-            # a cell that is merged says again what stands above it
+            # a merged cell repeats the text of the cell above
             is_below = cell.vMerge == "continue"
             text = above.get(len(cells), "") if is_below else _cell(cell, reader)
             above[len(cells)] = blocks.repeated(text)
@@ -187,76 +170,78 @@ def _rows(table: Any, reader: Reader) -> Iterator[tuple[str, ...]]:
 
 
 def _cell(cell: Any, reader: Reader) -> str:
-    lines = (line for p in cell.iter(qn("w:p")) for line in _marked_lines(reader(p)))
+    lines = (line for p in cell.iter(qn("w:p")) for line in _markdown_lines(reader(p)))
     return " ".join(line for line in lines if line)
 
 
-def _lines(found: Iterator[Block]) -> Iterator[Line]:
-    for (kind, _), group in groupby(found, key=_kind):
+def _lines(parts: Iterator[Block]) -> Iterator[Line]:
+    for (kind, _), group in groupby(parts, key=_kind):
         if kind == "table":
             yield from blocks.table((row.number, list(row.cells)) for row in group)
         elif kind == "code":
             yield from _fence(list(group))
         else:
             for block in group:
-                yield from _paragraph(block.written, block.number) if block.written else ()
+                yield from _paragraph(block.styled, block.number) if block.styled else ()
 
 
 def _kind(block: Block) -> tuple[str, int]:
-    """Return what a block is, and which of its kind, as tables may follow each other."""
-    if block.written is None:
+    """Return the kind of a block, and which table it is in, as tables may follow each other."""
+    if block.styled is None:
         return "table", id(block.table)
-    return ("code" if _is_code(block.written) else "text"), 0
+    return ("code" if _is_code(block.styled) else "text"), 0
 
 
 def _fence(rows: list[Block]) -> Iterator[Line]:
-    """Yield code; a paragraph of several lines gives its number to each."""
-    texts = [(_bare(row.written.paragraph), row.number) for row in rows if row.written]
+    """Yield code; each line of a paragraph has the paragraph's number."""
+    texts = [(_plain_text(row.styled.paragraph), row.number) for row in rows if row.styled]
     numbered = [(line, number) for text, number in texts for line in text.split("\n")]
-    lines = blocks.fenced((text for text, _ in numbered), 0)
+    lines = blocks.code_block((text for text, _ in numbered), 0)
     numbers = [numbered[0][1], *(number for _, number in numbered), numbered[-1][1]]
     yield from (line._replace(number=at) for line, at in zip(lines, numbers, strict=True))
 
 
-def _paragraph(written: Written, number: int) -> Iterator[Line]:
-    if written.styles and written.styles[0].name.lower().startswith("toc "):
-        return  # the table of contents says every heading once more
-    level, depth = _level(written), _depth(written)
+def _paragraph(styled: StyledParagraph, number: int) -> Iterator[Line]:
+    if styled.styles and styled.styles[0].name.lower().startswith("toc "):
+        return  # the table of contents repeats every heading
+    level, depth = _level(styled), _depth(styled)
     if level:
-        text = " ".join(_bare(written.paragraph).split())
+        text = " ".join(_plain_text(styled.paragraph).split())
         yield from [Line("#" * level + " " + text, number)] if text else []
         return
-    texts = [text for text in _marked_lines(written) if text]
+    texts = [text for text in _markdown_lines(styled) if text]
     for index, text in enumerate(texts):
         if depth is None:
             is_item = blocks.BULLET.match(text)
-            yield Line(blocks.listed(text, 0) if is_item else blocks.plain(text), number)
+            yield Line(blocks.list_item(text, 0) if is_item else blocks.escape(text), number)
         else:
-            yield Line("  " * (depth + 1) + text if index else blocks.listed(text, depth), number)
+            yield Line(
+                "  " * (depth + 1) + text if index else blocks.list_item(text, depth), number
+            )
 
 
-def _marked_lines(written: Written) -> list[str]:
-    """Return the lines of a paragraph, which its writer may have broken, with bold type marked."""
+def _markdown_lines(styled: StyledParagraph) -> list[str]:
+    """Return the lines of a paragraph, which may have line breaks, with bold text marked."""
     lines: list[list[blocks.Run]] = [[]]
-    is_bold = any(style.font.bold for style in written.styles[:1])
-    for run in _runs(written.paragraph):
-        kind = _is_bold(run, is_bold), bool(MONOSPACED.search(_font(run)))
+    is_bold = any(style.font.bold for style in styled.styles[:1])
+    for run in _runs(styled.paragraph):
+        style = _is_bold(run, is_bold), bool(MONOSPACED.search(_font(run)))
         first, *more = run.text.split("\n")
-        lines[-1].append(blocks.Run(first, *kind))
-        lines += [[blocks.Run(text, *kind)] for text in more]
-    return [blocks.marked(line) for line in lines]
+        lines[-1].append(blocks.Run(first, *style))
+        lines += [[blocks.Run(text, *style)] for text in more]
+    return [blocks.to_markdown(line) for line in lines]
 
 
 def _runs(paragraph: Paragraph) -> Iterator[Run]:
-    """Yield what a reader sees, also in links, content controls and accepted changes."""
+    """Yield the runs that a reader sees, including links, content controls, accepted changes."""
     for element in paragraph._p.iter(qn("w:r")):
         outside = takewhile(lambda above: above is not paragraph._p, element.iterancestors())
         run = Run(element, paragraph)
-        if not any(above.tag in ELSEWHERE for above in outside) and not run.font.hidden:
+        if not any(above.tag in NOT_IN_TEXT for above in outside) and not run.font.hidden:
             yield run
 
 
-def _bare(paragraph: Paragraph) -> str:
+def _plain_text(paragraph: Paragraph) -> str:
     return "".join(run.text for run in _runs(paragraph))
 
 
@@ -279,33 +264,33 @@ def _styles(paragraph: Paragraph) -> tuple[Any, ...]:
     return tuple(styles)
 
 
-def _is_code(written: Written) -> bool:
-    paragraph, styles = written
+def _is_code(styled: StyledParagraph) -> bool:
+    paragraph, styles = styled
     if styles and (CODE.search(styles[0].name) or MONOSPACED.search(styles[0].font.name or "")):
-        return bool(_bare(paragraph).strip())
-    if _level(written) or _depth(written) is not None:
+        return bool(_plain_text(paragraph).strip())
+    if _level(styled) or _depth(styled) is not None:
         return False
     runs = [run for run in _runs(paragraph) if run.text.strip()]
     return bool(runs) and all(MONOSPACED.search(_font(run)) for run in runs)
 
 
-def _properties(written: Written) -> Iterator[Any]:
-    """Yield what a paragraph and its styles set, the nearest first."""
-    for element in (written.paragraph._p, *(style.element for style in written.styles)):
-        found = element.find(qn("w:pPr"))
-        if found is not None:
-            yield found
+def _properties(styled: StyledParagraph) -> Iterator[Any]:
+    """Yield the properties that a paragraph and its styles set, nearest first."""
+    for element in (styled.paragraph._p, *(style.element for style in styled.styles)):
+        properties = element.find(qn("w:pPr"))
+        if properties is not None:
+            yield properties
 
 
-def _level(written: Written) -> int:
-    """Return the level of a heading, by its style or by the outline that Word shows, else 0."""
-    for style in written.styles:
+def _level(styled: StyledParagraph) -> int:
+    """Return the level of a heading by its style or outline level, 0 if it is none."""
+    for style in styled.styles:
         heading = HEADING.fullmatch(style.name)
         if heading:
             return min(6, int(heading[1]))
         if style.name.lower() == "title":
             return 1
-    for element in _properties(written):
+    for element in _properties(styled):
         outline = element.find(qn("w:outlineLvl"))
         if outline is not None:
             level = int(outline.get(qn("w:val"), 9))
@@ -313,19 +298,19 @@ def _level(written: Written) -> int:
     return 0
 
 
-def _depth(written: Written) -> int | None:
-    """Return how deep in lists a paragraph is, 0 for the outermost; None if it is in none."""
-    names = (LIST.fullmatch(style.name) for style in written.styles)
-    named = next((int(name[1] or 1) - 1 for name in names if name), None)
-    for element in _properties(written):
+def _depth(styled: StyledParagraph) -> int | None:
+    """Return a paragraph's depth in lists, 0 for the outermost, None outside a list."""
+    names = (LIST.fullmatch(style.name) for style in styled.styles)
+    depth_by_name = next((int(name[1] or 1) - 1 for name in names if name), None)
+    for element in _properties(styled):
         numbering = element.find(qn("w:numPr"))
         if numbering is None:
             continue
         values = {child.tag: child.get(qn("w:val"), "0") for child in numbering}
         if values.get(qn("w:numId"), "0") == "0":
             return None
-        return max(named or 0, int(values.get(qn("w:ilvl"), "0")))
-    return named
+        return max(depth_by_name or 0, int(values.get(qn("w:ilvl"), "0")))
+    return depth_by_name
 
 
 def _notes(document: Any) -> tuple[str, ...]:
@@ -337,7 +322,7 @@ def _notes(document: Any) -> tuple[str, ...]:
         if relation.is_external and not relation.reltype.endswith("/hyperlink")
     ]
     boxes = [box for box in body.iter(qn("w:txbxContent")) if not _is_fallback(box)]
-    notes = not_read(
+    notes = unread_notes(
         {
             "picture": sum(1 for _ in body.iter(qn("pic:pic"), "{*}imagedata")),
             "chart": kinds.count("chart"),
@@ -350,10 +335,10 @@ def _notes(document: Any) -> tuple[str, ...]:
     )
     if linked:
         names = ", ".join(sorted(set(linked)))
-        notes += (f"{counted(len(linked), 'linked part')} ({names}) not fetched",)
+        notes += (f"{plural(len(linked), 'linked part')} ({names}) not fetched",)
     return notes
 
 
 def _is_fallback(element: Any) -> bool:
-    """Return whether an element says again, for an old reader, what stands beside it."""
+    """Return whether an element is the copy for old programs of the element beside it."""
     return any(above.tag.endswith("}Fallback") for above in element.iterancestors())

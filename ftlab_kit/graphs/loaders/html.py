@@ -1,4 +1,4 @@
-"""HTML: what a page shows as a heading, a list, a table or bold type, without loading anything."""
+"""HTML: the headings, lists, tables and bold text that a page shows, without loading anything."""
 
 import codecs
 import re
@@ -11,13 +11,13 @@ import lxml.html
 from lxml import etree
 
 from ftlab_kit.errors import InputError
-from ftlab_kit.graphs.loaders import UTF16, Line, Text, blocks, not_read
+from ftlab_kit.graphs.loaders import UTF16, Line, Text, blocks, unread_notes
 
-UNSEEN = frozenset(
+UNSHOWN_TAGS = frozenset(
     "head script style nav template noscript svg math iframe object canvas audio video button "
     "select textarea datalist title".split()
 )
-BLOCKS = frozenset(
+BLOCK_TAGS = frozenset(
     "html body p div section article main header footer aside address blockquote figure figcaption "
     "ul ol menu li dl dt dd h1 h2 h3 h4 h5 h6 hr form fieldset legend details summary center "
     "caption thead tbody tfoot tr td th table pre".split()
@@ -26,18 +26,18 @@ HEADING = re.compile(r"h([1-6])")
 HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 BOLD = re.compile(r"font-weight\s*:\s*(bold|[6-9]00)", re.IGNORECASE)
 MAX_DEFINITIONS = 100  # of one term
-MAX_REACHING = 100  # cells of a row that come from above
-LAST_LINE = 65535  # the parser counts no further
+MAX_SPANNING = 100  # cells of a row that span down from rows above
+MAX_LINE_NUMBER = 65535  # libxml2 counts no further
 
 
-class Look(NamedTuple):
-    """How a stretch of text is shown, and the block that it begins or goes on with.
+class Style(NamedTuple):
+    """How a stretch of text is shown, and the block that it belongs to.
 
     Attributes:
-        prefix: What a heading or an item of a list begins with.
-        lead: The term that a definition is of.
-        item: The element that is the block, by which a second paragraph in it is told.
-        depth: How many lists it stands in.
+        prefix: The Markdown at the beginning of a heading or an item.
+        lead: The term that a definition defines.
+        item: The element of the block, which identifies a second paragraph in it.
+        depth: The number of lists around it.
     """
 
     prefix: str = ""
@@ -49,11 +49,11 @@ class Look(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """A stretch of text; a block's end where `run` is None; lines as they are where `ready`."""
+    """A stretch of text; if `run` is None, the end of a block, and `ready` lines after it."""
 
     run: blocks.Run | None
     number: int = 0
-    look: Look = Look()
+    style: Style = Style()
     ready: tuple[Line, ...] = ()
 
 
@@ -64,13 +64,13 @@ def read(path: Path) -> Text:
     """Return what a page shows; `number` is the line of its source.
 
     Raises:
-        InputError: It can't be parsed, or its tags are nested too deep.
+        InputError: The page can't be parsed, or its tags are nested too deep.
     """
     root = _parsed(path)
-    lines = tuple(blocks.apart(_lines(_pieces(root, Look()))))
-    notes = not_read({"picture": sum(1 for _ in root.iter("img"))})
-    if any(line.number >= LAST_LINE for line in lines):
-        notes += (f"lines after {LAST_LINE:,} are all called {LAST_LINE:,}",)
+    lines = tuple(blocks.with_blank_lines(_lines(_pieces(root, Style()))))
+    notes = unread_notes({"picture": sum(1 for _ in root.iter("img"))})
+    if any(line.number >= MAX_LINE_NUMBER for line in lines):
+        notes += (f"lines after {MAX_LINE_NUMBER:,} are all numbered {MAX_LINE_NUMBER:,}",)
     return Text(lines, notes)
 
 
@@ -83,18 +83,18 @@ def _parsed(path: Path) -> Any:
         root = lxml.html.document_fromstring(raw, parser=parser)
     except etree.ParserError:  # a page of comments only
         return etree.Element("html")
-    except (etree.LxmlError, ValueError, AssertionError) as error:
+    except Exception as error:  # any file may come in, and lxml has no error that covers all
         raise InputError(f"{path} can't be read as HTML ({error}). Save it again.") from error
     if any("depth" in entry.message.lower() for entry in parser.error_log):
         raise InputError(
-            f"{path} has tags in tags, more than 256 deep; expected fewer, as the rest would be "
-            "lost. Save the page as text, and add that."
+            f"{path} has tags nested more than 256 deep, beyond which text would be lost. Save the "
+            "page as text, and load that."
         )
     return root
 
 
 def _encoding(raw: bytes) -> str | None:
-    """Return the encoding where the bytes tell it; None where the page has to say it."""
+    """Return the encoding that the bytes imply, None if the page declares it."""
     if raw.startswith(UTF16):
         return "utf-16"
     try:
@@ -104,22 +104,22 @@ def _encoding(raw: bytes) -> str | None:
     return "utf-8"
 
 
-def _pieces(element: Any, look: Look) -> Iterator[Piece]:
-    """Yield what an element shows, without the text after it."""
+def _pieces(element: Any, style: Style) -> Iterator[Piece]:
+    """Yield the text that an element shows, without the text after it."""
     tag = element.tag if isinstance(element.tag, str) else ""
-    if not tag or tag in UNSEEN or _is_hidden(element) or _is_term(element):
+    if not tag or tag in UNSHOWN_TAGS or _is_hidden(element) or _is_term(element):
         return
     if tag == "pre" or (tag == "table" and _is_of_data(element)):
         lines = _fence(element) if tag == "pre" else blocks.table(_rows(element))
         yield Piece(None, ready=tuple(lines))
         return
-    number, is_block = element.sourceline or 0, tag in BLOCKS
-    inner = _look(element, tag, look)
+    number, is_block = element.sourceline or 0, tag in BLOCK_TAGS
+    inner = _style(element, tag, style)
     if is_block:
         yield END
     if tag == "br":
-        # a heading that is broken in two stays one
-        yield Piece(blocks.Run(" "), number, look) if look.prefix.startswith("#") else END
+        # a heading with a line break stays one heading
+        yield Piece(blocks.Run(" "), number, style) if style.prefix.startswith("#") else END
     if tag == "hr":
         yield Piece(None, ready=(Line("---", number),))
     yield from _inside(element, inner, number)
@@ -127,18 +127,18 @@ def _pieces(element: Any, look: Look) -> Iterator[Piece]:
         yield END
 
 
-def _inside(element: Any, look: Look, number: int) -> Iterator[Piece]:
-    yield from _piece(element.text, number, look)
+def _inside(element: Any, style: Style, number: int) -> Iterator[Piece]:
+    yield from _piece(element.text, number, style)
     for child in element:
-        yield from _pieces(child, look)
-        yield from _piece(child.tail, child.sourceline or number, look)
+        yield from _pieces(child, style)
+        yield from _piece(child.tail, child.sourceline or number, style)
 
 
-def _piece(text: str | None, number: int, look: Look) -> Iterator[Piece]:
+def _piece(text: str | None, number: int, style: Style) -> Iterator[Piece]:
     if text:
-        run = blocks.Run(re.sub(r"\s+", " ", text), look.is_bold, look.is_code)
+        run = blocks.Run(re.sub(r"\s+", " ", text), style.is_bold, style.is_code)
         above = text[: len(text) - len(text.lstrip())].count("\n")
-        yield Piece(run, number + above, look)
+        yield Piece(run, number + above, style)
 
 
 def _is_hidden(element: Any) -> bool:
@@ -146,13 +146,13 @@ def _is_hidden(element: Any) -> bool:
 
 
 def _is_term(element: Any) -> bool:
-    """Return whether an element is said at the head of the definition that follows."""
+    """Return whether an element is a term whose definition follows and begins with it."""
     after = element.getnext() if element.tag == "dt" else None
     return after is not None and after.tag == "dd"
 
 
 def _term(definition: Any) -> str:
-    """Return what a definition is of; one that was not closed holds the next."""
+    """Return the term of a definition; a definition that was not closed contains the next one."""
     before = definition
     for _ in range(MAX_DEFINITIONS):
         previous = before.getprevious()
@@ -163,59 +163,59 @@ def _term(definition: Any) -> str:
     return " ".join(before.text_content().split()).rstrip(":") if is_term else ""
 
 
-def _look(element: Any, tag: str, look: Look) -> Look:
+def _style(element: Any, tag: str, style: Style) -> Style:
     heading = HEADING.fullmatch(tag)
     if heading:
-        # a heading is bold by itself; marks would stand inside its name
-        return Look(prefix="#" * int(heading[1]) + " ", item=element)
+        # a heading is bold anyway; marks would become part of its name
+        return Style(prefix="#" * int(heading[1]) + " ", item=element)
     if tag in ("ul", "ol", "menu", "dl"):
-        return look._replace(depth=look.depth + 1)
+        return style._replace(depth=style.depth + 1)
     if tag in ("li", "dt", "dd"):
         lead = _term(element) if tag == "dd" else ""
-        return look._replace(prefix="- ", lead=lead, item=element, depth=max(1, look.depth))
+        return style._replace(prefix="- ", lead=lead, item=element, depth=max(1, style.depth))
     if tag in ("strong", "b", "th") or BOLD.search(element.get("style", "")):
-        return look._replace(is_bold=not look.prefix.startswith("#"))
+        return style._replace(is_bold=not style.prefix.startswith("#"))
     if tag in ("code", "kbd", "samp", "tt"):
-        return look._replace(is_code=not look.prefix.startswith("#"))
-    return look
+        return style._replace(is_code=not style.prefix.startswith("#"))
+    return style
 
 
 def _lines(pieces: Iterator[Piece]) -> Iterator[Line]:
-    """Yield a line for each block, and what was ready already."""
+    """Yield a line for each block, and the lines that were ready."""
     begun: set[Any] = set()
     for is_end, group in groupby(pieces, key=lambda piece: piece.run is None):
         block = list(group)
         if is_end:
             yield from (line for piece in block for line in piece.ready)
             continue
-        text = blocks.marked(piece.run for piece in block if piece.run)
+        text = blocks.to_markdown(piece.run for piece in block if piece.run)
         first = next((piece for piece in block if piece.run and piece.run.text.strip()), block[0])
         if text:
-            yield Line(_prefixed(text, first.look, begun), first.number)
+            yield Line(_prefixed(text, first.style, begun), first.number)
 
 
-def _prefixed(text: str, look: Look, begun: set[Any]) -> str:
-    is_more = look.item in begun
-    begun.add(look.item)
-    if look.prefix == "- ":
-        text = f"**{look.lead}:** {text}" if look.lead and not is_more else text
-        indent = "  " * look.depth
-        return indent + text if is_more else blocks.listed(text, look.depth - 1)
-    return look.prefix + text if look.prefix and not is_more else blocks.plain(text)
+def _prefixed(text: str, style: Style, begun: set[Any]) -> str:
+    is_more = style.item in begun
+    begun.add(style.item)
+    if style.prefix == "- ":
+        text = f"**{style.lead}:** {text}" if style.lead and not is_more else text
+        indent = "  " * style.depth
+        return indent + text if is_more else blocks.list_item(text, style.depth - 1)
+    return style.prefix + text if style.prefix and not is_more else blocks.escape(text)
 
 
 def _fence(element: Any) -> Iterator[Line]:
     text = "".join(element.itertext()).replace("\r\n", "\n")
     number = element.sourceline or 0
-    # the first newline after <pre> is not shown, but it moves what follows one line down
+    # the first newline after <pre> is not shown, but the text begins a line later
     number += text.startswith("\n")
-    named = re.search(r"lang(?:uage)?-(\w+)", " ".join(element.xpath(".//@class")))
+    language = re.search(r"lang(?:uage)?-(\w+)", " ".join(element.xpath(".//@class")))
     body = text.removeprefix("\n").rstrip().split("\n")
-    yield from blocks.fenced(body, number, named[1] if named else "")
+    yield from blocks.code_block(body, number, language[1] if language else "")
 
 
 def _is_of_data(table: Any) -> bool:
-    """Return whether a table holds cells of text, and no page within it."""
+    """Return whether a table has cells of text, instead of laying out a page."""
     inner = "table ul ol pre h1 h2 h3 h4 h5 h6".split()
     return not any(next(table.iterdescendants(tag), None) is not None for tag in inner)
 
@@ -228,8 +228,8 @@ def _rows(table: Any) -> Iterator[tuple[int, list[str]]]:
             _fill(cells, above)
             text = _cell(cell)
             rows, columns = _span(cell, "rowspan"), min(blocks.MAX_SPAN, _span(cell, "colspan"))
-            # a stair of cells, each of them reaching to the end, would grow without end
-            if rows > 1 and len(above) < MAX_REACHING:
+            # a staircase of cells that all span to the end would grow without limit
+            if rows > 1 and len(above) < MAX_SPANNING:
                 above[len(cells)] = (rows - 1, blocks.repeated(text))
             cells += [text] + [""] * (columns - 1)
         _fill(cells, above)
@@ -237,17 +237,17 @@ def _rows(table: Any) -> Iterator[tuple[int, list[str]]]:
 
 
 def _fill(cells: list[str], above: dict[int, tuple[int, str]]) -> None:
-    """Add the cells that reach down from the rows above."""
+    """Add the cells that span down from the rows above."""
     while len(cells) in above:
-        left, text = above.pop(len(cells))
-        if left > 1:
-            above[len(cells)] = (left - 1, text)
+        n_left, text = above.pop(len(cells))
+        if n_left > 1:
+            above[len(cells)] = (n_left - 1, text)
         cells.append(text)
 
 
 def _cell(cell: Any) -> str:
-    runs = (piece.run or blocks.Run(" ") for piece in _inside(cell, Look(), 0))
-    return blocks.marked(runs)
+    runs = (piece.run or blocks.Run(" ") for piece in _inside(cell, Style(), 0))
+    return blocks.to_markdown(runs)
 
 
 def _span(cell: Any, name: str) -> int:

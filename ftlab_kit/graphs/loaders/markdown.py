@@ -1,10 +1,10 @@
-"""Markdown, as it is; what stands before it between two `---` becomes labels."""
+"""Markdown as it is; front matter (between two `---` at the top) becomes labels."""
 
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ftlab_kit.graphs.loaders import Line, Text, decoded, not_read
+from ftlab_kit.graphs.loaders import Line, Text, read_utf8, unread_notes
 
 PAIR = re.compile(r"([A-Za-z_][\w.-]*(?: [\w.-]+)*) ?:(?:\s+(\S.*)?)?")
 REST_OF_YAML = re.compile(r"\s.*|-\s.*|#.*|")
@@ -14,39 +14,39 @@ PICTURE = re.compile(r"!\[[^\[\]]*\][(\[]|<img\b", re.IGNORECASE)
 
 def read(path: Path) -> Text:
     """Return every line of a Markdown file."""
-    texts = texts_of(decoded(path))
+    texts = split_lines(read_utf8(path))
     end = _end_of_front_matter(texts)
     lines = [*map(_label, texts[:end]), *texts[end:]]
     numbered = tuple(Line(text, number) for number, text in enumerate(lines, 1))
-    return Text(numbered, not_read({"picture": pictures(texts)}))
+    return Text(numbered, unread_notes({"picture": count_pictures(texts)}))
 
 
-def texts_of(text: str) -> list[str]:
-    """Return the lines of a text; that it ends with a newline makes no line more."""
+def split_lines(text: str) -> list[str]:
+    """Return the lines of a text; a newline at its end does not begin another line."""
     return text.removesuffix("\n").split("\n")
 
 
-def pictures(texts: list[str]) -> int:
-    """Return how many pictures lines of Markdown show."""
+def count_pictures(texts: list[str]) -> int:
+    """Return the number of pictures in lines of Markdown."""
     return sum(len(PICTURE.findall(text)) for text in outside_fences(texts))
 
 
 def outside_fences(texts: list[str]) -> Iterator[str]:
-    """Yield the lines that are no code."""
+    """Yield the lines that are not code."""
     fence = ""
     for text in texts:
-        found = FENCE.match(text)
+        match = FENCE.match(text)
         if fence:
-            is_end = found is not None and found[1].startswith(fence)
-            fence = "" if is_end and text.strip() == (found or "")[1] else fence
-        elif found:
-            fence = found[1]
+            is_end = match is not None and match[1].startswith(fence)
+            fence = "" if is_end and text.strip() == (match or "")[1] else fence
+        elif match:
+            fence = match[1]
         else:
             yield text
 
 
 def _end_of_front_matter(texts: list[str]) -> int:
-    """Return how many lines of metadata come first; 0 where `---` is only a rule."""
+    """Return the number of lines of front matter; 0 if `---` is only a rule."""
     if texts[0].rstrip() != "---":
         return 0
     for index, text in enumerate(texts[1:], 1):
@@ -58,7 +58,7 @@ def _end_of_front_matter(texts: list[str]) -> int:
 
 
 def _label(text: str) -> str:
-    """Return a line of metadata as Markdown; a comment or a `---` would be a heading there."""
+    """Return a line of front matter as Markdown, where a comment or `---` would be a heading."""
     pair = PAIR.fullmatch(text)
     if pair:
         value = (pair[2] or "").rstrip()

@@ -1,14 +1,11 @@
-"""Finding in Neo4j: full text and vectors by its indices, every filter before the limit."""
+"""Search in Neo4j: full text and vectors by its indices, every filter before the limit."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from graphiti_core.driver.driver import GraphProvider
 from graphiti_core.driver.search_interface.search_interface import SearchInterface
-from graphiti_core.edges import (
-    EntityEdge,
-    get_entity_edge_from_record,
-)
+from graphiti_core.edges import EntityEdge, get_entity_edge_from_record
 from graphiti_core.models.edges.edge_db_queries import (
     get_entity_edge_return_query,
 )
@@ -31,44 +28,53 @@ from graphiti_core.search.search_utils import fulltext_query
 from ftlab_kit.graphs.drivers.protocol import record_score
 
 
-class Where(NamedTuple):
-    """Where vectors are compared: an index, how it is asked, and what it is of."""
+class VectorIndex(NamedTuple):
+    """A vector index, in pieces of Cypher.
+
+    Attributes:
+        definition: What follows its name in CREATE VECTOR INDEX.
+        procedure: Of `db.index.vector`, which searches it.
+        yields: What the procedure calls a match.
+        variable: What the queries here, and Graphiti's filters, call a match.
+        property: Of a match, where its vector is.
+        pattern: Matches all that may be in the index.
+        ends: After the procedure, binds the two ends of an edge, which filters may need.
+    """
 
     name: str
-    on: str
-    call: str
+    definition: str
+    procedure: str
     yields: str
-    thing: str
-    vector: str
-    match: str
+    variable: str
+    property: str
+    pattern: str
     ends: str
 
 
-NAMES = Where(
+NAMES = VectorIndex(
     name="ftlab_names",
-    on="FOR (n:Entity) ON (n.name_embedding)",
-    call="queryNodes",
+    definition="FOR (n:Entity) ON (n.name_embedding)",
+    procedure="queryNodes",
     yields="node",
-    thing="n",
-    vector="name_embedding",
-    match="(n:Entity)",
+    variable="n",
+    property="name_embedding",
+    pattern="(n:Entity)",
     ends="",
 )
-FACTS = Where(
+FACTS = VectorIndex(
     name="ftlab_facts",
-    on="FOR ()-[n:RELATES_TO]-() ON (n.fact_embedding)",
-    call="queryRelationships",
+    definition="FOR ()-[n:RELATES_TO]-() ON (n.fact_embedding)",
+    procedure="queryRelationships",
     yields="relationship",
-    thing="e",
-    vector="fact_embedding",
-    match="(n:Entity)-[e:RELATES_TO]->(m:Entity)",
+    variable="e",
+    property="fact_embedding",
+    pattern="(n:Entity)-[e:RELATES_TO]->(m:Entity)",
     ends="WITH e, score, startNode(e) AS n, endNode(e) AS m",
 )
-INDICES = {where.name: where.on for where in (NAMES, FACTS)}
-MOST_ASKED = 5000  # of an index; beyond, comparing what passes is faster
+INDICES = {index.name: index.definition for index in (NAMES, FACTS)}
+MAX_FROM_INDEX = 5000  # beyond, comparing all rows that pass is faster
 
-
-# as Graphiti returns them, but without the vectors, which would be most of what is sent
+# as Graphiti returns them, but without the vectors, which would be most of the traffic
 FACT = get_entity_edge_return_query(GraphProvider.NEO4J).replace(
     "properties(e) AS", "e {.*, fact_embedding: null} AS"
 )
@@ -77,8 +83,15 @@ ENTITY = get_entity_node_return_query(GraphProvider.NEO4J).replace(
 )
 
 
-class SearchMixin(SearchInterface):
-    """The best of what passes the filters; what is not here Graphiti asks in its own Cypher."""
+class Filter(NamedTuple):
+    """Conditions in Cypher, joined by AND, and the values of their parameters."""
+
+    conditions: list[str]
+    values: Mapping[str, Any]
+
+
+class Neo4jSearch(SearchInterface):
+    """The best matches that pass the filters. For other searches Graphiti sends its own Cypher."""
 
     async def edge_fulltext_search(
         self,
@@ -91,14 +104,16 @@ class SearchMixin(SearchInterface):
         """Return facts by Lucene's BM25 of their sentences."""
         records = await _by_words(
             driver,
-            "CALL db.index.fulltext.queryRelationships('edge_name_and_fact', $words, $most) "
+            "CALL db.index.fulltext.queryRelationships('edge_name_and_fact', $text, $options) "
             "YIELD relationship AS e, score "
             "WITH e, score, startNode(e) AS n, endNode(e) AS m",
-            (query, group_ids, limit),
-            edge_search_filter_query_constructor(search_filter, driver.provider),
+            query,
+            Filter(*edge_search_filter_query_constructor(search_filter, driver.provider)),
             FACT,
+            group_ids=group_ids,
+            limit=limit,
         )
-        return _noted("full_text", records, edge)
+        return _decoded("full_text", records, edge)
 
     async def node_fulltext_search(
         self,
@@ -111,13 +126,15 @@ class SearchMixin(SearchInterface):
         """Return entities by Lucene's BM25 of name and summary."""
         records = await _by_words(
             driver,
-            "CALL db.index.fulltext.queryNodes('node_name_and_summary', $words, $most) "
+            "CALL db.index.fulltext.queryNodes('node_name_and_summary', $text, $options) "
             "YIELD node AS n, score WITH n, score",
-            (query, group_ids, limit),
-            node_search_filter_query_constructor(search_filter, driver.provider),
+            query,
+            Filter(*node_search_filter_query_constructor(search_filter, driver.provider)),
             ENTITY,
+            group_ids=group_ids,
+            limit=limit,
         )
-        return _noted("full_text", records, _node)
+        return _decoded("full_text", records, _node)
 
     async def episode_fulltext_search(
         self,
@@ -130,13 +147,15 @@ class SearchMixin(SearchInterface):
         """Return episodes by Lucene's BM25 of their text."""
         records = await _by_words(
             driver,
-            "CALL db.index.fulltext.queryNodes('episode_content', $words, $most) "
+            "CALL db.index.fulltext.queryNodes('episode_content', $text, $options) "
             "YIELD node AS e, score WITH e, score",
-            (query, group_ids, limit),
-            ([], {}),
+            query,
+            Filter([], {}),
             EPISODIC_NODE_RETURN,
+            group_ids=group_ids,
+            limit=limit,
         )
-        return _noted("full_text", records, get_episodic_node_from_record)
+        return _decoded("full_text", records, get_episodic_node_from_record)
 
     async def edge_similarity_search(  # the signature is Graphiti's
         self,
@@ -149,14 +168,21 @@ class SearchMixin(SearchInterface):
         limit: int = 100,
         min_score: float = 0.7,
     ) -> list[Any]:
-        """Return facts by the cosine of their vectors; `min_score` is of (1 + cosine) / 2."""
-        wanted, values = edge_search_filter_query_constructor(search_filter, driver.provider)
+        """Return facts by the cosine of their vectors; `min_score` is a (1 + cosine) / 2."""
+        conditions, values = edge_search_filter_query_constructor(search_filter, driver.provider)
         for end, uuid in (("n", source_node_uuid), ("m", target_node_uuid)):
             if uuid:
-                wanted.append(f"{end}.uuid = ${end}_uuid")
+                conditions.append(f"{end}.uuid = ${end}_uuid")
                 values[f"{end}_uuid"] = uuid
-        asked = (search_vector, group_ids, limit, min_score)
-        nearest = await _nearest(driver, FACTS, asked, (wanted, values))
+        nearest = await _nearest(
+            driver,
+            FACTS,
+            search_vector,
+            Filter(conditions, values),
+            group_ids=group_ids,
+            limit=limit,
+            min_score=min_score,
+        )
         records, _, _ = await driver.execute_query(
             f"MATCH (n:Entity)-[e:RELATES_TO]->(m:Entity) WHERE e.uuid IN $uuids RETURN {FACT}",
             uuids=[uuid for uuid, _ in nearest],
@@ -174,9 +200,15 @@ class SearchMixin(SearchInterface):
         min_score: float = 0.7,
     ) -> list[Any]:
         """Return entities by the cosine of their names' vectors."""
-        chosen = node_search_filter_query_constructor(search_filter, driver.provider)
-        asked = (search_vector, group_ids, limit, min_score)
-        nearest = await _nearest(driver, NAMES, asked, chosen)
+        nearest = await _nearest(
+            driver,
+            NAMES,
+            search_vector,
+            Filter(*node_search_filter_query_constructor(search_filter, driver.provider)),
+            group_ids=group_ids,
+            limit=limit,
+            min_score=min_score,
+        )
         records, _, _ = await driver.execute_query(
             f"MATCH (n:Entity) WHERE n.uuid IN $uuids RETURN {ENTITY}",
             uuids=[uuid for uuid, _ in nearest],
@@ -197,85 +229,95 @@ def _node(record: Any) -> EntityNode:
 async def _by_words(
     driver: Any,
     call: str,
-    asked: tuple[str, list[str] | None, int],
-    chosen: tuple[list[str], Mapping[str, Any]],
-    wanted: str,
+    query: str,
+    passing: Filter,
+    returned: str,
+    *,
+    group_ids: list[str] | None,
+    limit: int,
 ) -> list[Any]:
-    """Ask a full-text index. Its own limit would come before a filter: it is left out then."""
-    query, group_ids, limit = asked
-    words = fulltext_query(query, group_ids, driver)
-    if not words:
+    """Return the records of a full-text index that pass.
+
+    The index has a limit of its own, which would apply before a filter: with one it is omitted.
+    """
+    lucene_query = fulltext_query(query, group_ids, driver)
+    if not lucene_query:
         return []
-    conditions, values = chosen
-    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    where = f"WHERE {' AND '.join(passing.conditions)}" if passing.conditions else ""
     records, _, _ = await driver.execute_query(
-        f"{call} {where} WITH * ORDER BY score DESC LIMIT $limit RETURN score, {wanted}",
-        words=words,
-        most={} if conditions else {"limit": limit},
+        f"{call} {where} WITH * ORDER BY score DESC LIMIT $limit RETURN score, {returned}",
+        text=lucene_query,
+        options={} if passing.conditions else {"limit": limit},
         limit=limit,
         routing_="r",
-        **values,
+        **passing.values,
     )
     return list(records)
 
 
 async def _nearest(
     driver: Any,
-    where: "Where",
-    asked: tuple[list[float], list[str] | None, int, float],
-    chosen: tuple[list[str], Mapping[str, Any]],
+    index: VectorIndex,
+    vector: list[float],
+    passing: Filter,
+    *,
+    group_ids: list[str] | None,
+    limit: int,
+    min_score: float,
 ) -> list[tuple[str, float]]:
-    """Return uuids with (1 + cosine) / 2 of what passes.
+    """Return the nearest that pass, as uuids with (1 + cosine) / 2.
 
-    An index knows no filter: it is asked for more until enough of what it finds passes. Where a
-    filter lets so little through that the index does not help, what passes is compared itself.
+    An index has no filters: it is asked for more until enough of its matches pass. If a filter
+    passes too few for that, all rows that pass are compared instead.
     """
-    vector, group_ids, limit, least = asked
     if not any(vector):
-        return []  # of nothing: the server has no cosine for it
-    conditions = list(chosen[0])
-    values = {**chosen[1], "vector": vector}
+        return []  # the server has no cosine for a zero vector
+    conditions = list(passing.conditions)
+    values = {**passing.values, "vector": vector}
     if group_ids is not None:
-        conditions.append(f"{where.thing}.group_id IN $group_ids")
+        conditions.append(f"{index.variable}.group_id IN $group_ids")
         values["group_ids"] = group_ids
     passes = " AND ".join(f"({item})" for item in conditions) or "true"
-    most = 4 * limit
-    while most <= MOST_ASKED and await driver.has_index():
+    n_tried = 4 * limit
+    while n_tried <= MAX_FROM_INDEX and await driver.has_index():
         query = (
-            f"CALL db.index.vector.{where.call}($index, $most, $vector) "
-            f"YIELD {where.yields} AS {where.thing}, score {where.ends} "
-            f"RETURN {where.thing}.uuid AS uuid, score, coalesce({passes}, false) AS passes "
+            f"CALL db.index.vector.{index.procedure}($index, $n_tried, $vector) "
+            f"YIELD {index.yields} AS {index.variable}, score {index.ends} "
+            f"RETURN {index.variable}.uuid AS uuid, score, coalesce({passes}, false) AS passes "
             "ORDER BY score DESC, uuid"
         )
-        more = {"index": where.name, "most": most, "routing_": "r"}
-        records, _, _ = await driver.execute_query(query, **more, **values)
-        found = [(record["uuid"], record["score"]) for record in records if record["passes"]]
-        if len(found) >= limit or len(records) < most:
-            return [item for item in found[:limit] if item[1] > least]
-        most *= 8
+        options = {"index": index.name, "n_tried": n_tried, "routing_": "r"}
+        records, _, _ = await driver.execute_query(query, **options, **values)
+        matches = [(record["uuid"], record["score"]) for record in records if record["passes"]]
+        if len(matches) >= limit or len(records) < n_tried:
+            return [match for match in matches[:limit] if match[1] > min_score]
+        n_tried *= 8
+    stored = f"{index.variable}.{index.property}"
     query = (
-        f"MATCH {where.match} WHERE {where.thing}.{where.vector} IS NOT NULL AND {passes} "
-        f"WITH {where.thing}, vector.similarity.cosine({where.thing}.{where.vector}, $vector) "
-        f"AS score WHERE score > $least RETURN {where.thing}.uuid AS uuid, score "
+        f"MATCH {index.pattern} WHERE {stored} IS NOT NULL AND {passes} "
+        f"WITH {index.variable}, vector.similarity.cosine({stored}, $vector) "
+        f"AS score WHERE score > $min_score RETURN {index.variable}.uuid AS uuid, score "
         "ORDER BY score DESC, uuid LIMIT $limit"
     )
-    more = {"least": least, "limit": limit, "routing_": "r"}
-    records, _, _ = await driver.execute_query(query, **more, **values)
+    options = {"min_score": min_score, "limit": limit, "routing_": "r"}
+    records, _, _ = await driver.execute_query(query, **options, **values)
     return [(record["uuid"], record["score"]) for record in records]
 
 
-def _noted(method: str, records: Iterable[Any], make: Any) -> list[Any]:
-    made = []
+def _decoded(method: str, records: Iterable[Any], decode: Any) -> list[Any]:
+    """Return the nodes or edges of records, and record the score of each."""
+    items = []
     for record in records:
         values = dict(record)
         record_score(method, values["uuid"], values.pop("score"))
-        made.append(make(values))
-    return made
+        items.append(decode(values))
+    return items
 
 
-def _in_order(nearest: Sequence[tuple[str, float]], found: Iterable[Any]) -> list[Any]:
-    by_uuid = {item.uuid: item for item in found}
-    kept = [(uuid, score) for uuid, score in nearest if uuid in by_uuid]
-    for uuid, score in kept:
+def _in_order(nearest: Sequence[tuple[str, float]], items: Iterable[Any]) -> list[Any]:
+    """Return nodes or edges in the order of their scores, and record the cosine of each."""
+    by_uuid = {item.uuid: item for item in items}
+    present = [(uuid, score) for uuid, score in nearest if uuid in by_uuid]
+    for uuid, score in present:
         record_score("vector", uuid, 2 * score - 1)
-    return [by_uuid[uuid] for uuid, _ in kept]
+    return [by_uuid[uuid] for uuid, _ in present]

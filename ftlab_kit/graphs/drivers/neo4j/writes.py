@@ -1,4 +1,4 @@
-"""Writing to Neo4j: many rows at a time, whole, times and vectors as text."""
+"""Writes to Neo4j: rows in batches, each whole, times and vectors as text."""
 
 import asyncio
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ from graphiti_core.nodes import (
 
 from ftlab_kit.graphs.drivers.protocol import DECIMALS
 
-MANY = 1000
+BATCH_ROWS = 1000
 LABELS = {EntityNode: "Entity", EpisodicNode: "Episodic", CommunityNode: "Community"}
 LABELS[SagaNode] = "Saga"
 ENDS = {
@@ -47,75 +47,75 @@ TIMES = {
 }
 
 
-async def drop(tx: Any, match: str, end: str, uuids: Sequence[str]) -> None:
-    """Delete what has one of some uuids."""
-    for some in _batches(uuids):
-        await (await tx.run(f"{match} WHERE n.uuid IN $uuids {end}", uuids=some)).consume()
+async def delete(tx: Any, match: str, clause: str, uuids: Sequence[str]) -> None:
+    """Delete nodes or edges by uuid."""
+    for batch in _batches(uuids):
+        await (await tx.run(f"{match} WHERE n.uuid IN $uuids {clause}", uuids=batch)).consume()
 
 
 async def put_nodes(tx: Any, nodes: Iterable[Any]) -> None:
-    """Write nodes of any kind, each whole; a vector that is not given stays."""
+    """Write nodes of any kind, each whole; one without a vector keeps the stored vector."""
     by_class: dict[tuple[Any, tuple[str, ...]], list[Any]] = {}
     for node in nodes:
         labels = tuple(sorted({*node.labels} - {"Entity"})) if isinstance(node, EntityNode) else ()
         by_class.setdefault((type(node), labels), []).append(node)
-    for (cls, labels), some in by_class.items():
+    for (cls, labels), group in by_class.items():
         vector = VECTORS.get(cls)
-        more = "".join(f":{label}" for label in labels)
+        set_labels = f"SET n:{':'.join(labels)} " if labels else ""
         query = (
             f"UNWIND $rows AS row MERGE (n:{LABELS[cls]} {{uuid: row.uuid}}) "
-            f"{f'SET n{more} ' if more else ''}{_setting(TIMES[cls], vector, 'Node')}"
+            f"{set_labels}{_set_clause(TIMES[cls], vector, 'Node')}"
         )
-        made = ([_values(node, TIMES[cls], vector) for node in batch] for batch in _batches(some))
-        await _send(tx, query, made)
+        batches = ([_row(node, TIMES[cls], vector) for node in batch] for batch in _batches(group))
+        await _send(tx, query, batches)
 
 
 async def put_edges(tx: Any, edges: Iterable[Any]) -> None:
-    """Write edges of any kind, each whole; a vector that is not given stays."""
+    """Write edges of any kind, each whole; one without a vector keeps the stored vector."""
     by_class: dict[Any, list[Any]] = {}
     for edge in edges:
         by_class.setdefault(type(edge), []).append(edge)
-    for cls, some in by_class.items():
+    for cls, group in by_class.items():
         kind, start, end = ENDS[cls]
         times = TIMES.get(cls, ("created_at",))
         vector = VECTORS.get(cls)
         query = (
             f"UNWIND $rows AS row MATCH (a:{start} {{uuid: row.source}}) "
             f"MATCH (b:{end} {{uuid: row.target}}) MERGE (a)-[n:{kind} {{uuid: row.uuid}}]->(b) "
-            f"{_setting(times, vector, 'Relationship')}"
+            f"{_set_clause(times, vector, 'Relationship')}"
         )
-        made = ([_edge_values(edge, times, vector) for edge in batch] for batch in _batches(some))
-        await _send(tx, query, made)
+        batches = ([_edge_row(edge, times, vector) for edge in batch] for batch in _batches(group))
+        await _send(tx, query, batches)
 
 
 async def _send(tx: Any, query: str, batches: Iterable[list[dict[str, Any]]]) -> None:
-    """Send rows in batches; the next is made while the server works on one."""
+    """Send batches of rows; the next is prepared while the server works on the last."""
 
     async def run(rows: list[dict[str, Any]]) -> None:
         await (await tx.run(query, rows=rows)).consume()
 
-    sent: asyncio.Task[None] | None = None
+    pending: asyncio.Task[None] | None = None
     try:
         for rows in batches:
-            if sent:
-                await sent
-            sent = asyncio.create_task(run(rows))
-            await asyncio.sleep(0)  # it goes out before the next batch is made
-        if sent:
-            await sent
+            if pending:
+                await pending
+            pending = asyncio.create_task(run(rows))
+            await asyncio.sleep(0)  # it is sent before the next batch is prepared
+        if pending:
+            await pending
     finally:
-        if sent:
-            sent.cancel()  # of one that is done this does nothing
+        if pending:
+            pending.cancel()  # does nothing to a task that is done
 
 
-def _setting(times: Sequence[str], vector: str | None, kind: str) -> str:
-    """Return the Cypher that sets all properties, but a vector that is not given.
+def _set_clause(times: Sequence[str], vector: str | None, kind: str) -> str:
+    """Return the Cypher that sets all properties; a row without a vector keeps the stored one.
 
-    Times and vectors come as text: the driver packs them value by value, in Python. A vector is
-    kept as float32, by the procedure that Graphiti uses too.
+    Times and vectors are sent as text, because the driver packs them value by value, in Python. A
+    vector is stored as float32, by the procedure that Graphiti uses too.
     """
-    made = ", ".join(f"{name}: datetime(row.{name})" for name in times)
-    plain = f"SET n = row.values SET n += {{{made}}}"
+    properties = ", ".join(f"{name}: datetime(row.{name})" for name in times)
+    plain = f"SET n = row.values SET n += {{{properties}}}"
     if vector is None:
         return plain
     return (
@@ -125,8 +125,8 @@ def _setting(times: Sequence[str], vector: str | None, kind: str) -> str:
     )
 
 
-def _values(item: Any, times: Sequence[str], vector: str | None) -> dict[str, Any]:
-    """Return a node or an edge as `_setting` takes it; what is None is no property."""
+def _row(item: Any, times: Sequence[str], vector: str | None) -> dict[str, Any]:
+    """Return a node or an edge as `_set_clause` reads it; a field that is None is left out."""
     values = {key: value for key, value in vars(item).items() if value is not None}
     values |= values.pop("attributes", {})
     for name in ("labels", "episode_metadata", "name_embedding", "fact_embedding", *times):
@@ -135,11 +135,11 @@ def _values(item: Any, times: Sequence[str], vector: str | None) -> dict[str, An
         values["source"] = item.source.value
     row: dict[str, Any] = {name: _iso(getattr(item, name)) for name in times}
     row |= {"uuid": item.uuid, "values": values}
-    return row | ({"vector": _text(getattr(item, vector))} if vector else {})
+    return row | ({"vector": _vector_text(getattr(item, vector))} if vector else {})
 
 
-def _edge_values(edge: Any, times: Sequence[str], vector: str | None) -> dict[str, Any]:
-    row = _values(edge, times, vector)
+def _edge_row(edge: Any, times: Sequence[str], vector: str | None) -> dict[str, Any]:
+    row = _row(edge, times, vector)
     ends = {"source": edge.source_node_uuid, "target": edge.target_node_uuid}
     if vector is None:
         for name in ("source_node_uuid", "target_node_uuid"):
@@ -147,23 +147,23 @@ def _edge_values(edge: Any, times: Sequence[str], vector: str | None) -> dict[st
     return row | ends
 
 
-def _iso(when: datetime | None) -> str | None:
-    return when.astimezone(UTC).isoformat() if when else None
+def _iso(time: datetime | None) -> str | None:
+    return time.astimezone(UTC).isoformat() if time else None
 
 
-def _text(vector: list[float] | None) -> str | None:
-    """Return a vector as text, every bit of it: Bolt packs numbers one by one, in Python.
+def _vector_text(vector: list[float] | None) -> str | None:
+    """Return a vector as text, exact to the last bit: Bolt packs numbers one by one, in Python.
 
-    Few digits are read many times faster than all, and suffice for a vector of this kit.
+    Six decimals are parsed many times faster than all digits, and are exact for the kit's vectors.
     """
     if vector is None:
         return None
-    given = np.asarray(vector, np.float32)
-    few = np.round(np.asarray(vector), DECIMALS)
-    exact = few if np.array_equal(few.astype(np.float32), given) else given
+    full = np.asarray(vector, np.float32)
+    short = np.round(np.asarray(vector), DECIMALS)
+    exact = short if np.array_equal(short.astype(np.float32), full) else full
     return msgspec.json.encode(exact.tolist()).decode()[1:-1]
 
 
 def _batches(items: Sequence[Any]) -> Iterable[list[Any]]:
-    for first in range(0, len(items), MANY):
-        yield list(items[first : first + MANY])
+    for first in range(0, len(items), BATCH_ROWS):
+        yield list(items[first : first + BATCH_ROWS])

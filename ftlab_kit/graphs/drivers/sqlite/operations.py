@@ -1,6 +1,9 @@
-"""Keeping and fetching, as Graphiti asks for it: its GraphOperationsInterface over the tables.
+"""Reads and writes for Graphiti: its GraphOperationsInterface over the tables.
 
-The arguments are Graphiti's own; `cls` names the class that asks, a kind of nodes or edges.
+The names and arguments are Graphiti's: a method each for entities, episodes, communities and sagas,
+and for five kinds of edges. Here one method serves every kind, because a row knows its kind; the
+lines `episodic_node_save = node_save` give it Graphiti's other names. `cls` is the class on which
+the method was called, a kind of nodes or edges.
 """
 
 from collections import Counter
@@ -20,15 +23,15 @@ if TYPE_CHECKING:
     from ftlab_kit.graphs.drivers.sqlite import Driver
 
 
-class GraphOperations(GraphOperationsInterface):
-    """Nodes and edges of every kind, written and read. What Graphiti names, this does."""
+class SqliteOperations(GraphOperationsInterface):
+    """Nodes and edges of every kind, read and written."""
 
-    # nodes, written
+    # writing nodes
 
     async def node_save(self, node: Any, driver: "Driver") -> None:
         """Write a node of any kind."""
         async with driver.writing():
-            driver.put_nodes([row_codec.of_node(node)])
+            driver.put_nodes([row_codec.encode_node(node)])
 
     episodic_node_save = node_save
     community_node_save = node_save
@@ -37,19 +40,19 @@ class GraphOperations(GraphOperationsInterface):
     async def node_save_bulk(
         self, cls: Any, driver: "Driver", tx: Any, nodes: list[Any], batch_size: int = 100
     ) -> None:
-        """Write entities that come flat."""
+        """Write entities, given with flat attributes."""
         async with driver.writing():
-            driver.put_nodes(map(row_codec.of_entity, nodes))
+            driver.put_nodes(map(row_codec.encode_entity, nodes))
 
     async def episodic_node_save_bulk(
         self, cls: Any, driver: "Driver", tx: Any, nodes: list[Any], batch_size: int = 100
     ) -> None:
-        """Write episodes that come as fields."""
+        """Write episodes, given as dicts."""
         async with driver.writing():
-            driver.put_nodes(map(row_codec.of_episode, nodes))
+            driver.put_nodes(map(row_codec.encode_episode, nodes))
 
     async def node_delete(self, node: Any, driver: "Driver") -> None:
-        """Delete a node with its edges."""
+        """Delete a node and its edges."""
         async with driver.writing():
             driver.drop_nodes([node.uuid])
 
@@ -60,7 +63,7 @@ class GraphOperations(GraphOperationsInterface):
     async def node_delete_by_group_id(
         self, cls: Any, driver: "Driver", group_id: str, batch_size: int = 100
     ) -> None:
-        """Delete the nodes of a group; asked of `Node`, those of every kind."""
+        """Delete the nodes of a group; of every kind if `cls` is Node."""
         kind = None if cls is Node else row_codec.kind_of(cls, row_codec.NODES)
         async with driver.writing():
             driver.drop_nodes(row["uuid"] for row in driver.nodes(kind, group_id=[group_id]))
@@ -77,8 +80,8 @@ class GraphOperations(GraphOperationsInterface):
         group_id: str | None = None,
         batch_size: int = 100,
     ) -> None:
-        """Delete nodes by uuid, of one group only where it is given."""
-        where = {"uuid": uuids} | _of([group_id] if group_id else None)
+        """Delete nodes by uuid, only of a group if one is given."""
+        where = {"uuid": uuids} | _in_groups([group_id] if group_id else None)
         async with driver.writing():
             driver.drop_nodes(row["uuid"] for row in driver.nodes(**where))
 
@@ -86,18 +89,18 @@ class GraphOperations(GraphOperationsInterface):
     community_node_delete_by_uuids = node_delete_by_uuids
     saga_node_delete_by_uuids = node_delete_by_uuids
 
-    # nodes, read
+    # reading nodes
 
     async def node_get_by_uuid(self, cls: Any, driver: "Driver", uuid: str) -> Any:
         """Return a node.
 
         Raises:
-            NodeNotFoundError: Graphiti's own, where there is none.
+            NodeNotFoundError: Graphiti's own; there is no such node.
         """
-        found = driver.nodes(row_codec.kind_of(cls, row_codec.NODES), uuid=[uuid])
-        if not found:
+        rows = driver.nodes(row_codec.kind_of(cls, row_codec.NODES), uuid=[uuid])
+        if not rows:
             raise NodeNotFoundError(uuid)
-        return row_codec.node(found[0])
+        return row_codec.decode_node(rows[0])
 
     episodic_node_get_by_uuid = node_get_by_uuid
     community_node_get_by_uuid = node_get_by_uuid
@@ -106,10 +109,13 @@ class GraphOperations(GraphOperationsInterface):
     async def node_get_by_uuids(
         self, cls: Any, driver: "Driver", uuids: list[str], group_id: str | None = None
     ) -> list[Any]:
-        """Return those of some nodes that there are."""
-        where = {"uuid": uuids} | _of([group_id] if group_id else None)
+        """Return the nodes that exist among some uuids."""
+        where = {"uuid": uuids} | _in_groups([group_id] if group_id else None)
         return list(
-            map(row_codec.node, driver.nodes(row_codec.kind_of(cls, row_codec.NODES), **where))
+            map(
+                row_codec.decode_node,
+                driver.nodes(row_codec.kind_of(cls, row_codec.NODES), **where),
+            )
         )
 
     episodic_node_get_by_uuids = node_get_by_uuids
@@ -124,9 +130,9 @@ class GraphOperations(GraphOperationsInterface):
         limit: int | None = None,
         uuid_cursor: str | None = None,
     ) -> list[Any]:
-        """Return the nodes of groups, by descending uuid, from below the cursor on."""
-        found = driver.nodes(row_codec.kind_of(cls, row_codec.NODES), group_id=group_ids)
-        return list(map(row_codec.node, _page(found, limit, uuid_cursor)))
+        """Return a page of the nodes of groups, by descending uuid, from below the cursor."""
+        rows = driver.nodes(row_codec.kind_of(cls, row_codec.NODES), group_id=group_ids)
+        return list(map(row_codec.decode_node, _page(rows, limit, uuid_cursor)))
 
     episodic_node_get_by_group_ids = node_get_by_group_ids
     community_node_get_by_group_ids = node_get_by_group_ids
@@ -135,10 +141,10 @@ class GraphOperations(GraphOperationsInterface):
     async def node_get_by_names(
         self, cls: Any, driver: "Driver", names: list[str], group_ids: list[str]
     ) -> list[Any]:
-        """Return the entities that bear one of these names, in whatever case."""
-        wanted = {name.casefold() for name in names}
-        found = driver.nodes("Entity", group_id=group_ids)
-        return [row_codec.node(row) for row in found if row["name"].casefold() in wanted]
+        """Return the entities with one of these names, in upper or lower case."""
+        folded = {name.casefold() for name in names}
+        rows = driver.nodes("Entity", group_id=group_ids)
+        return [row_codec.decode_node(row) for row in rows if row["name"].casefold() in folded]
 
     async def node_get_by_attribute_values(
         self,
@@ -149,35 +155,35 @@ class GraphOperations(GraphOperationsInterface):
         node_labels: list[str] | None = None,
         limit: int = 100,
     ) -> list[Any]:
-        """Return entities of a group that have these attributes, and one of the labels."""
-        found = map(row_codec.node, driver.nodes("Entity", group_id=[group_id]))
-        wanted = [
+        """Return entities of a group with these attributes, and one of the labels."""
+        nodes = map(row_codec.decode_node, driver.nodes("Entity", group_id=[group_id]))
+        matches = [
             node
-            for node in found
+            for node in nodes
             if all(node.attributes.get(key) == value for key, value in attributes.items())
             and (not node_labels or set(node_labels) & set(node.labels))
         ]
-        return wanted[:limit]
+        return matches[:limit]
 
     async def node_load_embeddings(self, node: Any, driver: "Driver") -> None:
-        """Put the vector of its name into an entity."""
-        found = driver.nodes("Entity", uuid=[node.uuid])
-        if not found:
+        """Set the vector of an entity's name."""
+        rows = driver.nodes("Entity", uuid=[node.uuid])
+        if not rows:
             raise NodeNotFoundError(node.uuid)
-        node.name_embedding = tables.numbers(found[0]["vector"])
+        node.name_embedding = tables.vector_floats(rows[0]["vector"])
 
     async def community_node_load_name_embedding(self, node: Any, driver: "Driver") -> None:
-        """Put the vector of its name into a community."""
-        found = driver.nodes("Community", uuid=[node.uuid])
-        if not found:
+        """Set the vector of a community's name."""
+        rows = driver.nodes("Community", uuid=[node.uuid])
+        if not rows:
             raise NodeNotFoundError(node.uuid)
-        node.name_embedding = tables.numbers(found[0]["vector"])
+        node.name_embedding = tables.vector_floats(rows[0]["vector"])
 
     async def node_load_embeddings_bulk(
         self, driver: "Driver", nodes: list[Any], batch_size: int = 100
     ) -> dict[str, list[float]]:
         """Return the vectors of entities by uuid."""
-        return _by_uuid(driver.nodes("Entity", uuid=[node.uuid for node in nodes]))
+        return _vectors_by_uuid(driver.nodes("Entity", uuid=[node.uuid for node in nodes]))
 
     # episodes and sagas
 
@@ -190,25 +196,25 @@ class GraphOperations(GraphOperationsInterface):
         source: Any = None,
         saga: str | None = None,
     ) -> list[Any]:
-        """Return the last episodes up to a time, the oldest first."""
-        where = _of(group_ids)
+        """Return the last episodes up to a time, oldest first."""
+        where = _in_groups(group_ids)
         if saga is not None:
             owners = [row["uuid"] for row in driver.nodes("Saga", name=[saga], **where)]
             links = driver.edges("HAS_EPISODE", source=owners)
             where["uuid"] = [row["target"] for row in links]
         if source is not None:
             where["source"] = [source.value]
-        until = str(tables.text(reference_time))
-        found = [row for row in driver.nodes("Episodic", **where) if row["valid_at"] <= until]
-        found.sort(key=lambda row: (row["valid_at"], row["created_at"]))
-        return list(map(row_codec.node, found[-last_n:])) if last_n > 0 else []
+        until = str(tables.format_time(reference_time))
+        rows = [row for row in driver.nodes("Episodic", **where) if row["valid_at"] <= until]
+        rows.sort(key=lambda row: (row["valid_at"], row["created_at"]))
+        return list(map(row_codec.decode_node, rows[-last_n:])) if last_n > 0 else []
 
     async def saga_get_previous_episode_uuid(
         self, driver: "Driver", saga_uuid: str, current_episode_uuid: str
     ) -> str | None:
-        """Return the newest episode of a saga but for one."""
-        found = [row for row in _episodes(driver, saga_uuid) if row["uuid"] != current_episode_uuid]
-        newest = max(found, key=lambda row: (row["valid_at"], row["created_at"]), default=None)
+        """Return the newest episode of a saga other than one."""
+        rows = [row for row in _episodes(driver, saga_uuid) if row["uuid"] != current_episode_uuid]
+        newest = max(rows, key=lambda row: (row["valid_at"], row["created_at"]), default=None)
         return newest["uuid"] if newest else None
 
     async def saga_get_episode_contents(
@@ -218,13 +224,17 @@ class GraphOperations(GraphOperationsInterface):
         since: datetime | None = None,
         limit: int = 200,
     ) -> list[tuple[str, Any, Any]]:
-        """Return content and times of a saga's episodes, by the time of loading."""
-        after = tables.text(since) or ""
-        found = [row for row in _episodes(driver, saga_uuid) if row["created_at"] > after]
-        found.sort(key=lambda row: (row["created_at"], row["valid_at"]))
+        """Return content and times of a saga's episodes, in the order in which they were loaded."""
+        after = tables.format_time(since) or ""
+        rows = [row for row in _episodes(driver, saga_uuid) if row["created_at"] > after]
+        rows.sort(key=lambda row: (row["created_at"], row["valid_at"]))
         return [
-            (row["content"], tables.time(row["valid_at"]), tables.time(row["created_at"]))
-            for row in found[:limit]
+            (
+                row["content"],
+                tables.parse_time(row["valid_at"]),
+                tables.parse_time(row["created_at"]),
+            )
+            for row in rows[:limit]
         ]
 
     async def episodic_node_get_by_entity_node_uuid(
@@ -239,12 +249,12 @@ class GraphOperations(GraphOperationsInterface):
         links = driver.edges("MENTIONS", source=[episode.uuid for episode in episodes])
         return _nodes(driver, "Entity", [row["target"] for row in links])
 
-    # edges, written
+    # writing edges
 
     async def edge_save(self, edge: Any, driver: "Driver") -> None:
         """Write an edge of any kind."""
         async with driver.writing():
-            driver.put_edges([row_codec.of_edge(edge)])
+            driver.put_edges([row_codec.encode_edge(edge)])
 
     episodic_edge_save = edge_save
     community_edge_save = edge_save
@@ -254,23 +264,23 @@ class GraphOperations(GraphOperationsInterface):
     async def edge_save_bulk(
         self, cls: Any, driver: "Driver", tx: Any, edges: list[Any], batch_size: int = 100
     ) -> None:
-        """Write facts that come flat."""
+        """Write facts, given with flat attributes."""
         async with driver.writing():
-            driver.put_edges(map(row_codec.of_fact, edges))
+            driver.put_edges(map(row_codec.encode_fact, edges))
 
     async def episodic_edge_save_bulk(
         self, cls: Any, driver: "Driver", tx: Any, edges: list[Any], batch_size: int = 100
     ) -> None:
-        """Write mentions that come as fields."""
+        """Write mentions, given as dicts."""
         async with driver.writing():
-            driver.put_edges(row_codec.of_link(edge, "MENTIONS") for edge in edges)
+            driver.put_edges(row_codec.encode_link(edge, "MENTIONS") for edge in edges)
 
     async def has_episode_edge_save_bulk(
         self, cls: Any, driver: "Driver", tx: Any, edges: list[Any], batch_size: int = 100
     ) -> None:
         """Write edges from sagas to episodes."""
         async with driver.writing():
-            driver.put_edges(map(row_codec.of_edge, edges))
+            driver.put_edges(map(row_codec.encode_edge, edges))
 
     next_episode_edge_save_bulk = has_episode_edge_save_bulk
 
@@ -287,8 +297,8 @@ class GraphOperations(GraphOperationsInterface):
     async def edge_delete_by_uuids(
         self, cls: Any, driver: "Driver", uuids: list[str], group_id: str | None = None
     ) -> None:
-        """Delete edges by uuid, of one group only where it is given."""
-        where = {"uuid": uuids} | _of([group_id] if group_id else None)
+        """Delete edges by uuid, only of a group if one is given."""
+        where = {"uuid": uuids} | _in_groups([group_id] if group_id else None)
         async with driver.writing():
             driver.drop_edges(row["uuid"] for row in driver.edges(**where))
 
@@ -297,18 +307,18 @@ class GraphOperations(GraphOperationsInterface):
     has_episode_edge_delete_by_uuids = edge_delete_by_uuids
     next_episode_edge_delete_by_uuids = edge_delete_by_uuids
 
-    # edges, read
+    # reading edges
 
     async def edge_get_by_uuid(self, cls: Any, driver: "Driver", uuid: str) -> Any:
         """Return an edge.
 
         Raises:
-            EdgeNotFoundError: Graphiti's own, where there is none.
+            EdgeNotFoundError: Graphiti's own; there is no such edge.
         """
-        found = driver.edges(row_codec.kind_of(cls, row_codec.EDGES), uuid=[uuid])
-        if not found:
+        rows = driver.edges(row_codec.kind_of(cls, row_codec.EDGES), uuid=[uuid])
+        if not rows:
             raise EdgeNotFoundError(uuid)
-        return row_codec.edge(found[0])
+        return row_codec.decode_edge(rows[0])
 
     episodic_edge_get_by_uuid = edge_get_by_uuid
     community_edge_get_by_uuid = edge_get_by_uuid
@@ -316,9 +326,12 @@ class GraphOperations(GraphOperationsInterface):
     next_episode_edge_get_by_uuid = edge_get_by_uuid
 
     async def edge_get_by_uuids(self, cls: Any, driver: "Driver", uuids: list[str]) -> list[Any]:
-        """Return those of some edges that there are."""
+        """Return the edges that exist among some uuids."""
         return list(
-            map(row_codec.edge, driver.edges(row_codec.kind_of(cls, row_codec.EDGES), uuid=uuids))
+            map(
+                row_codec.decode_edge,
+                driver.edges(row_codec.kind_of(cls, row_codec.EDGES), uuid=uuids),
+            )
         )
 
     episodic_edge_get_by_uuids = edge_get_by_uuids
@@ -334,16 +347,16 @@ class GraphOperations(GraphOperationsInterface):
         limit: int | None = None,
         uuid_cursor: str | None = None,
     ) -> list[Any]:
-        """Return the edges of groups, by descending uuid, from below the cursor on.
+        """Return a page of the edges of groups, by descending uuid, from below the cursor.
 
         Raises:
-            GroupsEdgesNotFoundError: Graphiti's own, where there is none.
+            GroupsEdgesNotFoundError: Graphiti's own; the groups have no such edges.
         """
-        found = driver.edges(row_codec.kind_of(cls, row_codec.EDGES), group_id=group_ids)
-        page = _page(found, limit, uuid_cursor)
+        rows = driver.edges(row_codec.kind_of(cls, row_codec.EDGES), group_id=group_ids)
+        page = _page(rows, limit, uuid_cursor)
         if not page:
             raise GroupsEdgesNotFoundError(group_ids)
-        return list(map(row_codec.edge, page))
+        return list(map(row_codec.decode_edge, page))
 
     episodic_edge_get_by_group_ids = edge_get_by_group_ids
     community_edge_get_by_group_ids = edge_get_by_group_ids
@@ -355,26 +368,26 @@ class GraphOperations(GraphOperationsInterface):
     ) -> list[Any]:
         """Return the facts from one entity to another."""
         ends = {"source": [source_node_uuid], "target": [target_node_uuid]}
-        return list(map(row_codec.edge, driver.edges("RELATES_TO", **ends)))
+        return list(map(row_codec.decode_edge, driver.edges("RELATES_TO", **ends)))
 
     async def edge_get_by_node_uuid(self, cls: Any, driver: "Driver", node_uuid: str) -> list[Any]:
         """Return the facts that touch an entity."""
         return (await driver.around("", [node_uuid])).facts
 
     async def edge_load_embeddings(self, edge: Any, driver: "Driver") -> None:
-        """Put the vector of its sentence into a fact."""
-        found = driver.edges("RELATES_TO", uuid=[edge.uuid])
-        if not found:
+        """Set the vector of a fact's sentence."""
+        rows = driver.edges("RELATES_TO", uuid=[edge.uuid])
+        if not rows:
             raise EdgeNotFoundError(edge.uuid)
-        edge.fact_embedding = tables.numbers(found[0]["vector"])
+        edge.fact_embedding = tables.vector_floats(rows[0]["vector"])
 
     async def edge_load_embeddings_bulk(
         self, driver: "Driver", edges: list[Any], batch_size: int = 100
     ) -> dict[str, list[float]]:
         """Return the vectors of facts by uuid."""
-        return _by_uuid(driver.edges("RELATES_TO", uuid=[edge.uuid for edge in edges]))
+        return _vectors_by_uuid(driver.edges("RELATES_TO", uuid=[edge.uuid for edge in edges]))
 
-    # communities and upkeep
+    # communities, and deleting all
 
     async def get_communities_by_nodes(self, driver: "Driver", nodes: list[Any]) -> list[Any]:
         """Return the communities that entities are members of."""
@@ -382,8 +395,8 @@ class GraphOperations(GraphOperationsInterface):
         return _nodes(driver, "Community", [row["source"] for row in links])
 
     async def clear_data(self, driver: "Driver", group_ids: list[str] | None = None) -> None:
-        """Delete everything, or everything of some groups."""
-        where = _of(group_ids)
+        """Delete all nodes and edges, of some groups or all."""
+        where = _in_groups(group_ids)
         async with driver.writing():
             driver.drop_nodes(row["uuid"] for row in driver.nodes(**where))
             driver.drop_edges(row["uuid"] for row in driver.edges(**where))
@@ -391,11 +404,11 @@ class GraphOperations(GraphOperationsInterface):
     async def get_community_clusters(
         self, driver: "Driver", group_ids: list[str] | None
     ) -> list[list[Any]]:
-        """Return entities in clusters, by Graphiti's own label propagation, group by group."""
-        where = _of(group_ids)
+        """Return clusters of entities by Graphiti's label propagation, group by group."""
+        where = _in_groups(group_ids)
         groups: dict[str, list[Any]] = {}
         for row in driver.nodes("Entity", **where):
-            groups.setdefault(row["group_id"], []).append(row_codec.node(row))
+            groups.setdefault(row["group_id"], []).append(row_codec.decode_node(row))
         return [
             cluster
             for group, nodes in sorted(groups.items())
@@ -406,42 +419,42 @@ class GraphOperations(GraphOperationsInterface):
         self, driver: "Driver", group_ids: list[str] | None = None
     ) -> None:
         """Delete the communities, of some groups or all."""
-        where = _of(group_ids)
+        where = _in_groups(group_ids)
         async with driver.writing():
             driver.drop_nodes(row["uuid"] for row in driver.nodes("Community", **where))
 
     async def determine_entity_community(
         self, driver: "Driver", entity: Any
     ) -> tuple[Any | None, bool]:
-        """Return an entity's community, else the one most of its neighbours are in (and True)."""
-        if own := await self.get_communities_by_nodes(driver, [entity]):
-            return own[0], False
-        around = await self.edge_get_by_node_uuid(EntityEdge, driver, entity.uuid)
-        ends = [end for edge in around for end in (edge.source_node_uuid, edge.target_node_uuid)]
-        found = driver.edges("HAS_MEMBER", target=[end for end in ends if end != entity.uuid])
-        counted = Counter(row["source"] for row in found).most_common(1)
-        if not counted:
+        """Return an entity's community and False, else the neighbours' most common and True."""
+        if communities := await self.get_communities_by_nodes(driver, [entity]):
+            return communities[0], False
+        facts = await self.edge_get_by_node_uuid(EntityEdge, driver, entity.uuid)
+        ends = [end for edge in facts for end in (edge.source_node_uuid, edge.target_node_uuid)]
+        members = driver.edges("HAS_MEMBER", target=[end for end in ends if end != entity.uuid])
+        most_common = Counter(row["source"] for row in members).most_common(1)
+        if not most_common:
             return None, False
-        return _nodes(driver, "Community", [counted[0][0]])[0], True
+        return _nodes(driver, "Community", [most_common[0][0]])[0], True
 
 
-def _of(group_ids: Sequence[str] | None) -> dict[str, Any]:
+def _in_groups(group_ids: Sequence[str] | None) -> dict[str, Any]:
     return {"group_id": group_ids} if group_ids else {}
 
 
-def _page(found: list[row_codec.Row], limit: int | None, cursor: str | None) -> list[row_codec.Row]:
-    """Return a page of rows that come by descending uuid."""
-    below = [row for row in found if row["uuid"] < cursor] if cursor else found
+def _page(rows: list[row_codec.Row], limit: int | None, cursor: str | None) -> list[row_codec.Row]:
+    """Return a page of rows that are in the order of descending uuid."""
+    below = [row for row in rows if row["uuid"] < cursor] if cursor else rows
     return below if limit is None else below[:limit]
 
 
-def _by_uuid(found: list[row_codec.Row]) -> dict[str, list[float]]:
-    vectors = {row["uuid"]: tables.numbers(row["vector"]) for row in found}
+def _vectors_by_uuid(rows: list[row_codec.Row]) -> dict[str, list[float]]:
+    vectors = {row["uuid"]: tables.vector_floats(row["vector"]) for row in rows}
     return {uuid: vector for uuid, vector in vectors.items() if vector is not None}
 
 
 def _nodes(driver: "Driver", kind: str, uuids: Sequence[str]) -> list[Any]:
-    return list(map(row_codec.node, driver.nodes(kind, uuid=uuids)))
+    return list(map(row_codec.decode_node, driver.nodes(kind, uuid=uuids)))
 
 
 def _episodes(driver: "Driver", saga_uuid: str) -> list[row_codec.Row]:
@@ -457,7 +470,7 @@ def _clusters(driver: "Driver", group: str, nodes: list[EntityNode]) -> list[lis
             if one in counts and other in counts:
                 counts[one][other] += 1
     projection = {
-        uuid: [Neighbor(node_uuid=other, edge_count=n) for other, n in counted.items()]
-        for uuid, counted in counts.items()
+        uuid: [Neighbor(node_uuid=other, edge_count=n) for other, n in counter.items()]
+        for uuid, counter in counts.items()
     }
     return [[by_uuid[uuid] for uuid in cluster] for cluster in label_propagation(projection)]

@@ -14,7 +14,13 @@ from graphiti_core.edges import (
 )
 from graphiti_core.nodes import CommunityNode, EntityNode, EpisodeType, EpisodicNode, Node, SagaNode
 
-from ftlab_kit.graphs.drivers.sqlite.tables import blob, dumped, numbers, text, time
+from ftlab_kit.graphs.drivers.sqlite.tables import (
+    dump_json,
+    format_time,
+    parse_time,
+    vector_bytes,
+    vector_floats,
+)
 
 Row = dict[str, Any]
 NODES: dict[str, type[Node]] = {
@@ -51,98 +57,106 @@ SAGA_FIELDS = ("first_episode_uuid", "last_episode_uuid")
 
 
 def kind_of(cls: type[Any], kinds: Mapping[str, type[Any]]) -> str:
-    """Return the name that a class of nodes or edges has in the tables."""
-    return next(name for name, known in kinds.items() if issubclass(cls, known))
+    """Return the kind, as the tables name it, of a class of nodes or edges."""
+    return next(name for name, kind in kinds.items() if issubclass(cls, kind))
 
 
-def of_node(node: Node) -> Row:
+def encode_node(node: Node) -> Row:
     """Return the row of a node of any kind, without its id."""
     values = node.model_dump()
     if isinstance(node, EntityNode):
-        return of_entity({**values.pop("attributes"), **values})
+        return encode_entity({**values.pop("attributes"), **values})
     if isinstance(node, EpisodicNode):
-        return of_episode({**values, "source": node.source.value})
-    row = _node(values, kind_of(type(node), NODES))
+        return encode_episode({**values, "source": node.source.value})
+    row = _node_row(values, kind_of(type(node), NODES))
     row["summary"] = values["summary"]
     if isinstance(node, SagaNode):
         more = {name: values[name] for name in SAGA_FIELDS}
-        row["more"] = dumped(more | {name: text(values[name]) for name in SAGA_TIMES})
+        row["more"] = dump_json(more | {name: format_time(values[name]) for name in SAGA_TIMES})
     else:
-        row["vector"] = blob(values["name_embedding"])
+        row["vector"] = vector_bytes(values["name_embedding"])
     return row
 
 
-def of_entity(values: Mapping[str, Any]) -> Row:
-    """Return the row of an entity whose attributes lie flat among its fields."""
-    row = _node(values, "Entity")
-    row["labels"] = dumped(sorted({*values["labels"], "Entity"}))
+def encode_entity(values: Mapping[str, Any]) -> Row:
+    """Return the row of an entity, given its attributes flat among its fields."""
+    row = _node_row(values, "Entity")
+    row["labels"] = dump_json(sorted({*values["labels"], "Entity"}))
     row["summary"] = values["summary"]
-    row["vector"] = blob(values.get("name_embedding"))
-    row["more"] = dumped({key: value for key, value in values.items() if key not in ENTITY_FIELDS})
+    row["vector"] = vector_bytes(values.get("name_embedding"))
+    row["more"] = dump_json(
+        {key: value for key, value in values.items() if key not in ENTITY_FIELDS}
+    )
     return row
 
 
-def of_episode(values: Mapping[str, Any]) -> Row:
+def encode_episode(values: Mapping[str, Any]) -> Row:
     """Return the row of an episode."""
-    row = _node(values, "Episodic")
+    row = _node_row(values, "Episodic")
     row |= {name: values[name] for name in ("content", "source", "source_description")}
-    row["valid_at"] = text(values["valid_at"])
+    row["valid_at"] = format_time(values["valid_at"])
     more = {"entity_edges": values["entity_edges"], "metadata": values.get("episode_metadata")}
-    row["more"] = dumped(more)
+    row["more"] = dump_json(more)
     return row
 
 
-def _node(values: Mapping[str, Any], kind: str) -> Row:
-    same = {name: values[name] for name in ("uuid", "group_id", "name")}
+def _node_row(values: Mapping[str, Any], kind: str) -> Row:
+    shared = {name: values[name] for name in ("uuid", "group_id", "name")}
     empty = dict.fromkeys(("labels", "content", "source", "source_description", "valid_at"))
     rest = {"summary": None, "more": "{}", "vector": None}
-    return {**same, "kind": kind, **empty, **rest, "created_at": text(values["created_at"])}
+    return {
+        **shared,
+        "kind": kind,
+        **empty,
+        **rest,
+        "created_at": format_time(values["created_at"]),
+    }
 
 
-def of_edge(edge: Edge) -> Row:
+def encode_edge(edge: Edge) -> Row:
     """Return the row of an edge of any kind, without its id."""
     values = edge.model_dump()
     if isinstance(edge, EntityEdge):
-        return of_fact({**values.pop("attributes"), **values})
-    return _edge(values, kind_of(type(edge), EDGES))
+        return encode_fact({**values.pop("attributes"), **values})
+    return _edge_row(values, kind_of(type(edge), EDGES))
 
 
-def of_fact(values: Mapping[str, Any]) -> Row:
-    """Return the row of a fact whose attributes lie flat among its fields."""
-    row = _edge(values, "RELATES_TO")
+def encode_fact(values: Mapping[str, Any]) -> Row:
+    """Return the row of a fact, given its attributes flat among its fields."""
+    row = _edge_row(values, "RELATES_TO")
     row |= {"name": values["name"], "fact": values["fact"]}
     times = ("expired_at", "valid_at", "invalid_at", "reference_time")
-    row |= {name: text(values.get(name)) for name in times}
-    row["episodes"] = dumped(values["episodes"])
-    row["vector"] = blob(values.get("fact_embedding"))
-    row["more"] = dumped({key: value for key, value in values.items() if key not in FACT_FIELDS})
+    row |= {name: format_time(values.get(name)) for name in times}
+    row["episodes"] = dump_json(values["episodes"])
+    row["vector"] = vector_bytes(values.get("fact_embedding"))
+    row["more"] = dump_json({key: value for key, value in values.items() if key not in FACT_FIELDS})
     return row
 
 
-def of_link(values: Mapping[str, Any], kind: str) -> Row:
-    """Return the row of an edge that is no more than a link."""
-    return _edge(values, kind)
+def encode_link(values: Mapping[str, Any], kind: str) -> Row:
+    """Return the row of an edge without a text of its own."""
+    return _edge_row(values, kind)
 
 
-def _edge(values: Mapping[str, Any], kind: str) -> Row:
+def _edge_row(values: Mapping[str, Any], kind: str) -> Row:
     ends = {"source": values["source_node_uuid"], "target": values["target_node_uuid"]}
     empty = dict.fromkeys(
         ("name", "fact", "expired_at", "valid_at", "invalid_at", "reference_time", "episodes")
     )
-    same = {"uuid": values["uuid"], "kind": kind, "group_id": values["group_id"]}
-    when = {"created_at": text(values["created_at"])}
-    return {**same, **ends, **empty, **when, "more": "{}", "vector": None}
+    shared = {"uuid": values["uuid"], "kind": kind, "group_id": values["group_id"]}
+    times = {"created_at": format_time(values["created_at"])}
+    return {**shared, **ends, **empty, **times, "more": "{}", "vector": None}
 
 
-def node(row: Row, *, vectors: bool = False) -> Any:
+def decode_node(row: Row, *, vectors: bool = False) -> Any:
     """Return the node of a row."""
-    same = {name: row[name] for name in ("uuid", "name", "group_id")}
-    same["created_at"] = time(row["created_at"])
+    shared = {name: row[name] for name in ("uuid", "name", "group_id")}
+    shared["created_at"] = parse_time(row["created_at"])
     more = json.loads(row["more"])
-    vector = numbers(row["vector"]) if vectors else None
+    vector = vector_floats(row["vector"]) if vectors else None
     if row["kind"] == "Entity":
         return EntityNode(
-            **same,
+            **shared,
             labels=json.loads(row["labels"]),
             summary=row["summary"],
             attributes=more,
@@ -150,39 +164,39 @@ def node(row: Row, *, vectors: bool = False) -> Any:
         )
     if row["kind"] == "Episodic":
         return EpisodicNode(
-            **same,
+            **shared,
             content=row["content"],
             source=EpisodeType.from_str(row["source"]),
             source_description=row["source_description"],
-            valid_at=time(row["valid_at"]),
+            valid_at=parse_time(row["valid_at"]),
             entity_edges=more["entity_edges"],
             episode_metadata=more["metadata"],
         )
     if row["kind"] == "Community":
-        return CommunityNode(**same, summary=row["summary"], name_embedding=vector)
-    times = {name: time(more[name]) for name in SAGA_TIMES}
+        return CommunityNode(**shared, summary=row["summary"], name_embedding=vector)
+    times = {name: parse_time(more[name]) for name in SAGA_TIMES}
     rest = {name: more[name] for name in SAGA_FIELDS}
-    return SagaNode(**same, summary=row["summary"], **rest, **times)
+    return SagaNode(**shared, summary=row["summary"], **rest, **times)
 
 
-def edge(row: Row, *, vectors: bool = False) -> Any:
+def decode_edge(row: Row, *, vectors: bool = False) -> Any:
     """Return the edge of a row."""
-    same = {
+    shared = {
         "uuid": row["uuid"],
         "group_id": row["group_id"],
         "source_node_uuid": row["source"],
         "target_node_uuid": row["target"],
-        "created_at": time(row["created_at"]),
+        "created_at": parse_time(row["created_at"]),
     }
     if row["kind"] != "RELATES_TO":
-        return EDGES[row["kind"]](**same)
+        return EDGES[row["kind"]](**shared)
     times = ("expired_at", "valid_at", "invalid_at", "reference_time")
     return EntityEdge(
-        **same,
-        **{name: time(row[name]) for name in times},
+        **shared,
+        **{name: parse_time(row[name]) for name in times},
         name=row["name"],
         fact=row["fact"],
         episodes=json.loads(row["episodes"]),
         attributes=json.loads(row["more"]),
-        fact_embedding=numbers(row["vector"]) if vectors else None,
+        fact_embedding=vector_floats(row["vector"]) if vectors else None,
     )

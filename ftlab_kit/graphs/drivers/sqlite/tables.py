@@ -1,10 +1,11 @@
 """The tables of a graph in one SQLite file, and the connection to it.
 
-A node or an edge of any kind is a row; what only some kinds have stands in `more`, as JSON. Words
-are indexed by FTS5, vectors are blobs of float32. Times are UTC in one fixed form, so that they
-compare as text. A schema change is a new function at the end of MIGRATIONS.
+A node or an edge of any kind is a row; fields that only some kinds have are JSON in `more`. FTS5
+indexes the text, vectors are blobs of float32. Times are UTC in one fixed format, so that they sort
+as text. A schema change is a new function at the end of MIGRATIONS.
 
-This is a graph's own file, which Graphiti reads and writes too; the workspace's store is another.
+This file belongs to one graph, and Graphiti reads and writes it too. The workspace's store is a
+different file.
 """
 
 import json
@@ -19,8 +20,12 @@ import numpy as np
 from ftlab_kit.errors import Conflict, InputError, Unavailable
 
 WAIT_S = 120
-WORDS = {"Entity": "entity_words", "Episodic": "passage_words", "Community": "community_words"}
-FACT_WORDS = "fact_words"
+TEXT_INDEXES = {
+    "Entity": "entity_words",
+    "Episodic": "passage_words",
+    "Community": "community_words",
+}
+FACT_INDEX = "fact_words"
 
 NODE_COLUMNS = (
     "id uuid kind group_id name labels summary content source source_description valid_at "
@@ -33,7 +38,7 @@ EDGE_COLUMNS = (
 
 
 def m001_first(db: sqlite3.Connection) -> None:
-    """Nodes, edges, their words, and what is known of the graph as a whole."""
+    """Nodes, edges, the full-text indexes of both, and `about`, the graph's own metadata."""
     nodes = ", ".join(f"{name} TEXT" for name in NODE_COLUMNS[2:-1])
     edges = ", ".join(f"{name} TEXT" for name in EDGE_COLUMNS[2:-1])
     db.execute("CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
@@ -46,7 +51,7 @@ def m001_first(db: sqlite3.Connection) -> None:
         db.execute(f"CREATE INDEX {table}_name ON {table} (name)")
     for side in ("source", "target"):
         db.execute(f"CREATE INDEX edges_{side} ON edges ({side}, kind)")
-    for table in (*WORDS.values(), FACT_WORDS):
+    for table in (*TEXT_INDEXES.values(), FACT_INDEX):
         db.execute(
             f"CREATE VIRTUAL TABLE {table} USING fts5 (name, body, tokenize='porter unicode61')"
         )
@@ -59,14 +64,14 @@ def connect(path: Path) -> sqlite3.Connection:
     """Open the file of a graph, make it if missing, and bring its schema up to date.
 
     Raises:
-        InputError: The file is no database.
+        InputError: The file is not a database.
         Conflict: A newer kit made it.
         Unavailable: Another process has held its lock for two minutes.
     """
     try:
         db = sqlite3.connect(path, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
     except sqlite3.OperationalError as error:
-        raise in_words(error, path) from error
+        raise kit_error(error, path) from error
     try:
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")
@@ -74,7 +79,7 @@ def connect(path: Path) -> sqlite3.Connection:
         _migrate(db, path)
     except sqlite3.DatabaseError as error:
         db.close()
-        raise in_words(error, path) from error
+        raise kit_error(error, path) from error
     except Conflict:
         db.close()
         raise
@@ -87,7 +92,8 @@ def _migrate(db: sqlite3.Connection, path: Path) -> None:
     if version > len(MIGRATIONS):
         db.execute("ROLLBACK")
         raise Conflict(
-            f"{path} has schema {version}; this kit knows {len(MIGRATIONS)}. Install the newer kit."
+            f"{path} has schema {version}; this kit supports {len(MIGRATIONS)}. "
+            "Install the newer kit."
         )
     for migration in MIGRATIONS[version:]:
         migration(db)
@@ -95,47 +101,47 @@ def _migrate(db: sqlite3.Connection, path: Path) -> None:
     db.execute("COMMIT")
 
 
-def in_words(error: sqlite3.DatabaseError, path: Path) -> InputError | Unavailable:
-    """Return what is wrong with the file of a graph."""
+def kit_error(error: sqlite3.DatabaseError, path: Path) -> InputError | Unavailable:
+    """Return the kit's error for one of SQLite's."""
     if isinstance(error, sqlite3.OperationalError):
         return Unavailable(
-            f"The graph {path} can't be used now: {error}. Is the disk full, or does another "
-            "process hold it? Try again."
+            f"The graph {path} can't be used now: {error}. Is the disk full, or is another process "
+            "writing to it? Try again."
         )
-    return InputError(f"{path} is no graph of this kit ({error}). Move it away, and load again.")
+    return InputError(f"{path} is not a graph of this kit ({error}). Move it away, and load again.")
 
 
-def text(when: datetime | None) -> str | None:
+def format_time(time: datetime | None) -> str | None:
     """Return a time as text that sorts as times do."""
-    return when.astimezone(UTC).isoformat(timespec="microseconds") if when else None
+    return time.astimezone(UTC).isoformat(timespec="microseconds") if time else None
 
 
-def time(words: str | None) -> datetime | None:
-    """Return the time that `text` has written."""
-    return datetime.fromisoformat(words) if words else None
+def parse_time(text: str | None) -> datetime | None:
+    """Return the time of a text that `format_time` wrote."""
+    return datetime.fromisoformat(text) if text else None
 
 
-def dumped(value: Any) -> str:
+def dump_json(value: Any) -> str:
     """Return JSON whose bytes depend on the value alone; times become text."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=_plain)
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=_time_as_text)
 
 
-def _plain(value: Any) -> str:
+def _time_as_text(value: Any) -> str:
     if not isinstance(value, datetime):
-        raise InputError(f"{value!r} can't be an attribute; give text, numbers, or lists of these.")
-    return str(text(value))
+        raise InputError(f"{value!r} can't be an attribute; give text, numbers, or lists of them.")
+    return str(format_time(value))
 
 
-def blob(vector: Sequence[float] | None) -> bytes | None:
-    """Return a vector of numbers as float32 bytes."""
+def vector_bytes(vector: Sequence[float] | None) -> bytes | None:
+    """Return a vector as float32 bytes."""
     return None if vector is None else np.asarray(vector, dtype=np.float32).tobytes()
 
 
-def numbers(vector: bytes | None) -> list[float] | None:
-    """Return the vector of some bytes."""
+def vector_floats(vector: bytes | None) -> list[float] | None:
+    """Return the vector that float32 bytes hold."""
     return None if vector is None else np.frombuffer(vector, dtype=np.float32).tolist()
 
 
-def listed(values: Iterable[Any]) -> str:
+def json_array(values: Iterable[Any]) -> str:
     """Return values as JSON, for `IN (SELECT value FROM json_each(?))`."""
     return json.dumps(list(values))

@@ -14,7 +14,7 @@ from ftlab_kit.configs import Config
 from ftlab_kit.diagnostics import row_findings as looks
 from ftlab_kit.errors import Conflict, InputError, NotFound
 from ftlab_kit.lm.tokens import Encoded
-from ftlab_kit.records import DatasetVersion, Finding, Job
+from ftlab_kit.records import DatasetVersion, Finding, Job, Progress
 from ftlab_kit.workspace import now
 from tests.conftest import HUES, chats_file
 
@@ -497,10 +497,11 @@ def test_what_ten_rows_can_not_answer_is_refused(
         diagnostics.overfit_ten(lab, config, "hues", **sizes)
 
 
-def test_progress_is_told_of_the_job(lab: Workspace):
-    seen: list[Job] = []
-    diagnostics.overfit_ten(lab, LEARNS, "hues", steps=8, progress=seen.append)
-    assert seen[-1].state == "completed"
+def test_progress_counts_the_steps_of_the_job(lab: Workspace):
+    reports: list[Progress] = []
+    diagnostics.overfit_ten(lab, LEARNS, "hues", steps=8, progress=reports.append)
+    assert (reports[-1].done, reports[-1].total) == (8, 8)
+    assert "completed" in reports[-1].what
 
 
 def test_a_record_shows_itself(lab: Workspace):

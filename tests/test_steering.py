@@ -297,7 +297,8 @@ def fork(ws: Workspace, parent: Job, **changes: Any) -> Job:
         config,
         parent.dataset_version_id,
         held_out=parent.held_out_version_id,
-        comes_from=(parent.id, checkpoint.step),
+        parent_id=parent.id,
+        parent_step=checkpoint.step,
         prepare=lambda job_id: forks.copy_weights(ws, checkpoint.path, job_id),
     )
 
@@ -312,9 +313,9 @@ def test_a_fork_learns_and_outlives_its_parents_checkpoint(lab: Workspace):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"adapter_rank": 8}, "has rank 16; expected at least that, found 8"),
+        ({"adapter_rank": 8}, "has rank 16; expected at least that, got 8"),
         ({"adapter_targets": "q_proj"}, None),
-        ({"model": "smollm2-135m-instruct"}, "can't take its weights over"),
+        ({"model": "smollm2-135m-instruct"}, "can't use its weights"),
     ],
 )
 def test_a_fork_that_would_lose_something_is_refused(

@@ -13,6 +13,7 @@ from ftlab_kit import datasets
 from ftlab_kit.configs import Config
 from ftlab_kit.jobs import states
 from ftlab_kit.records import Choice, Job, JobAnalytics, Measure, Rows, show
+from ftlab_kit.trainers import run_state
 from ftlab_kit.workspace import Workspace
 
 # what must be the same for losses to be comparable
@@ -133,7 +134,7 @@ def _version(ws: Workspace, version_id: int | None) -> str | None:
 def _adjusted(ws: Workspace, job: Job, config: Mapping[str, Any]) -> dict[str, str]:
     """Return the settings that were adjusted while a job ran, with every value they had."""
     found: dict[str, str] = {}
-    for event in states.events(ws, job.id, command="adjust", state="applied"):
+    for event in run_state.adjustments(ws, job.id):
         for name, value in (event.arguments or {}).items():
             before = found.get(name, show(config[name]))
             found[name] = f"{before}, {show(value)} from step {event.step}"

@@ -9,12 +9,10 @@ A look is a function from what a job has left to a finding or None, and stands i
 like: `curves.py`, `rows.py`, `machine.py`. Thresholds are constants there, each with its reason.
 """
 
-from collections.abc import Callable
-
 from ftlab_kit import trainers
 from ftlab_kit.configs import Config
 from ftlab_kit.errors import Conflict, InputError, NotFound, nearest
-from ftlab_kit.records import DatasetVersion, Diagnosis, Finding, Job, Rows
+from ftlab_kit.records import DatasetVersion, Diagnosis, Finding, Job, OnProgress, Rows
 from ftlab_kit.trainers.run_state import is_live
 from ftlab_kit.workspace import Workspace
 
@@ -86,7 +84,7 @@ def cure(ws: Workspace, job: Job | int, finding: Finding | str) -> Job:
             f"changes. By hand: {finding.fix}"
         )
     found = trainers.status(ws, job)
-    changes, old = dict(finding.changes), evidence.settings(ws, found)
+    changes, old = dict(finding.changes), trainers.settings(ws, found)
     config = old.but(**changes)
     if config == old:
         raise Conflict(
@@ -141,7 +139,7 @@ def overfit_ten(
     *,
     steps: int = STEPS,
     n_rows: int = 10,
-    progress: Callable[[Job], None] | None = None,
+    progress: OnProgress | None = None,
 ) -> Diagnosis:
     """Train on ten rows, all of them in each step, and tell a model's trouble from the data's.
 
@@ -151,7 +149,7 @@ def overfit_ten(
     Args:
         steps: Optimizer steps, each a pass over the rows, at the config's learning rate.
         n_rows: Rows, drawn by the config's seed.
-        progress: Called with the job whenever its step or state has changed.
+        progress: Called with the steps done whenever the job's step or state has changed.
 
     Raises:
         InputError: The method learns no answers, or there are too few rows or steps.

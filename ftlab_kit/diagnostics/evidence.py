@@ -71,7 +71,7 @@ class Evidence:
 def gather(ws: Workspace, job: Job | int) -> Evidence:
     """Return what a job has left behind so far."""
     found = trainers.status(ws, job)
-    config = settings(ws, found)
+    config = trainers.settings(ws, found)
     version = datasets.get(ws, found.dataset_version_id)
     scored = ws.store.rows("evaluations", job_id=found.id)
     return Evidence(
@@ -84,15 +84,6 @@ def gather(ws: Workspace, job: Job | int) -> Evidence:
         reading=read(ws, config, version),
         slots=trainers.slots(ws),
     )
-
-
-def settings(ws: Workspace, job: Job) -> Config:
-    """Return the settings of a job with what was adjusted since."""
-    changes: dict[str, Any] = {}
-    for event in trainers.events(ws, job):
-        if event.command == "adjust" and event.state == "applied":
-            changes |= event.arguments or {}
-    return Config(**{**job.config, **changes})
 
 
 def read(ws: Workspace, config: Config, version: DatasetVersion) -> Reading | None:

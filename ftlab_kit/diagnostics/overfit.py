@@ -1,7 +1,6 @@
 """Ten rows by heart: the flowchart's quickest test of whether model or data is the trouble."""
 
 import statistics
-from collections.abc import Callable
 from typing import NamedTuple
 
 from ftlab_kit import datasets, trainers
@@ -9,7 +8,7 @@ from ftlab_kit.configs import Config
 from ftlab_kit.diagnostics import curve_findings, evidence, row_findings
 from ftlab_kit.diagnostics.evidence import Evidence, Reading, rows_in_words
 from ftlab_kit.errors import InputError, JobFailed
-from ftlab_kit.records import DatasetVersion, Diagnosis, Finding, Job, Rows
+from ftlab_kit.records import DatasetVersion, Diagnosis, Finding, Job, OnProgress, Rows
 from ftlab_kit.workspace import Workspace
 
 # nats a token above the least: each right token has a chance of five in six or so, and the
@@ -52,7 +51,7 @@ def diagnose(
     config: Config,
     dataset: DatasetVersion | str | int,
     size: Size,
-    progress: Callable[[Job], None] | None,
+    progress: OnProgress | None,
 ) -> Diagnosis:
     """Return what ten rows say of a config and a dataset."""
     whole = datasets.get(ws, dataset)
@@ -109,7 +108,7 @@ def _train(
     config: Config,
     few: DatasetVersion,
     reading: Reading,
-    progress: Callable[[Job], None] | None,
+    progress: OnProgress | None,
 ) -> Learnt:
     job = trainers.start(ws, config, few)
     try:

@@ -1,10 +1,10 @@
-"""The processes of jobs: which may run now, how one is started, whether it lives, how it is ended.
+"""The processes of jobs: which may run now, how one starts, whether it lives, how it is ended.
 
 A workspace has slots. A job takes one from the moment it is launched until it ends or is paused;
-who ends a job fills the free slot with the next that waits, so that a queue needs no server.
+whoever ends a job fills the free slot with the next waiting job, so the queue needs no server.
 
-A process is known by its number, its start time and the boot of its machine. Where the boot is
-another one (a restart, or another machine on the same disk) only the worker's heartbeat can tell.
+A process is identified by its pid, its start time and the boot of its machine. If the boot differs
+(after a restart, or on another machine that shares the disk) only the worker's heartbeat can tell.
 """
 
 import contextlib
@@ -25,13 +25,13 @@ from ftlab_kit.jobs import states
 from ftlab_kit.workspace import Workspace, now
 
 CRASHED = 70  # exit code of a worker that met an error which is not the kit's (EX_SOFTWARE)
-START_S = 60.0  # a job whose supervisor has not reported this long after its launch never will
+START_S = 60.0  # a supervisor that has not reported this long after its launch never will
 HEARTBEAT_S = 5.0
 SILENT_S = 6 * HEARTBEAT_S
 TERMINATE_S = 2.0
 POLL_S = 0.2
-# large tensors come and go by the thousand: kept by the allocator, in huge pages, instead of being
-# asked of the system anew each time, which clears every page
+# large tensors come and go by the thousand: the allocator keeps their memory, in huge pages. Given
+# back to the system, every page would be cleared before it is used again
 ALLOCATION = ":".join(
     (
         "glibc.malloc.hugetlb=1",
@@ -43,28 +43,30 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def slots(ws: Workspace) -> int:
-    """Return how many jobs of a workspace may run at once; one for each GPU if nothing was set."""
-    found = ws.store.get("settings", name="slots")
-    return int(found["value"]) if found else max(1, len(device.gpus()))
+    """Return how many jobs of a workspace may run at once; by default one for each GPU, or one."""
+    setting = ws.store.get("settings", name="slots")
+    return int(setting["value"]) if setting else max(1, len(device.gpus()))
 
 
 def launch_waiting(ws: Workspace) -> None:
-    """Launch the jobs that wait, the longest waiting first, into the slots that are free."""
+    """Launch waiting jobs into the free slots, the longest waiting first."""
     for row in ws.store.rows("jobs", state=[*states.WORKING]):
         mark_dead(ws, row)
     while (claimed := _claim(ws)) is not None:
         try:
             _launch(ws, claimed)
         except (OSError, subprocess.SubprocessError, KitError) as error:
-            words = f"The worker could not be started: {error}"
-            states.move(ws, claimed["id"], "failed", error=words)
+            message = f"The worker could not be started: {error}"
+            states.move(ws, claimed["id"], "failed", error=message)
 
 
-def requeue(ws: Workspace, job_id: int, **event: Any) -> None:
+def requeue(ws: Workspace, job_id: int, **values: Any) -> None:
     """Put a paused or failed job into the queue again, without starting its worker.
 
     Args:
-        event: What the event of the resume says besides.
+        ws: The workspace.
+        job_id: The job.
+        values: More columns of the resume's event, such as its arguments.
 
     Raises:
         Conflict: The job is in another state by now.
@@ -73,11 +75,11 @@ def requeue(ws: Workspace, job_id: int, **event: Any) -> None:
         states.require(ws, job_id, "resume")
         fresh = {"launched_at": None, "slot": None, "pid": None, "heartbeat_at": None}
         states.move(ws, job_id, "queued", error=None, note=None, queued_at=now(), **fresh)
-        states.write(ws, job_id, "resume", state="applied", **event)
+        states.write(ws, job_id, "resume", state="applied", **values)
 
 
 def _claim(ws: Workspace) -> dict[str, Any] | None:
-    """Give the first job that waits a free slot, if there are both, and return its row."""
+    """Give the first waiting job a free slot, if there are both, and return its row."""
     with ws.store.transaction():
         working = ws.store.rows("jobs", order="queued_at", state=[*states.WORKING])
         has_slot = [row for row in working if row["launched_at"] or row["state"] == "running"]
@@ -91,7 +93,7 @@ def _claim(ws: Workspace) -> dict[str, Any] | None:
         free = [
             first
             for first in range(slots(ws) - n_needed + 1)
-            # fewer slots than before may leave jobs in numbers that are no slots any more
+            # after the number of slots was lowered, jobs may still hold higher ones
             if not taken & {*range(first, first + n_needed)} and len(taken) + n_needed <= slots(ws)
         ]
         if not free:
@@ -116,7 +118,7 @@ def _launch(ws: Workspace, row: dict[str, Any]) -> None:
     with room_on_disk(str(folder)):
         folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "ftlab_kit.jobs.supervisor", str(ws.root), str(row["id"])]
-    # the model is here already: a worker never asks the hub
+    # a job's models are on this disk, so its worker never contacts the hub
     env = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     env.setdefault("GLIBC_TUNABLES", ALLOCATION)
     env.setdefault("GOMP_SPINCOUNT", device.SPIN)
@@ -127,19 +129,19 @@ def _launch(ws: Workspace, row: dict[str, Any]) -> None:
 
 
 def gpus_of(slot: int, n_processes: int) -> str:
-    """Return CUDA_VISIBLE_DEVICES for a job's workers: a GPU for each, those of its slot."""
+    """Return CUDA_VISIBLE_DEVICES for a job's workers: a GPU for each, from its slot on."""
     names = device.gpus()
     count = min(n_processes, len(names))
     return ",".join(names[(slot + number) % len(names)] for number in range(count))
 
 
 def process_columns() -> dict[str, Any]:
-    """Return what this process is known by, as columns of a job."""
+    """Return what identifies this process, as columns of a job."""
     return {"pid": os.getpid(), "pid_started_at": _started(os.getpid()), "boot_id": boot_id()}
 
 
 def owned_by_me(job_id: int) -> dict[str, Any]:
-    """Return what a job's row is like as long as this process is its worker."""
+    """Return the columns that a job's row has as long as this process is its worker."""
     return {"id": job_id, "state": "running", "worker_pid": os.getpid()}
 
 
@@ -152,9 +154,9 @@ def boot_id() -> str:
 
 
 def _started(pid: int) -> float | None:
-    """Return when a process was started, in seconds; None for one that is gone or a zombie.
+    """Return when a process started, in seconds; None for one that is gone or a zombie.
 
-    On Linux since boot, which a clock that is set does not move.
+    On Linux the time counts from boot, so that setting the clock does not change it.
     """
     try:
         process = psutil.Process(pid)
@@ -172,7 +174,7 @@ def _started(pid: int) -> float | None:
 def is_alive(row: dict[str, Any]) -> bool:
     """Return whether a working job's supervisor still runs; a zombie does not."""
     if row["state"] == "queued" and row["launched_at"] is None:
-        return True  # it waits for a slot, and no process is due yet
+        return True  # it waits for a slot, so it has no process yet
     if row["pid"] is None:
         return bool(now() - (row["launched_at"] or row["created_at"]) < timedelta(seconds=START_S))
     if row["boot_id"] not in (None, boot_id()):
@@ -188,47 +190,50 @@ def is_silent(row: dict[str, Any]) -> bool:
 
 
 def mark_dead(ws: Workspace, row: dict[str, Any]) -> bool:
-    """Call a working job failed if its processes have vanished; return whether they have."""
+    """Mark a working job as failed if its processes have vanished; return whether they have."""
     if row["state"] not in states.WORKING or is_alive(row):
         return False
     seen_at = time.time()
     if row["boot_id"] not in (None, boot_id()):
-        how = "its machine was restarted"
+        cause = "its machine was restarted"
     elif row["pid"] is None:
-        how = f"it did not start within {START_S:.0f} s"
+        cause = f"it did not start within {START_S:.0f} s"
     else:
-        how = "killed together with its supervisor"
-    is_buried = states.move(
+        cause = "killed together with its supervisor"
+    is_marked = states.move(
         ws,
         row["id"],
         "failed",
         only_from=row["state"],
         held_by={"pid": row["pid"]},
-        error=f"The worker has vanished: {how}. Its checkpoints are kept; go on from the last one "
-        f"with trainers.resume(ws, {row['id']}).",
+        error=f"The worker has vanished: {cause}. Its checkpoints are kept; go on from the last "
+        f"one with trainers.resume(ws, {row['id']}).",
     )
-    if is_buried:  # a worker whose supervisor was killed would train on, unseen
+    if is_marked:  # a worker whose supervisor was killed would work on, unseen
         end(ws, row["id"], before=seen_at)
-    return is_buried
+    return is_marked
 
 
 def end(ws: Workspace, job_id: int, *, before: float | None = None) -> None:
-    """End what still runs of a job: its supervisor and its workers.
+    """End the processes of a job that still run: its supervisor and its workers.
 
     Args:
-        before: Spare what was started after this time (seconds since 1970): a later resume's.
+        ws: The workspace.
+        job_id: The job.
+        before: Spare processes that started after this time (seconds since 1970): they belong to a
+            later resume.
     """
-    for how in (signal.SIGTERM, signal.SIGKILL):
+    for signal_number in (signal.SIGTERM, signal.SIGKILL):
         for process in _processes(ws, job_id, before):
             with contextlib.suppress(psutil.NoSuchProcess):
-                process.send_signal(how)
+                process.send_signal(signal_number)
         deadline = time.monotonic() + TERMINATE_S
         while _processes(ws, job_id, before) and time.monotonic() < deadline:
             time.sleep(POLL_S)
 
 
 def wait_until_gone(pid: int | None, *, timeout_s: float) -> None:
-    """Wait until a process has ended, for so long at most: then its device is free."""
+    """Wait until a process has ended, so that its device is free, or the time is up."""
     deadline = time.monotonic() + timeout_s
     while pid is not None and _started(pid) is not None and time.monotonic() < deadline:
         time.sleep(POLL_S / 4)
@@ -239,7 +244,7 @@ def _processes(ws: Workspace, job_id: int, before: float | None) -> list[psutil.
 
     Not by process group: torchrun gives each of its workers a session of its own.
     """
-    found = []
+    processes = []
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, OSError):
             line = process.cmdline()
@@ -252,5 +257,5 @@ def _processes(ws: Workspace, job_id: int, before: float | None) -> list[psutil.
                 and process.status() != psutil.STATUS_ZOMBIE
                 and (before is None or process.create_time() <= before)
             ):
-                found.append(process)
-    return found
+                processes.append(process)
+    return processes

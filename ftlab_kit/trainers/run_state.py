@@ -1,4 +1,4 @@
-"""What a job carries from step to step besides weights and moments, kept in every checkpoint.
+"""What a job carries from step to step besides weights and moments; every checkpoint has it.
 
 The settings as adjusted so far, counters, and what the guard and early stopping remember. With the
 weights, the optimizer and the random states it decides the rest of the run.
@@ -13,13 +13,16 @@ from typing import Any, Self
 
 from ftlab_kit.configs import Config
 from ftlab_kit.errors import Conflict
+from ftlab_kit.jobs import states
+from ftlab_kit.records import Event, Job, Rows
+from ftlab_kit.workspace import Workspace
 
 FILE = "live.json"
 WINDOW = 20  # steps whose median the guard compares with
 
 
 def total_steps(config: Config, n_rows: int) -> int:
-    """Return the number of optimizer steps of a job on so many rows."""
+    """Return the number of optimizer steps of a job on a number of rows."""
     return config.max_steps or max(1, math.ceil(config.epochs * n_rows / config.prompts_a_step))
 
 
@@ -27,13 +30,13 @@ def total_steps(config: Config, n_rows: int) -> int:
 class RunState:
     """The state of a run at a step border.
 
-    `piece` is the micro-batch in use, which running out of memory makes smaller; `applied` holds
-    the ids of the events that this state has in it already.
+    `micro_batch` is the one in use, which running out of memory makes smaller; `applied` holds the
+    ids of the events that this state includes already.
     """
 
     config: Config
     n_rows: int
-    piece: int
+    micro_batch: int
     warmup_steps: int = 0
     applied: list[int] = field(default_factory=list)
     n_tokens: int = 0
@@ -46,16 +49,18 @@ class RunState:
     is_stopped: bool = False
 
     @classmethod
-    def begin(cls, config: Config, n_rows: int, piece: int) -> Self:
+    def begin(cls, config: Config, n_rows: int, micro_batch: int) -> Self:
         """Return the state before the first step."""
         # an adjusted number of steps moves the end of the schedule, never its warm-up
         warmup = round(config.warmup_fraction * total_steps(config, n_rows))
-        return cls(config, n_rows, piece, warmup)
+        return cls(config, n_rows, micro_batch, warmup)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Return the state that a checkpoint was made with."""
+        """Return the state that a checkpoint was written with."""
         values: dict[str, Any] = json.loads((folder / FILE).read_text())
+        if "piece" in values:  # its name up to 0.2.0
+            values["micro_batch"] = values.pop("piece")
         return cls(**{**values, "config": Config(**values["config"])})
 
     def save(self, folder: Path) -> None:
@@ -74,12 +79,18 @@ class RunState:
         return step * self.config.prompts_a_step / self.n_rows
 
     def is_due(self, every: int | None, step: int, *, parts: int = 5) -> bool:
-        """Return whether something that happens every so many steps, or a few times, is due."""
+        """Return whether something that happens every few steps is due.
+
+        Args:
+            every: The interval in steps; None makes it happen `parts` times in the run.
+            step: The step that is done.
+            parts: How often it happens where `every` is None.
+        """
         every = every or max(1, math.ceil(self.total_steps / parts))
         return step % every == 0 or step >= self.total_steps
 
     def adjust(self, changes: dict[str, Any]) -> dict[str, list[Any]]:
-        """Take changed settings and return old and new value of each.
+        """Change settings and return the old and the new value of each.
 
         Raises:
             ConfigError: No such setting, or a value out of bounds.
@@ -90,7 +101,7 @@ class RunState:
         return {name: [getattr(before, name), getattr(self.config, name)] for name in changes}
 
     def is_stopped_early(self, eval_loss: float) -> bool:
-        """Take a held-out loss and return whether there were too many without a better one."""
+        """Take a held-out loss, and return whether too many in a row were not the best so far."""
         is_better = self.best is None or eval_loss < self.best
         self.best = eval_loss if is_better else self.best
         self.n_worse = 0 if is_better else self.n_worse + 1
@@ -103,16 +114,52 @@ class RunState:
         import torch
         from transformers import get_scheduler
 
-        # the library's own curves, taken from a schedule of a weight that is thrown away
-        nothing = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        # the library's own curves: get_scheduler wants an optimizer, so it gets one of a dummy
+        dummy = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
         schedule = get_scheduler(
             {"constant": "constant_with_warmup"}.get(self.config.schedule, self.config.schedule),
-            nothing,
+            dummy,
             num_warmup_steps=self.warmup_steps,
             num_training_steps=max(self.total_steps, self.warmup_steps + 1),
         )
         factor: Callable[[int], float] = schedule.lr_lambdas[0]
         return factor
+
+
+def adjustments(ws: Workspace, job_id: int, *, with_pending: bool = False) -> Rows[Event]:
+    """Return the adjustments that a job has applied, the oldest first.
+
+    Args:
+        ws: The workspace.
+        job_id: The job.
+        with_pending: Also those that it has not applied yet.
+    """
+    event_states = ["applied", "pending"] if with_pending else ["applied"]
+    return states.events(ws, job_id, command="adjust", state=event_states)
+
+
+def settings(ws: Workspace, job: Job, *, with_pending: bool = False) -> Config:
+    """Return a job's settings as they are now: its config with its adjustments.
+
+    Args:
+        ws: The workspace.
+        job: The job.
+        with_pending: Also with the adjustments that it has not applied yet.
+    """
+    changes: dict[str, Any] = {}
+    for event in adjustments(ws, job.id, with_pending=with_pending):
+        changes |= event.arguments or {}
+    return Config(**{**job.config, **changes})
+
+
+def settings_of_checkpoint(folder: Path, job: Job) -> Config:
+    """Return the settings that a job had when it wrote a checkpoint.
+
+    Args:
+        folder: The checkpoint's folder.
+        job: The job, whose config holds for checkpoints that don't store their settings.
+    """
+    return RunState.load(folder).config if (folder / FILE).exists() else Config(**job.config)
 
 
 def check(config: Config, changes: dict[str, Any]) -> None:
@@ -125,10 +172,11 @@ def check(config: Config, changes: dict[str, Any]) -> None:
     config.but(**changes)
     fixed = [name for name in changes if not is_live(name)]
     if fixed:
-        can = ", ".join(name for name in Config.model_fields if is_live(name))
+        live = ", ".join(name for name in Config.model_fields if is_live(name))
         raise Conflict(
-            f"{' and '.join(fixed)} can't change while a job runs; {can} can. Start a new job from "
-            f"a checkpoint of this one: trainers.fork(ws, job, {fixed[0]}={changes[fixed[0]]!r})."
+            f"{' and '.join(fixed)} can't change while a job runs; {live} can. Start a new job "
+            f"from a checkpoint of this one: trainers.fork(ws, job, "
+            f"{fixed[0]}={changes[fixed[0]]!r})."
         )
 
 

@@ -13,7 +13,6 @@ from typing import Any
 import ipywidgets
 
 from ftlab_kit import checkpoints, configs, trainers
-from ftlab_kit.configs import Config
 from ftlab_kit.errors import KitError
 from ftlab_kit.jobs import states
 from ftlab_kit.pictures import charts, job_panels
@@ -58,7 +57,8 @@ class TrainerView(ipywidgets.VBox):  # type: ignore[misc]
         }
         self._make_buttons()
         self._make_sliders()
-        self.fields = Fields(_settings_now(self._job, trainers.events(ws, self._job)), LIVE)
+        now = trainers.settings(ws, self._job, with_pending=True)
+        self.fields = Fields(now, LIVE)
         super().__init__(self._layout())
         self._closed = threading.Event()
         self.refresh(whole=True)
@@ -184,7 +184,7 @@ class TrainerView(ipywidgets.VBox):  # type: ignore[misc]
 
     def _adjust(self, ws: Workspace, job: Job) -> Event:
         """Request the fields' values that differ from the job's settings as they are now."""
-        now = _settings_now(job, trainers.events(ws, job))
+        now = trainers.settings(ws, job, with_pending=True)
         settings = self.fields.settings()
         changes = {
             name: getattr(settings, name)
@@ -226,15 +226,6 @@ class TrainerView(ipywidgets.VBox):  # type: ignore[misc]
                 self.refresh()
             except KitError as error:
                 show_alert(self._status, str(error))
-
-
-def _settings_now(job: Job, events: Rows[Event]) -> Config:
-    """Return a job's settings with its adjustments, both those applied and those pending."""
-    config = Config(**job.config)
-    for event in events:
-        if event.command == "adjust" and event.state in ("applied", "pending"):
-            config = config.but(**(event.arguments or {}))
-    return config
 
 
 def _outcome(result: Job | Event | Checkpoint) -> str:

@@ -79,7 +79,7 @@ class CommandCallback(TrainerCallback):  # type: ignore[misc]
             raise NothingLeft
         if self.is_first:
             self.ws.store.update("jobs", {"id": self.job_id}, total_steps=live.total_steps)
-            rows = min(args.train_batch_size, live.piece)
+            rows = min(args.train_batch_size, live.micro_batch)
             log.write(
                 f"training: step {state.global_step} of {live.total_steps}, {rows} rows at once"
             )
@@ -296,7 +296,7 @@ class CommandCallback(TrainerCallback):  # type: ignore[misc]
 
     def _split(self, event: Event, state: TrainerState) -> None:
         """Go on in the pieces that a run before this one had to take from this step on."""
-        self.trainer.live.piece = int((event.arguments or {})["rows"])
+        self.trainer.live.micro_batch = int((event.arguments or {})["rows"])
         self.trainer.live.applied.append(event.id)
         if self.is_first:
             states.settle(self.ws, event, "applied", state.global_step)

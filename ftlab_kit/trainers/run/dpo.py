@@ -73,7 +73,7 @@ class PreferenceTrainer(EvalLossMixin, ExactTrainerMixin, DPOTrainer):  # type: 
         """Return the summed loss of some held-out pairs, and how many they are."""
         assert self.held_out is not None
         pairs = [self.held_out[number] for number in numbers]
-        size, total = min(PAIRS_AT_ONCE, self.live.piece), 0.0
+        size, total = min(PAIRS_AT_ONCE, self.live.micro_batch), 0.0
         with torch.no_grad(), alone(self.accelerator):
             for start in range(0, len(pairs), size):
                 total += math.fsum(in_halves(pairs[start : start + size], self._losses))

@@ -141,7 +141,7 @@ class ExactTrainerMixin:
     def _in_pieces(self, model: Any, inputs: Any, count: Any) -> Any:
         learn = super().training_step  # type: ignore[misc]
         n_rows, total = self.count_rows(inputs), 0.0
-        parts = [*self.pieces(inputs, self.live.piece)]
+        parts = [*self.pieces(inputs, self.live.micro_batch)]
         for number, part in enumerate(parts, 1):
             self._share = self.count_rows(part) / n_rows
             is_last = number == len(parts)
@@ -151,15 +151,15 @@ class ExactTrainerMixin:
         return total
 
     def _halve(self, words: str) -> None:
-        if self.live.piece == 1 or not self.can_split or self.args.world_size > 1:
-            rows = "one row" if self.live.piece == 1 else f"{self.live.piece} rows"
+        if self.live.micro_batch == 1 or not self.can_split or self.args.world_size > 1:
+            rows = "one row" if self.live.micro_batch == 1 else f"{self.live.micro_batch} rows"
             raise OutOfRoom(
                 f"The memory does not hold {rows} at a time ({words}). Lower max_length"
-                f"{'' if self.live.piece == 1 else ' or micro_batch'}, or set "
+                f"{'' if self.live.micro_batch == 1 else ' or micro_batch'}, or set "
                 "gradient_checkpointing=True."
             )
-        self.live.piece = math.ceil(self.live.piece / 2)
-        self.hooks.halved(self.live.piece, words)
+        self.live.micro_batch = math.ceil(self.live.micro_batch / 2)
+        self.hooks.halved(self.live.micro_batch, words)
 
     def _undo(self, model: Any) -> None:
         """Take the step back to where it began."""

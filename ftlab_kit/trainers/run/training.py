@@ -171,7 +171,7 @@ def _trainer(
     commands.prompts = generations.prompts(datasets.rows(ws, held_out_id or version_id))
     _require_world_size(trainer, config)
     if is_new:
-        state.piece = batch_size.rows_at_once(ws, row, trainer)
+        state.micro_batch = batch_size.rows_at_once(ws, row, trainer)
     log.write(f"trained parameters: {_n_trained(trainer.model):,}")
     return trainer
 

@@ -461,7 +461,7 @@ def test_a_job_without_a_good_checkpoint_begins_again(lab: Workspace):
 def test_a_method_wants_its_kind_of_rows(lab: Workspace):
     with pytest.raises(InputError, match=r"kind of rows: rows of kind chat"):
         trainers._enqueue(lab, TINY.but(method="dpo"), "hues")
-    with pytest.raises(InputError, match="'sft' learns from rows like"):
+    with pytest.raises(InputError, match="'sft' trains on rows like"):
         trainers._enqueue(lab, TINY, add_pairs(lab))
 
 

@@ -27,19 +27,21 @@ TINY = Config(model="tiny", max_steps=4, learning_rate=1e-2, effective_batch=4, 
 @pytest.fixture
 def ws(tmp_path: Path) -> Iterator[Workspace]:
     """An empty workspace."""
-    made = Workspace(tmp_path / "lab")
-    yield made
-    made.close()
+    workspace = Workspace(tmp_path / "lab")
+    yield workspace
+    workspace.close()
 
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     """A workspace that many tests share: the tiny model is here, and rows with a split."""
-    made = Workspace(tmp_path_factory.mktemp("shared") / "lab")
-    models.pull(made, "tiny")
-    datasets.split(made, datasets.add(made, chats_file(made.root / "hues.jsonl")), held_out=0.3)
-    yield made
-    made.close()
+    workspace = Workspace(tmp_path_factory.mktemp("shared") / "lab")
+    models.pull(workspace, "tiny")
+    datasets.split(
+        workspace, datasets.add(workspace, chats_file(workspace.root / "hues.jsonl")), held_out=0.3
+    )
+    yield workspace
+    workspace.close()
 
 
 @pytest.fixture(scope="session")

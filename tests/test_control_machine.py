@@ -1,7 +1,7 @@
-"""Two lab sides and one worker, in every order that Hypothesis can think of, on a real store.
+"""Two lab sides and one worker, in every order that Hypothesis finds, on a real store.
 
 The lab sides and the supervisor are the kit's own verbs. The worker is a stand-in: it does to the
-store what worker.py and steering.py do at step borders, and trains nothing.
+store what jobs/worker.py and trainers/run/callback.py do at step borders, and trains nothing.
 """
 
 import tempfile
@@ -210,20 +210,20 @@ class Mailbox(RuleBasedStateMachine):
     def is_refused(self, side: int, command: str, state: str) -> None:
         """Assert that a command meets a conflict that names the state."""
         ws, job_id = self.lab[side], self.job_id
-        words = f"Job {job_id} is {state}; only a .* job can take the command '{command}'"
-        with pytest.raises(Conflict, match=words):
+        message = f"Job {job_id} is {state}; only a .* job can take the command '{command}'"
+        with pytest.raises(Conflict, match=message):
             if command == "resume":
                 processes.requeue(ws, job_id)
             else:
                 states.send(ws, job_id, command)
 
-    @rule(order=ORDERS, wanted=st.sampled_from(states.STATES))
-    def two_sides_see_the_same_and_move(self, order: tuple[int, int], wanted: str) -> None:
-        is_allowed = wanted in states.NEXT.get(self.state, ())
-        if is_allowed and wanted not in ("cancelled", "failed"):
+    @rule(order=ORDERS, target=st.sampled_from(states.STATES))
+    def two_sides_see_the_same_and_move(self, order: tuple[int, int], target: str) -> None:
+        is_allowed = target in states.NEXT.get(self.state, ())
+        if is_allowed and target not in ("cancelled", "failed"):
             return  # no lab side does that
         moved = [
-            states.move(self.lab[side], self.job_id, wanted, only_from=self.state) for side in order
+            states.move(self.lab[side], self.job_id, target, only_from=self.state) for side in order
         ]
         assert moved == [is_allowed, False]
 

@@ -1,4 +1,4 @@
-"""What a job answers while it learns, and the held-out loss beside it: bounded, and never its end.
+"""Sample answers and the held-out loss while a job trains: bounded, and never the job's end.
 
 The workers are forked from this process, as in the tests of steering.
 """
@@ -26,12 +26,12 @@ from ftlab_kit.records import DatasetVersion, Job, Metric
 from ftlab_kit.trainers import generations
 from ftlab_kit.trainers.run import evaluation, sample_answers
 from ftlab_kit.widgets.live_view import TrainerView
-from ftlab_kit.widgets.sample_answers import samples as shown_voice
+from ftlab_kit.widgets.sample_answers import samples as samples_view
 from tests.chaos.killing import Seen, differences, run
 from tests.conftest import TINY, add_pairs
 
 STEPS = TINY.but(max_steps=8, adapter_dropout=0.1, save_every_steps=3, micro_batch=2)
-VOICE = STEPS.but(sample_every_steps=3, sample_rows=2, sample_tokens=6)
+SAMPLED = STEPS.but(sample_every_steps=3, sample_rows=2, sample_tokens=6)
 
 
 def queue(ws: Workspace, config: Config, held_out: bool = True) -> Job:
@@ -40,9 +40,9 @@ def queue(ws: Workspace, config: Config, held_out: bool = True) -> Job:
 
 
 @pytest.fixture(scope="module")
-def spoken(lab: Workspace) -> Seen:
+def sampled_run(lab: Workspace) -> Seen:
     """A job of eight steps that answered after the first, third, sixth and last."""
-    return run(lab, queue(lab, VOICE))
+    return run(lab, queue(lab, SAMPLED))
 
 
 def by_step(ws: Workspace, job: Job) -> dict[int, Metric]:
@@ -54,28 +54,28 @@ def answered(ws: Workspace, job: Job) -> list[int | None]:
     return [event.step for event in states.events(ws, job.id, command="sample", state="applied")]
 
 
-# --- answers ------------------------------------------------------------------------------------
+# answers
 
 
-def test_the_first_held_out_rows_are_answered_at_first_at_the_cadence_and_at_the_end(
-    lab: Workspace, spoken: Seen
+def test_the_first_held_out_rows_are_answered_first_at_intervals_and_at_the_end(
+    lab: Workspace, sampled_run: Seen
 ):
-    held_out = [*datasets.rows(lab, spoken.job.held_out_version_id or 0)]
-    found = trainers.samples(lab, spoken.job)
-    assert [(item.step, item.row) for item in found] == [
+    held_out = [*datasets.rows(lab, sampled_run.job.held_out_version_id or 0)]
+    samples = trainers.samples(lab, sampled_run.job)
+    assert [(item.step, item.row) for item in samples] == [
         (step, row) for step in (1, 3, 6, 8) for row in (0, 1)
     ]
-    for item in found:
-        asked, answer = held_out[item.row or 0]["messages"]
-        assert (item.prompt, item.reference) == (asked["content"], answer["content"])
+    for item in samples:
+        question, answer = held_out[item.row or 0]["messages"]
+        assert (item.prompt, item.reference) == (question["content"], answer["content"])
         assert item.answer
 
 
-def test_scores_are_series_among_the_metrics_of_their_steps(lab: Workspace, spoken: Seen):
-    found = {step: row.more for step, row in by_step(lab, spoken.job).items() if row.more}
-    assert [*found] == [1, 3, 6, 8]
-    for step, more in found.items():
-        samples = trainers.samples(lab, spoken.job, step=step)
+def test_mean_scores_are_metrics_of_their_steps(lab: Workspace, sampled_run: Seen):
+    measured = {step: row.more for step, row in by_step(lab, sampled_run.job).items() if row.more}
+    assert [*measured] == [1, 3, 6, 8]
+    for step, more in measured.items():
+        samples = trainers.samples(lab, sampled_run.job, step=step)
         chrf = [
             sacrebleu.sentence_chrf(item.answer or "", [item.reference]).score for item in samples
         ]
@@ -85,39 +85,41 @@ def test_scores_are_series_among_the_metrics_of_their_steps(lab: Workspace, spok
         assert 0 < more["sample_tokens"] <= 6
 
 
-def test_the_answers_are_those_of_the_weights_of_their_step(lab: Workspace, spoken: Seen):
-    last = trainers.samples(lab, spoken.job, step=8)
+def test_answers_come_from_the_weights_of_their_step(lab: Workspace):
+    # fp32 is what chats answer in on a processor
+    job = run(lab, queue(lab, SAMPLED.but(max_steps=2, precision="fp32"))).job
+    last = trainers.samples(lab, job, step=2)
     prompts = [item.prompt for item in last]
-    again = trainers.sample(lab, spoken.job, prompts, max_new_tokens=6)
+    again = trainers.sample(lab, job, prompts, max_new_tokens=6)
     assert [item.answer for item in again] == [item.answer for item in last]
 
 
-def test_no_bit_of_a_run_depends_on_its_answers(lab: Workspace, spoken: Seen):
+def test_no_bit_of_a_run_depends_on_its_answers(lab: Workspace, sampled_run: Seen):
     quiet = run(lab, queue(lab, STEPS))
-    assert quiet.hashes == spoken.hashes
-    silent, said = (by_step(lab, seen.job) for seen in (quiet, spoken))
-    assert [row.loss for row in silent.values()] == [row.loss for row in said.values()]
-    assert [row.eval_loss for row in silent.values()] == [row.eval_loss for row in said.values()]
+    assert quiet.hashes == sampled_run.hashes
+    silent, sampled = (by_step(lab, seen.job) for seen in (quiet, sampled_run))
+    assert [row.loss for row in silent.values()] == [row.loss for row in sampled.values()]
+    assert [row.eval_loss for row in silent.values()] == [row.eval_loss for row in sampled.values()]
     assert all(row.more is None for row in silent.values())
     assert trainers.samples(lab, quiet.job) == ()
 
 
-def test_a_paused_and_a_killed_job_have_each_answer_once(lab: Workspace, spoken: Seen):
-    job = queue(lab, VOICE)
+def test_a_paused_and_a_killed_job_keep_each_answer_once(lab: Workspace, sampled_run: Seen):
+    job = queue(lab, SAMPLED)
     states.write(lab, job.id, "pause", state="pending", at_step=6)
     assert run(lab, job).job.step == 6
     processes.requeue(lab, job.id)
     paused = run(lab, job)
-    killed = run(lab, queue(lab, VOICE), kills=2, after_s=(0.3, 0.8), seed=2)
+    killed = run(lab, queue(lab, SAMPLED), kills=2, after_s=(0.3, 0.8), seed=2)
     for seen in (paused, killed):
-        assert differences(spoken, seen) == (0, 0)
+        assert differences(sampled_run, seen) == (0, 0)
         assert answered(lab, seen.job) == [1, 3, 6, 8]
-        assert trainers.samples(lab, seen.job) == trainers.samples(lab, spoken.job)
+        assert trainers.samples(lab, seen.job) == trainers.samples(lab, sampled_run.job)
 
 
 def undone(ws: Workspace) -> Job:
     """A job of four steps that has lost its last checkpoint and must do the fourth again."""
-    job = queue(ws, VOICE.but(max_steps=4))
+    job = queue(ws, SAMPLED.but(max_steps=4))
     run(ws, job)
     shutil.rmtree(trainers.checkpoints(ws, job)[-1].path)
     ws.store.update("jobs", {"id": job.id}, state="failed")
@@ -133,7 +135,7 @@ def test_a_step_that_is_done_again_replaces_its_answers(lab: Workspace):
     assert [event.step for event in states.events(lab, job.id, command="sample")] == [1, 3, 4]
 
 
-def test_answers_after_the_checkpoint_that_a_job_goes_on_from_count_no_more(lab: Workspace):
+def test_answers_after_the_checkpoint_of_a_resume_are_undone(lab: Workspace):
     job = undone(lab)
     trainers.adjust(lab, job, sample_every_steps=None)
     processes.requeue(lab, job.id)
@@ -146,57 +148,57 @@ def test_a_cadence_can_be_set_while_a_job_runs(lab: Workspace):
     changes = {"sample_every_steps": 2, "sample_rows": 1, "sample_tokens": 3}
     trainers.adjust(lab, job, at_step=4, **changes)
     run(lab, job)
-    found = trainers.samples(lab, job)
-    assert [item.step for item in found] == [4, 6, 8]
+    samples = trainers.samples(lab, job)
+    assert [item.step for item in samples] == [4, 6, 8]
     first = next(datasets.rows(lab, job.dataset_version_id))["messages"][0]["content"]
-    assert {item.prompt for item in found} == {first}  # nothing is held out: the first row
+    assert {item.prompt for item in samples} == {first}  # nothing is held out: the first row
 
 
-def test_answers_stand_between_the_steps_that_are_logged(lab: Workspace):
-    job = queue(lab, VOICE.but(log_every_steps=4, eval_every_steps=8))
-    found = by_step(lab, run(lab, job).job)
-    assert [step for step, row in found.items() if row.more] == [1, 3, 6, 8]
-    assert [step for step, row in found.items() if row.loss is not None] == [1, 4, 8]
+def test_answers_come_also_between_logged_steps(lab: Workspace):
+    job = queue(lab, SAMPLED.but(log_every_steps=4, eval_every_steps=8))
+    rows = by_step(lab, run(lab, job).job)
+    assert [step for step, row in rows.items() if row.more] == [1, 3, 6, 8]
+    assert [step for step, row in rows.items() if row.loss is not None] == [1, 4, 8]
 
 
 def test_a_job_that_stops_early_answers_at_its_end(lab: Workspace):
-    config = VOICE.but(learning_rate=1e-9, eval_every_steps=1, early_stopping=1, max_steps=50)
+    config = SAMPLED.but(learning_rate=1e-9, eval_every_steps=1, early_stopping=1, max_steps=50)
     job = run(lab, queue(lab, config.but(sample_every_steps=40))).job
     assert job.step < 40
     assert answered(lab, job) == [1, job.step]
 
 
-def test_pairs_are_asked_what_they_prefer(lab: Workspace):
+def test_a_preference_gives_its_prompt_and_its_chosen_answer(lab: Workspace):
     pairs = add_pairs(lab)
-    config = VOICE.but(method="dpo", max_steps=2, adapter_dropout=0.0)
+    config = SAMPLED.but(method="dpo", max_steps=2, adapter_dropout=0.0)
     job = run(lab, trainers._enqueue(lab, config, pairs, held_out=pairs)).job
     row = next(datasets.rows(lab, pairs))
-    found = trainers.samples(lab, job, step=2)[0]
-    assert found.prompt == row["prompt"][0]["content"]
-    assert found.reference == row["chosen"][0]["content"]
+    sample = trainers.samples(lab, job, step=2)[0]
+    assert sample.prompt == row["prompt"][0]["content"]
+    assert sample.reference == row["chosen"][0]["content"]
     assert {"margin", "sample_chrf"} <= {*(by_step(lab, job)[2].more or {})}
 
 
 def test_grpo_answers_beside_its_reward(lab: Workspace):
-    config = VOICE.but(method="grpo", max_steps=2, max_new_tokens=6, adapter_dropout=0.0)
+    config = SAMPLED.but(method="grpo", max_steps=2, max_new_tokens=6, adapter_dropout=0.0)
     job = run(lab, queue(lab, config, held_out=False)).job
     assert answered(lab, job) == [1, 2]
     assert {"reward", "sample_chrf"} <= {*(by_step(lab, job)[2].more or {})}
 
 
 def test_of_two_processes_the_first_answers(lab: Workspace):
-    seen = run(lab, queue(lab, VOICE.but(processes=2, max_steps=3)))
+    seen = run(lab, queue(lab, SAMPLED.but(processes=2, max_steps=3)))
     assert seen.job.state == "completed"
     assert answered(lab, seen.job) == [1, 3]
     assert (by_step(lab, seen.job)[3].eval_loss or 0) > 0
 
 
-def test_texts_have_nothing_to_be_asked(ws: Workspace):
+def test_texts_have_no_prompts(ws: Workspace):
     path = ws.root / "texts.jsonl"
     path.write_text("\n".join(json.dumps({"text": f"Once, {n} geese flew."}) for n in range(8)))
     texts = datasets.add(ws, path)
     with pytest.raises(InputError, match="holds texts, in which nothing is asked.*leave it empty"):
-        trainers.start(ws, VOICE, texts)
+        trainers.start(ws, SAMPLED, texts)
     job = trainers._enqueue(ws, STEPS.but(max_steps=2), texts)
     trainers.adjust(ws, job, sample_every_steps=1)
     assert run(ws, job).job.state == "completed"
@@ -204,36 +206,36 @@ def test_texts_have_nothing_to_be_asked(ws: Workspace):
     assert event.state == "refused" and "these rows are texts without prompts" in (event.note or "")
 
 
-def test_a_step_without_answers_is_said_so(lab: Workspace, spoken: Seen, job: Job):
+def test_a_step_without_answers_is_not_found(lab: Workspace, sampled_run: Seen, job: Job):
     with pytest.raises(NotFound, match=r"there are answers of steps 1, 3, 6"):
-        trainers.samples(lab, spoken.job, step=7)
+        trainers.samples(lab, sampled_run.job, step=7)
     with pytest.raises(NotFound, match=r"it has none at all.*set sample_every_steps"):
         trainers.samples(lab, job, step=1)
 
 
-# --- what fails -----------------------------------------------------------------------------------
+# what fails
 
 
 @pytest.fixture
 def picky(ws: Workspace, lab: Workspace, tmp_path: Path) -> DatasetVersion:
-    """A model whose template refuses system turns, and held-out rows of which one has such."""
+    """A model whose template refuses system turns, and held-out rows, one with a system turn."""
     folder = shutil.copytree(models.get(lab, "tiny").path or Path(), tmp_path / "picky")
     template = folder / "chat_template.jinja"
     refusal = "{% if messages[0].role == 'system' %}{{ raise_exception('No system') }}{% endif %}"
     template.write_text(refusal + template.read_text())
     models.add(ws, "picky", folder)
-    asked = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
-    rows = [asked, [{"role": "system", "content": "Be kind."}, *asked]]
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]
+    rows = [turns, [{"role": "system", "content": "Be kind."}, *turns]]
     path = tmp_path / "held.jsonl"
     path.write_text("\n".join(json.dumps({"messages": row}) for row in rows))
     return datasets.add(ws, path)
 
 
-def test_a_row_that_the_template_refuses_is_said_and_the_job_goes_on(
+def test_a_row_that_the_template_refuses_is_noted_and_the_job_goes_on(
     ws: Workspace, lab: Workspace, picky: DatasetVersion
 ):
     train = datasets.add(ws, lab.root / "hues.jsonl")
-    config = VOICE.but(model="picky", streaming=True, max_steps=3)
+    config = SAMPLED.but(model="picky", streaming=True, max_steps=3)
     job = run(ws, trainers._enqueue(ws, config, train, held_out=picky)).job
     assert job.state == "completed"
     assert [item.answer is None for item in trainers.samples(ws, job)] == [False, True] * 2
@@ -247,15 +249,15 @@ def test_a_row_that_the_template_refuses_is_said_and_the_job_goes_on(
 
 
 class Failing(TrainerCallback):
-    """Lets the backbone fail where it is asked, and does not learn, on more rows than these."""
+    """Makes the backbone fail outside training on batches of more rows than these."""
 
-    def __init__(self, rows: int, words: str) -> None:
-        self.rows, self.words = rows, words
+    def __init__(self, rows: int, message: str) -> None:
+        self.rows, self.message = rows, message
 
     def on_train_begin(self, args: Any, state: Any, flow: Any, model: Any, **_: Any) -> None:
         def before(module: Any, given: Any, named: Any) -> None:
             if not module.training and len(named["input_ids"]) > self.rows:
-                raise torch.OutOfMemoryError(self.words)
+                raise torch.OutOfMemoryError(self.message)
 
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model
         inner.model.register_forward_pre_hook(before, with_kwargs=True)
@@ -264,22 +266,24 @@ class Failing(TrainerCallback):
 FULL = "CUDA out of memory. Tried to allocate 2 GiB (injected)"
 
 
-def test_without_memory_for_any_answer_a_job_ends_with_the_same_bits(lab: Workspace, spoken: Seen):
-    job = queue(lab, VOICE)
-    asked = states.write(lab, job.id, "evaluate", state="pending", at_step=2)
+def test_without_memory_for_answers_a_job_ends_with_the_same_bits(
+    lab: Workspace, sampled_run: Seen
+):
+    job = queue(lab, SAMPLED)
+    evaluation_event = states.write(lab, job.id, "evaluate", state="pending", at_step=2)
     seen = run(lab, job, watchers=[Failing(0, FULL)])
-    assert (seen.job.state, seen.hashes) == ("completed", spoken.hashes)
+    assert (seen.job.state, seen.hashes) == ("completed", sampled_run.hashes)
     assert trainers.samples(lab, job) == ()
-    found = by_step(lab, job)
-    assert all(row.eval_loss is None and row.more is None for row in found.values())
-    assert f"rows 0, 1 could not be answered ({FULL})" in (found[1].note or "")
-    assert f"the held-out loss could not be measured ({FULL})" in (found[3].note or "")
-    assert states.event(lab, asked.id).state == "refused"
+    rows = by_step(lab, job)
+    assert all(row.eval_loss is None and row.more is None for row in rows.values())
+    assert f"rows 0, 1 could not be answered ({FULL})" in (rows[1].note or "")
+    assert f"the held-out loss could not be measured ({FULL})" in (rows[3].note or "")
+    assert states.event(lab, evaluation_event.id).state == "refused"
 
 
 @pytest.mark.parametrize("method", ["sft", "dpo"])
 def test_where_memory_runs_out_smaller_batches_are_measured(lab: Workspace, method: str):
-    config = VOICE.but(method=method, max_steps=2, adapter_dropout=0.0, micro_batch=4)
+    config = SAMPLED.but(method=method, max_steps=2, adapter_dropout=0.0, micro_batch=4)
     rows = add_pairs(lab) if method == "dpo" else datasets.get(lab, "hues")
     whole, halved = (
         run(lab, trainers._enqueue(lab, config, rows, held_out=rows), watchers=watchers)
@@ -292,8 +296,8 @@ def test_where_memory_runs_out_smaller_batches_are_measured(lab: Workspace, meth
 
 
 @pytest.mark.parametrize("method", ["sft", "dpo"])
-def test_where_one_of_two_processes_can_not_measure_none_hangs(lab: Workspace, method: str):
-    config = VOICE.but(method=method, max_steps=2, processes=2, adapter_dropout=0.0)
+def test_neither_of_two_processes_hangs_when_one_cannot_measure(lab: Workspace, method: str):
+    config = SAMPLED.but(method=method, max_steps=2, processes=2, adapter_dropout=0.0)
     rows = add_pairs(lab) if method == "dpo" else datasets.get(lab, "hues")
     job = trainers._enqueue(lab, config, rows, held_out=rows)
     seen = run(lab, job, watchers=[Failing(0, "broken")])  # the first process alone has watchers
@@ -301,7 +305,7 @@ def test_where_one_of_two_processes_can_not_measure_none_hangs(lab: Workspace, m
     assert "could not be measured (broken)" in (by_step(lab, job)[2].note or "")
 
 
-def test_random_numbers_and_training_are_as_before_whatever_comes():
+def test_random_state_and_training_mode_are_restored_after_an_error():
     model = torch.nn.Dropout(0.5)
     torch.manual_seed(0)
     before = torch.get_rng_state()
@@ -312,10 +316,10 @@ def test_random_numbers_and_training_are_as_before_whatever_comes():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-# --- the held-out loss ----------------------------------------------------------------------------
+# the held-out loss
 
 
-def test_so_many_rows_are_measured_and_the_loss_is_theirs(lab: Workspace):
+def test_the_held_out_loss_is_that_of_the_chosen_rows(lab: Workspace):
     config = STEPS.but(
         max_steps=1, eval_rows=2, learning_rate=1e-12, adapter_dropout=0.0, precision="fp32"
     )
@@ -327,14 +331,14 @@ def test_so_many_rows_are_measured_and_the_loss_is_theirs(lab: Workspace):
     assert len(mine) == 2 < len(rows)
     model, pad = loading.load(folder), loading.tokenizer(folder).pad_token_id
     sums = likelihood.nll(model, mine, pad_token_id=pad)
-    wanted = math.fsum(sums) / sum(row.n_trained for row in mine)
-    assert by_step(lab, job)[1].eval_loss == pytest.approx(wanted, rel=1e-6)
+    expected = math.fsum(sums) / sum(row.n_trained for row in mine)
+    assert by_step(lab, job)[1].eval_loss == pytest.approx(expected, rel=1e-6)
 
 
-def test_the_rows_that_are_measured_are_the_same_each_time_and_spread_over_all():
-    found = evaluation.chosen(10_000, 512)
-    assert found == evaluation.chosen(10_000, 512) == sorted(set(found))
-    assert len(found) == 512 and found[0] < 200 and found[-1] > 9_800
+def test_the_measured_rows_are_always_the_same_and_spread_over_all():
+    rows = evaluation.chosen(10_000, 512)
+    assert rows == evaluation.chosen(10_000, 512) == sorted(set(rows))
+    assert len(rows) == 512 and rows[0] < 200 and rows[-1] > 9_800
     assert evaluation.chosen(3, 512) == evaluation.chosen(3, None) == [0, 1, 2]
 
 
@@ -350,39 +354,39 @@ def test_pairs_are_bounded_too(lab: Workspace):
     assert losses[0] == losses[1] != losses[2]
 
 
-# --- the widget -----------------------------------------------------------------------------------
+# the widget
 
 
-def test_the_voice_shows_words_that_came_and_went_and_scores(lab: Workspace, spoken: Seen):
-    found = shown_voice(lab, spoken.job)
-    page = found._repr_html_()
+def test_the_widget_shows_scores_and_changed_words(lab: Workspace, sampled_run: Seen):
+    view = samples_view(lab, sampled_run.job)
+    page = view._repr_html_()
     assert page.count("<img alt=") == 3 and 'alt="likeness to the references: chrF from' in page
     assert page.count("<p><b>") == 2
     assert "<ins>" in page and "<del>" in page
-    for item in trainers.samples(lab, spoken.job):
+    for item in trainers.samples(lab, sampled_run.job):
         assert item.prompt in page and item.reference in page
-    assert "2 prompts, answered after 4 steps, 1 to 8; likeness" in repr(found)
+    assert "2 prompts, answered after 4 steps, 1 to 8; likeness" in repr(view)
     assert not re.search(r"<script|http(?!://www\.w3\.org)", page)
 
 
 def test_of_many_steps_the_first_the_last_and_a_few_between_are_shown(lab: Workspace):
-    job = run(lab, queue(lab, VOICE.but(sample_every_steps=1, sample_rows=1))).job
-    steps = re.findall(r'<tr><td style="[^"]*">(\d)</td><td', shown_voice(lab, job).markup)
+    job = run(lab, queue(lab, SAMPLED.but(sample_every_steps=1, sample_rows=1))).job
+    steps = re.findall(r'<tr><td style="[^"]*">(\d)</td><td', samples_view(lab, job).markup)
     assert len(answered(lab, job)) == 8
     assert [int(step) for step in steps[-5:]] == [1, 3, 5, 6, 8]
 
 
 def test_a_job_without_answers_says_how_to_get_some(lab: Workspace, job: Job):
-    assert "Set sample_every_steps to get them" in repr(shown_voice(lab, job))
+    assert "Set sample_every_steps to get them" in repr(samples_view(lab, job))
 
 
-def test_the_report_and_the_live_view_have_a_panel_of_answers_where_there_are_some(
-    monkeypatch: pytest.MonkeyPatch, lab: Workspace, spoken: Seen, job: Job
+def test_the_report_and_the_live_view_have_a_panel_for_answers(
+    monkeypatch: pytest.MonkeyPatch, lab: Workspace, sampled_run: Seen, job: Job
 ):
-    assert "sample answers: chrF from" in widgets.report(lab, spoken.job)._repr_html_()
+    assert "sample answers: chrF from" in widgets.report(lab, sampled_run.job)._repr_html_()
     monkeypatch.setenv("FTLAB_INTERACTIVE", "1")
-    for found, is_there in ((spoken.job, True), (job, False)):
-        view = widgets.trainer(lab, found)
+    for shown, is_there in ((sampled_run.job, True), (job, False)):
+        view = widgets.trainer(lab, shown)
         assert isinstance(view, TrainerView)
         panel = view._panels["sample answers"]
         assert isinstance(panel, HTML)
@@ -391,7 +395,7 @@ def test_the_report_and_the_live_view_have_a_panel_of_answers_where_there_are_so
         view.close()
 
 
-def test_what_was_not_answered_has_no_score():
+def test_a_missing_answer_has_no_score():
     prompts = generations.prompts(
         [{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": ""}]}]
     )

@@ -1,4 +1,4 @@
-"""Real processes: slots, restarts, silence, reboots, two at once, and what a person sees of it."""
+"""Real processes: slots, restarts, silence, reboots, two at once, and what a person sees."""
 
 import os
 import signal
@@ -24,12 +24,12 @@ SHORT = TINY.but(max_steps=12, save_every_steps=3, adapter_dropout=0.1)
 
 
 def until_step(ws: Workspace, job: Job, step: int = 2) -> Job:
-    found = trainers.wait(ws, job, until_step=step, timeout_s=120)
-    assert found.state == "running"
-    return found
+    current = trainers.wait(ws, job, until_step=step, timeout_s=120)
+    assert current.state == "running"
+    return current
 
 
-def test_pause_ask_resume_and_steer_a_real_worker(lab: Workspace):
+def test_a_real_worker_is_paused_sampled_resumed_and_adjusted(lab: Workspace):
     job = until_step(lab, trainers.start(lab, LONG, "hues"))
     saved = trainers.checkpoint(lab, job)
     assert saved.step in {item.step for item in trainers.checkpoints(lab, job)}
@@ -50,7 +50,7 @@ def test_pause_ask_resume_and_steer_a_real_worker(lab: Workspace):
     assert states.event(lab, shorter.id).state == "applied"
 
 
-def test_a_job_that_is_resumed_at_once_is_not_ended_by_its_old_supervisor(lab: Workspace):
+def test_a_job_resumed_at_once_is_not_ended_by_its_old_supervisor(lab: Workspace):
     job = until_step(lab, trainers.start(lab, LONG, "hues"))
     event = states.send(lab, job.id, "pause")
     while states.event(lab, event.id).state == "pending":
@@ -132,7 +132,7 @@ def test_a_crashed_worker_is_started_again_as_often_as_allowed(lab: Workspace):
     assert losses[0] == losses[1]
 
 
-def test_a_killed_job_says_so_and_is_resumed_to_the_same_bits(lab: Workspace):
+def test_a_killed_job_is_resumed_to_the_same_bits(lab: Workspace):
     config = SHORT.but(max_steps=200, save_every_steps=30)
     quiet = run(lab, trainers._enqueue(lab, config, "hues"))
     job = trainers.start(lab, config, "hues")
@@ -152,7 +152,7 @@ def fake(ws: Workspace, **columns: object) -> int:
     return job.id
 
 
-def test_a_job_of_another_boot_is_known_by_its_heartbeat(lab: Workspace):
+def test_a_job_of_another_boot_is_judged_by_its_heartbeat(lab: Workspace):
     job_id = fake(lab, pid=1, pid_started_at=1.0, boot_id="another")
     assert trainers.status(lab, job_id).state == "running"
     lab.store.update("jobs", {"id": job_id}, heartbeat_at=now() - timedelta(minutes=2))
@@ -162,7 +162,7 @@ def test_a_job_of_another_boot_is_known_by_its_heartbeat(lab: Workspace):
     assert f"trainers.resume(ws, {job_id})" in (gone.error or "")
 
 
-def test_a_number_that_another_process_has_now_is_not_the_worker(lab: Workspace):
+def test_a_pid_that_another_process_has_now_is_not_the_worker(lab: Workspace):
     mine = processes.process_columns()
     job_id = fake(lab, **{**mine, "pid_started_at": mine["pid_started_at"] - 100})
     assert trainers.status(lab, job_id).state == "failed"
@@ -179,7 +179,7 @@ def test_a_zombie_counts_as_dead(lab: Workspace):
     os.waitpid(pid, 0)
 
 
-def test_a_silent_worker_is_said_to_be_so_and_loses_no_command(lab: Workspace):
+def test_a_silent_worker_is_reported_and_keeps_its_commands(lab: Workspace):
     job_id = fake(lab, **processes.process_columns())
     lab.store.update("jobs", {"id": job_id}, heartbeat_at=now() - timedelta(seconds=90))
     assert "no sign of life for 9" in (trainers.status(lab, job_id).note or "")
@@ -199,7 +199,7 @@ with Workspace(sys.argv[2]).store.transaction():
 """
 
 
-def test_a_worker_that_is_suspended_with_the_store_locked_is_cancelled_in_time(lab: Workspace):
+def test_a_worker_suspended_while_it_locks_the_store_is_cancelled_in_time(lab: Workspace):
     command = [sys.executable, "-c", HOLD, "ftlab_kit.jobs.worker", str(lab.root)]
     job_id = fake(lab, **processes.process_columns())
     holder = subprocess.Popen([*command, str(job_id)], stdout=subprocess.PIPE, text=True)
@@ -214,7 +214,7 @@ def test_a_worker_that_is_suspended_with_the_store_locked_is_cancelled_in_time(l
     holder.stdout.close()
 
 
-def test_a_worker_that_was_replaced_has_no_say_any_more(lab: Workspace):
+def test_a_replaced_worker_can_write_nothing(lab: Workspace):
     job_id = fake(lab, pid=os.getpid(), worker_pid=1)
     supervisor.conclude(lab, job_id, -9, held_by={"pid": 1})
     assert states.read(lab, job_id).state == "running"
@@ -230,9 +230,9 @@ def test_a_full_disk_pauses_a_job_which_goes_on_when_there_is_room(small_disk: P
     job = trainers.start(ws, config, "hues")
     until_step(ws, job, 60)
     fill(small_disk, but_bytes=1_500_000)
-    found = trainers.wait(ws, job, timeout_s=60)
-    assert found.state == "paused"
-    assert "The disk is full while writing" in (found.note or "")
+    paused = trainers.wait(ws, job, timeout_s=60)
+    assert paused.state == "paused"
+    assert "The disk is full while writing" in (paused.note or "")
     assert trainers.checkpoints(ws, job)[-1].step >= 40
     with pytest.raises(OutOfRoom, match="MiB for its next checkpoints.*Free some space"):
         trainers.resume(ws, job)
@@ -247,7 +247,7 @@ def test_a_full_disk_pauses_a_job_which_goes_on_when_there_is_room(small_disk: P
     ws.close()
 
 
-def test_differences_would_be_seen(lab: Workspace):
+def test_the_comparison_notices_another_seed(lab: Workspace):
     """The measure of all exactness tests: another seed, another thread count, is seen by it."""
     one, other = (
         run(lab, trainers._enqueue(lab, SHORT.but(max_steps=3, seed=seed), "hues"))

@@ -17,12 +17,14 @@ def queued(ws: Workspace, tmp_path: Path) -> int:
 
 
 @pytest.mark.parametrize("state", states.STATES)
-@pytest.mark.parametrize("wanted", states.STATES)
-def test_only_the_moves_of_the_table_are_made(ws: Workspace, queued: int, state: str, wanted: str):
+@pytest.mark.parametrize("target", states.STATES)
+def test_only_the_moves_of_the_table_are_allowed(
+    ws: Workspace, queued: int, state: str, target: str
+):
     ws.store.update("jobs", {"id": queued}, state=state)
-    allowed = wanted in states.NEXT.get(state, ())
-    assert states.move(ws, queued, wanted) is allowed
-    assert states.read(ws, queued).state == (wanted if allowed else state)
+    allowed = target in states.NEXT.get(state, ())
+    assert states.move(ws, queued, target) is allowed
+    assert states.read(ws, queued).state == (target if allowed else state)
 
 
 def test_the_second_of_two_moves_is_refused(ws: Workspace, queued: int):
@@ -30,7 +32,7 @@ def test_the_second_of_two_moves_is_refused(ws: Workspace, queued: int):
     assert not states.move(ws, queued, "running")
 
 
-def test_a_job_that_is_over_has_its_time(ws: Workspace, queued: int):
+def test_a_job_that_is_over_has_its_end_time(ws: Workspace, queued: int):
     states.move(ws, queued, "failed", error="x")
     assert states.read(ws, queued).finished_at is not None
 

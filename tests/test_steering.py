@@ -1,4 +1,4 @@
-"""Steering: what is asked of a job between two steps, and that nothing of it is lost.
+"""Steering: commands between two steps, and that none is lost.
 
 The worker runs here as in its own process, forked from this one; commands wait for it in the
 mailbox, so that no test depends on how fast a step is.
@@ -46,12 +46,12 @@ def rates(ws: Workspace, job: Job) -> list[float]:
     return [row.learning_rate or 0.0 for row in trainers.metrics(ws, job)]
 
 
-def send(ws: Workspace, job: Job, command: str, **asked: Any) -> Event:
-    """Leave a command for a job that does not run yet."""
-    return states.write(ws, job.id, command, state="pending", arguments=asked or None)
+def send(ws: Workspace, job: Job, command: str, **arguments: Any) -> Event:
+    """Put a command into the mailbox of a job that does not run yet."""
+    return states.write(ws, job.id, command, state="pending", arguments=arguments or None)
 
 
-# --- adjust -------------------------------------------------------------------------------------
+# adjust
 
 
 def test_a_lower_rate_stays_and_the_schedule_follows(lab: Workspace):
@@ -63,7 +63,7 @@ def test_a_lower_rate_stays_and_the_schedule_follows(lab: Workspace):
     assert steered[4:] == pytest.approx([rate / 10 for rate in plain[4:]])
 
 
-def test_an_adjustment_is_an_event_with_step_person_and_both_values(lab: Workspace):
+def test_an_adjustment_is_an_event_with_step_author_and_both_values(lab: Workspace):
     job = queue(lab)
     trainers.adjust(lab, job, at_step=4, learning_rate="1e-3", weight_decay=0.1)
     run(lab, job)
@@ -75,9 +75,9 @@ def test_an_adjustment_is_an_event_with_step_person_and_both_values(lab: Workspa
 def test_another_schedule_takes_over_at_its_step(lab: Workspace):
     job = queue(lab)
     trainers.adjust(lab, job, at_step=6, schedule="constant")
-    found = rates(lab, run(lab, job).job)
-    assert found[6:] == [0.01] * 6
-    assert found[5] < 0.01
+    curve = rates(lab, run(lab, job).job)
+    assert curve[6:] == [0.01] * 6
+    assert curve[5] < 0.01
 
 
 @pytest.mark.parametrize(("steps", "last"), [(20, 20), (8, 8), (3, 5)])
@@ -87,10 +87,10 @@ def test_more_or_fewer_steps_move_the_end_of_the_schedule(lab: Workspace, steps:
     done = run(lab, job).job
     assert (done.state, done.step, done.total_steps) == ("completed", last, steps)
     if steps > 5:  # the cosine ends where the job does
-        found = rates(lab, done)
-        wanted = 0.005 * (1 + math.cos(math.pi * (steps - 1 - 1) / (steps - 1)))
-        assert found[-1] == pytest.approx(wanted)
-        assert len(found) == steps
+        curve = rates(lab, done)
+        last_rate = 0.005 * (1 + math.cos(math.pi * (steps - 1 - 1) / (steps - 1)))
+        assert curve[-1] == pytest.approx(last_rate)
+        assert len(curve) == steps
 
 
 def test_epochs_can_be_adjusted_too(lab: Workspace):
@@ -116,13 +116,13 @@ def test_decay_and_clipping_reach_the_optimizer(lab: Workspace):
     assert seen == [(0.0, 1.0)] * 2 + [(0.25, 0.125)] * 2
 
 
-def test_cadence_can_be_adjusted(lab: Workspace):
+def test_intervals_can_be_adjusted(lab: Workspace):
     job = queue(lab, STEPS.but(keep_checkpoints=20, log_every_steps=1), held_out=True)
     trainers.adjust(lab, job, at_step=6, log_every_steps=3, save_every_steps=2, eval_every_steps=4)
     run(lab, job)
-    found = trainers.metrics(lab, job)
-    assert [row.step for row in found if row.loss is not None] == [1, 2, 3, 4, 5, 6, 9, 12]
-    assert [row.step for row in found if row.eval_loss is not None] == [3, 8, 12]
+    rows = trainers.metrics(lab, job)
+    assert [row.step for row in rows if row.loss is not None] == [1, 2, 3, 4, 5, 6, 9, 12]
+    assert [row.step for row in rows if row.eval_loss is not None] == [3, 8, 12]
     assert [item.step for item in trainers.checkpoints(lab, job)] == [3, 6, 8, 10, 12]
 
 
@@ -136,7 +136,7 @@ def test_a_job_stops_early_when_its_held_out_loss_gets_no_better(lab: Workspace)
 
 
 @pytest.mark.parametrize(
-    ("changes", "kind", "words"),
+    ("changes", "kind", "message"),
     [
         (
             {"adapter_rank": 8},
@@ -149,17 +149,17 @@ def test_a_job_stops_early_when_its_held_out_loss_gets_no_better(lab: Workspace)
         ({}, InputError, "was given nothing to change"),
     ],
 )
-def test_what_can_not_change_is_refused_with_the_way_out(
-    lab: Workspace, changes: dict[str, Any], kind: type[Exception], words: str
+def test_a_change_that_cannot_be_made_is_refused_with_the_way_out(
+    lab: Workspace, changes: dict[str, Any], kind: type[Exception], message: str
 ):
     job = queue(lab)
-    with pytest.raises(kind, match=words):
+    with pytest.raises(kind, match=message):
         trainers.adjust(lab, job, **changes)
     assert trainers.events(lab, job) == ()
     trainers.cancel(lab, job)
 
 
-def test_a_step_that_is_past_is_refused_in_words(lab: Workspace):
+def test_an_adjustment_at_a_past_step_is_refused(lab: Workspace):
     job = queue(lab)
     send(lab, job, "pause")
     run(lab, job)
@@ -170,7 +170,7 @@ def test_a_step_that_is_past_is_refused_in_words(lab: Workspace):
     assert (adjust.state, adjust.note) == ("refused", "its step is past")
 
 
-# --- pause, checkpoint, evaluate, sample --------------------------------------------------------
+# pause, checkpoint, evaluate, sample
 
 
 def test_a_paused_job_goes_on_to_the_same_bits(lab: Workspace):
@@ -201,7 +201,7 @@ def test_a_paused_job_can_be_cancelled_and_that_is_final(lab: Workspace):
     assert trainers.checkpoints(lab, job)[-1].step == 1
 
 
-def test_a_cancel_that_comes_with_a_pause_wins(lab: Workspace):
+def test_a_cancel_wins_over_a_pause(lab: Workspace):
     job = queue(lab)
     for command in ("cancel", "pause"):
         send(lab, job, command)
@@ -219,18 +219,18 @@ def test_only_a_running_job_can_be_paused(lab: Workspace):
         trainers.resume(lab, done)
 
 
-def test_a_checkpoint_and_a_held_out_loss_can_be_asked_for(lab: Workspace):
+def test_a_checkpoint_and_a_held_out_loss_can_be_requested(lab: Workspace):
     job = queue(lab, STEPS.but(keep_checkpoints=20), held_out=True)
-    asked = [send(lab, job, command) for command in ("checkpoint", "evaluate")]
+    events = [send(lab, job, command) for command in ("checkpoint", "evaluate")]
     run(lab, job)
-    saved, measured = (states.event(lab, event.id) for event in asked)
+    saved, measured = (states.event(lab, event.id) for event in events)
     assert (saved.state, saved.result) == ("applied", {"step": 1})
     assert 1 in {item.step for item in trainers.checkpoints(lab, job)}
     loss = {row.step: row.eval_loss for row in trainers.metrics(lab, job)}[1]
     assert (measured.state, measured.result) == ("applied", {"eval_loss": loss})
 
 
-def test_a_job_without_held_out_rows_says_so(lab: Workspace):
+def test_evaluate_without_held_out_rows_is_refused(lab: Workspace):
     job = queue(lab)
     event = send(lab, job, "evaluate")
     run(lab, job)
@@ -238,7 +238,7 @@ def test_a_job_without_held_out_rows_says_so(lab: Workspace):
     assert (settled.state, settled.note) == ("refused", "the job has no held-out rows")
 
 
-def test_answers_of_a_running_job_change_no_bit_of_it(lab: Workspace):
+def test_sampling_a_running_job_changes_no_bit_of_it(lab: Workspace):
     quiet, job = run(lab, queue(lab)), queue(lab)
     event = send(lab, job, "sample", prompts=["What colour is coal?", "Hm"], max_new_tokens=5)
     assert differences(quiet, run(lab, job)) == (0, 0)
@@ -246,25 +246,25 @@ def test_answers_of_a_running_job_change_no_bit_of_it(lab: Workspace):
     assert len(answers) == 2 and all(answers)
 
 
-def test_a_paused_job_answers_from_its_checkpoint_as_it_did_running(lab: Workspace):
-    job = queue(lab)
-    asked = {"prompts": ["What colour is coal?"], "max_new_tokens": 5}
-    event = send(lab, job, "sample", **asked)
+def test_a_paused_job_answers_from_its_checkpoint_as_when_it_ran(lab: Workspace):
+    job = queue(lab, STEPS.but(precision="fp32"))  # what chats answer in on a processor
+    arguments = {"prompts": ["What colour is coal?"], "max_new_tokens": 5}
+    event = send(lab, job, "sample", **arguments)
     send(lab, job, "pause")
     run(lab, job)
     (answer,) = (states.event(lab, event.id).result or {})["answers"]
-    (sample,) = trainers.sample(lab, job, **asked)
+    (sample,) = trainers.sample(lab, job, **arguments)
     assert (sample.prompt, sample.answer) == ("What colour is coal?", answer)
 
 
-def test_a_job_without_a_checkpoint_can_not_answer(lab: Workspace):
+def test_a_job_without_a_checkpoint_cannot_answer(lab: Workspace):
     job = queue(lab)
     with pytest.raises(NotFound, match="has no checkpoint to answer from"):
         trainers.sample(lab, job, ["Hm"])
     trainers.cancel(lab, job)
 
 
-# --- replay, fork, lineage ----------------------------------------------------------------------
+# replay, fork, lineage
 
 
 def test_a_steered_and_killed_job_is_replayed_to_the_same_bits(lab: Workspace):
@@ -277,14 +277,14 @@ def test_a_steered_and_killed_job_is_replayed_to_the_same_bits(lab: Workspace):
     assert differences(again, steered) == (0, 0)
 
 
-def test_a_fork_begins_with_what_its_parent_has_learnt(lab: Workspace):
+def test_a_fork_begins_with_its_parents_weights(lab: Workspace):
     parent = run(lab, queue(lab, STEPS.but(max_steps=30), held_out=True)).job
     learnt = trainers.checkpoints(lab, parent)[-1].eval_loss or 0.0
     for changes in ({}, {"adapter_rank": 32}, {"adapter": "none"}, {"adapter_alpha": 64}):
         still = {"learning_rate": 1e-9, "max_steps": 1, "adapter_dropout": 0.0, **changes}
         child = run(lab, fork(lab, parent, **still)).job
-        found = trainers.checkpoints(lab, child)[-1].eval_loss
-        assert found == pytest.approx(learnt, abs=2e-4), changes
+        eval_loss = trainers.checkpoints(lab, child)[-1].eval_loss
+        assert eval_loss == pytest.approx(learnt, abs=2e-4), changes
 
 
 def fork(ws: Workspace, parent: Job, **changes: Any) -> Job:
@@ -303,7 +303,7 @@ def fork(ws: Workspace, parent: Job, **changes: Any) -> Job:
     )
 
 
-def test_a_fork_learns_and_outlives_its_parents_checkpoint(lab: Workspace):
+def test_a_fork_trains_after_its_parents_checkpoint_is_gone(lab: Workspace):
     parent = run(lab, queue(lab)).job
     child = fork(lab, parent, max_steps=2)
     integrity.set_aside(lab, parent.id, after_step=0)
@@ -311,18 +311,18 @@ def test_a_fork_learns_and_outlives_its_parents_checkpoint(lab: Workspace):
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message"),
     [
         ({"adapter_rank": 8}, "has rank 16; expected at least that, got 8"),
         ({"adapter_targets": "q_proj"}, None),
         ({"model": "smollm2-135m-instruct"}, "can't use its weights"),
     ],
 )
-def test_a_fork_that_would_lose_something_is_refused(
-    lab: Workspace, job: Job, changes: dict[str, Any], words: str | None
+def test_a_fork_that_does_not_fit_the_weights_is_refused(
+    lab: Workspace, job: Job, changes: dict[str, Any], message: str | None
 ):
-    if words:
-        with pytest.raises(Conflict, match=words):
+    if message:
+        with pytest.raises(Conflict, match=message):
             fork(lab, job, **changes)
         return
     failed = run(lab, fork(lab, job, **changes)).job
@@ -330,23 +330,23 @@ def test_a_fork_that_would_lose_something_is_refused(
     assert "the fork's adapter has no room for it" in (failed.error or "")
 
 
-def test_lineage_tells_the_whole_story(lab: Workspace):
+def test_lineage_has_parents_data_events_and_forks(lab: Workspace):
     parent = run(lab, queue(lab, held_out=True)).job
     child = fork(lab, parent, max_steps=3)
     trainers.adjust(lab, child, at_step=1, learning_rate=1e-3)
     run(lab, child)
-    found = trainers.lineage(lab, child)
-    assert [item.id for item in found.parents] == [parent.id]
+    story = trainers.lineage(lab, child)
+    assert [item.id for item in story.parents] == [parent.id]
     assert [item.id for item in trainers.lineage(lab, parent).forks] == [child.id]
-    assert found.dataset.id == parent.dataset_version_id
-    assert found.facts["libraries"]["torch"] == torch.__version__
-    assert found.facts["dataset_sha256"] == found.dataset.content_sha256
-    assert [event.command for event in found.events] == ["adjust"]
-    assert [item.step for item in found.checkpoints][-1] == 3
-    assert "adjust" in found._repr_html_()
+    assert story.dataset.id == parent.dataset_version_id
+    assert story.facts["libraries"]["torch"] == torch.__version__
+    assert story.facts["dataset_sha256"] == story.dataset.content_sha256
+    assert [event.command for event in story.events] == ["adjust"]
+    assert [item.step for item in story.checkpoints][-1] == 3
+    assert "adjust" in story._repr_html_()
 
 
-# --- drift and damage ---------------------------------------------------------------------------
+# drift and damage
 
 
 def paused(ws: Workspace, config: Config = STEPS) -> Job:
@@ -358,7 +358,7 @@ def paused(ws: Workspace, config: Config = STEPS) -> Job:
     return job
 
 
-def test_rows_that_are_others_than_before_refuse_the_resume(ws: Workspace, lab: Workspace):
+def test_changed_rows_refuse_the_resume(ws: Workspace, lab: Workspace):
     job = paused(lab)
     path = datasets.get(lab, job.dataset_version_id).path
     before = path.read_bytes()
@@ -377,7 +377,7 @@ def test_rows_that_are_others_than_before_refuse_the_resume(ws: Workspace, lab: 
     assert event.command == "resume" and "dataset_sha256" in (event.result or {})["drift"][0]
 
 
-def test_other_settings_threads_and_versions_are_named(lab: Workspace):
+def test_changed_settings_threads_and_versions_are_named(lab: Workspace):
     job = paused(lab)
     manifest = trainers.checkpoints(lab, job)[-1].path / integrity.MANIFEST
     text, digest = manifest.read_text(), manifest.with_name(integrity.DIGEST)
@@ -389,16 +389,16 @@ def test_other_settings_threads_and_versions_are_named(lab: Workspace):
     digest.write_text(hashlib.sha256(manifest.read_bytes()).hexdigest())
     with pytest.raises(Conflict) as refused:
         trainers.resume(lab, job)
-    wanted = ("libraries torch was 1.0, is 2", "threads was 7, is 1", "adapter_rank was 8")
-    for words in (*wanted, "processor was x86_64 sse2, is "):
-        assert words in str(refused.value)
+    expected = ("libraries torch was 1.0, is 2", "threads was 7, is 1", "adapter_rank was 8")
+    for change in (*expected, "processor was x86_64 sse2, is "):
+        assert change in str(refused.value)
     manifest.write_text(text)
     digest.write_text(before)
     processes.requeue(lab, job.id)
     assert run(lab, job).job.state == "completed"
 
 
-def test_one_flipped_bit_in_any_file_is_seen_and_the_older_checkpoint_used(lab: Workspace):
+def test_one_flipped_bit_in_any_file_is_noticed_and_the_older_checkpoint_used(lab: Workspace):
     quiet = run(lab, queue(lab))
     job = queue(lab, STEPS.but(keep_checkpoints=9))
     states.write(lab, job.id, "pause", state="pending", at_step=7)
@@ -408,8 +408,8 @@ def test_one_flipped_bit_in_any_file_is_seen_and_the_older_checkpoint_used(lab: 
     assert len(files) >= 9
     for path in files:
         flip(path)
-        found, skipped = integrity.newest_valid(lab, job.id)
-        assert found == older
+        valid, skipped = integrity.newest_valid(lab, job.id)
+        assert valid == older
         assert "has other bytes than were written" in skipped[7]
         flip(path)
     assert integrity.newest_valid(lab, job.id) == (newest, {})
@@ -427,14 +427,14 @@ def flip(path: Path) -> None:
     path.write_bytes(bytes(content))
 
 
-def test_a_damaged_manifest_is_damage_too(lab: Workspace):
+def test_a_damaged_manifest_is_noticed(lab: Workspace):
     job = paused(lab)
     path = trainers.checkpoints(lab, job)[-1].path / integrity.MANIFEST
     for at in range(0, path.stat().st_size, 97):
         before = path.read_bytes()
         path.write_bytes(before[:at] + bytes([before[at] ^ 1]) + before[at + 1 :])
-        found, _ = integrity.newest_valid(lab, job.id)
-        same = found is not None and found.step == 7
+        valid, _ = integrity.newest_valid(lab, job.id)
+        same = valid is not None and valid.step == 7
         assert not same, before[max(0, at - 20) : at + 20]
         path.write_bytes(before)
 
@@ -442,11 +442,11 @@ def test_a_damaged_manifest_is_damage_too(lab: Workspace):
 def test_a_checkpoint_that_was_sealed_and_not_yet_listed_is_found(lab: Workspace):
     job = paused(lab)
     lab.store.delete("checkpoints", job_id=job.id, step=7)
-    found, _ = integrity.newest_valid(lab, job.id)
-    assert found is not None and found.step == 7
+    valid, _ = integrity.newest_valid(lab, job.id)
+    assert valid is not None and valid.step == 7
 
 
-def test_a_job_without_a_good_checkpoint_begins_again(lab: Workspace):
+def test_a_job_without_a_valid_checkpoint_begins_again(lab: Workspace):
     quiet, job = run(lab, queue(lab)), queue(lab)
     send(lab, job, "pause")
     run(lab, job)
@@ -455,10 +455,10 @@ def test_a_job_without_a_good_checkpoint_begins_again(lab: Workspace):
     assert differences(quiet, run(lab, job)) == (0, 0)
 
 
-# --- other methods ------------------------------------------------------------------------------
+# other methods
 
 
-def test_a_method_wants_its_kind_of_rows(lab: Workspace):
+def test_a_method_needs_its_kind_of_rows(lab: Workspace):
     with pytest.raises(InputError, match=r"kind of rows: rows of kind chat"):
         trainers._enqueue(lab, TINY.but(method="dpo"), "hues")
     with pytest.raises(InputError, match="'sft' trains on rows like"):
@@ -470,35 +470,35 @@ def test_grpo_has_no_held_out_loss(lab: Workspace):
         trainers._enqueue(lab, TINY.but(method="grpo"), "hues", held_out=datasets.get(lab, "hues"))
 
 
-def test_dpo_learns_which_answer_is_better(lab: Workspace):
+def test_dpo_trains_on_preferences(lab: Workspace):
     pairs = add_pairs(lab)
     config = TINY.but(method="dpo", max_steps=6, warmup_fraction=0.0, eval_every_steps=6)
     job = trainers._enqueue(lab, config, pairs, held_out=pairs)
-    found = trainers.metrics(lab, run(lab, job).job)
-    assert found[0].loss == pytest.approx(math.log(2), abs=1e-3)
-    assert (found[-1].eval_loss or 1) < math.log(2)
-    assert {"margin", "accuracy"} <= {*(found[-1].more or {})}
+    rows = trainers.metrics(lab, run(lab, job).job)
+    assert rows[0].loss == pytest.approx(math.log(2), abs=1e-3)
+    assert (rows[-1].eval_loss or 1) < math.log(2)
+    assert {"margin", "accuracy"} <= {*(rows[-1].more or {})}
 
 
-def test_grpo_measures_what_it_rewards(lab: Workspace):
+def test_grpo_measures_its_reward(lab: Workspace):
     config = TINY.but(method="grpo", max_steps=2, max_new_tokens=6)
-    found = trainers.metrics(lab, run(lab, trainers._enqueue(lab, config, "hues")).job)
-    assert all(0 < (row.more or {})["reward"] < 1 for row in found)
-    assert found[-1].n_tokens and found[-1].n_tokens > 0
+    rows = trainers.metrics(lab, run(lab, trainers._enqueue(lab, config, "hues")).job)
+    assert all(0 < (row.more or {})["reward"] < 1 for row in rows)
+    assert rows[-1].n_tokens and rows[-1].n_tokens > 0
 
 
 def hashes(seen: Seen) -> list[str]:
     return [digest for step in sorted(seen.hashes) for digest in seen.hashes[step]]
 
 
-def test_noise_on_embeddings_changes_the_run(lab: Workspace):
+def test_noise_on_embeddings_changes_the_weights(lab: Workspace):
     plain, noisy = (
         run(lab, queue(lab, STEPS.but(max_steps=2, neftune_alpha=alpha))) for alpha in (None, 5.0)
     )
     assert hashes(plain) != hashes(noisy)
 
 
-def test_rows_encoded_when_needed_learn_as_those_encoded_at_once(lab: Workspace):
+def test_streamed_rows_train_like_rows_encoded_at_once(lab: Workspace):
     at_once, streamed = (
         run(lab, queue(lab, STEPS.but(max_steps=4, adapter_dropout=0.0, streaming=on, seed=3)))
         for on in (False, True)

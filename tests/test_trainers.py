@@ -36,9 +36,9 @@ def losses(ws: Workspace, job: Job) -> list[float | None]:
 
 
 def until_running(ws: Workspace, job: Job) -> Job:
-    found = trainers.wait(ws, job, until_step=2, timeout_s=120)
-    assert found.state == "running"
-    return found
+    current = trainers.wait(ws, job, until_step=2, timeout_s=120)
+    assert current.state == "running"
+    return current
 
 
 def worker_of(ws: Workspace, job: Job) -> psutil.Process:
@@ -53,16 +53,16 @@ def test_a_job_runs_to_its_end(job: Job):
 
 
 def test_every_step_has_its_metrics(lab: Workspace, job: Job):
-    found = trainers.metrics(lab, job)
-    assert [metric.step for metric in found] == [1, 2, 3, 4]
-    for metric in found:
+    rows = trainers.metrics(lab, job)
+    assert [metric.step for metric in rows] == [1, 2, 3, 4]
+    for metric in rows:
         assert metric.loss is not None and 5 < metric.loss < 15
         assert metric.grad_norm is not None and metric.grad_norm > 0
         assert metric.tokens_per_s is not None and metric.tokens_per_s > 0
         assert metric.samples_per_s is not None and metric.samples_per_s > 0
         assert metric.memory_gib is not None and metric.memory_gib > 0.1
         assert metric.learning_rate is not None
-    assert [metric.step for metric in found if metric.eval_loss is not None] == [2, 4]
+    assert [metric.step for metric in rows if metric.eval_loss is not None] == [2, 4]
 
 
 def test_an_epoch_counts_the_tokens_of_its_rows_without_padding(lab: Workspace):
@@ -80,16 +80,16 @@ def test_the_loss_falls(lab: Workspace, job: Job):
     assert last < first
 
 
-def test_checkpoints_verify_and_know_their_held_out_loss(lab: Workspace, job: Job):
-    found = trainers.checkpoints(lab, job)
-    assert found[-1].step == 4
-    assert found[-1].eval_loss is not None
-    assert [integrity.verify(item) for item in found] == [None] * len(found)
-    names = {path.name for path in found[-1].path.iterdir()}
+def test_checkpoints_verify_and_have_their_held_out_loss(lab: Workspace, job: Job):
+    saved = trainers.checkpoints(lab, job)
+    assert saved[-1].step == 4
+    assert saved[-1].eval_loss is not None
+    assert [integrity.verify(item) for item in saved] == [None] * len(saved)
+    names = {path.name for path in saved[-1].path.iterdir()}
     assert {"adapter_model.safetensors", "adapter_config.json", "MANIFEST.json"} <= names
 
 
-def test_a_checkpoint_has_no_losses_but_its_own_steps(lab: Workspace, job: Job):
+def test_a_checkpoint_has_only_the_losses_of_its_own_step(lab: Workspace, job: Job):
     measured = {metric.step: metric for metric in trainers.metrics(lab, job)}
     for checkpoint in trainers.checkpoints(lab, job):
         assert checkpoint.eval_loss == measured[checkpoint.step].eval_loss
@@ -103,8 +103,8 @@ def test_no_half_written_checkpoint_is_left(lab: Workspace, job: Job):
 
 
 def test_the_log_says_what_happened(lab: Workspace, job: Job):
-    said = trainers.logs(lab, job)
-    assert "checkpoint at step 4" in said
+    log = trainers.logs(lab, job)
+    assert "checkpoint at step 4" in log
     assert len(trainers.logs(lab, job, last=2).splitlines()) == 2
 
 
@@ -117,7 +117,7 @@ def test_the_same_seed_gives_the_same_losses_and_another_seed_others(lab: Worksp
     assert first != other
 
 
-def test_accumulated_micro_batches_learn_as_one_batch(lab: Workspace):
+def test_accumulated_micro_batches_train_like_one_batch(lab: Workspace):
     whole, halves, singles = (
         losses(lab, train_here(lab, TINY.but(micro_batch=size))) for size in (4, 2, 1)
     )
@@ -126,7 +126,7 @@ def test_accumulated_micro_batches_learn_as_one_batch(lab: Workspace):
     assert singles == pytest.approx(whole, rel=1e-4)
 
 
-def test_gradient_checkpointing_changes_no_loss(lab: Workspace):
+def test_gradient_checkpointing_does_not_change_the_loss(lab: Workspace):
     plain, saving = (
         losses(lab, train_here(lab, TINY.but(gradient_checkpointing=on))) for on in (False, True)
     )
@@ -143,19 +143,17 @@ def test_every_weight_can_be_trained_without_an_adapter(lab: Workspace):
 def test_adapter_targets_can_be_named(lab: Workspace):
     job = train_here(lab, TINY.but(adapter_targets="q_proj, v_proj"))
     folder = trainers.checkpoints(lab, job)[-1].path
-    found = json.loads((folder / "adapter_config.json").read_text())["target_modules"]
-    assert sorted(found) == ["q_proj", "v_proj"]
+    targets = json.loads((folder / "adapter_config.json").read_text())["target_modules"]
+    assert sorted(targets) == ["q_proj", "v_proj"]
 
 
-def test_unknown_targets_fail_the_job_in_words(lab: Workspace):
+def test_unknown_adapter_targets_fail_the_job_with_a_message(lab: Workspace):
     job = train_here(lab, TINY.but(adapter_targets="nothing"))
     assert job.state == "failed"
     assert "nothing" in (job.error or "")
 
 
-def test_a_loss_that_is_no_number_fails_the_job_and_says_where(
-    lab: Workspace, ws: Workspace, tmp_path: Path
-):
+def test_a_nan_loss_fails_the_job_and_names_the_step(lab: Workspace, ws: Workspace, tmp_path: Path):
     broken = shutil.copytree(models.get(lab, "tiny").path or Path(), tmp_path / "broken")
     tensors = load_file(broken / "model.safetensors")
     tensors["model.norm.weight"].fill_(float("nan"))
@@ -168,14 +166,14 @@ def test_a_loss_that_is_no_number_fails_the_job_and_says_where(
     assert "lower learning_rate" in (job.error or "")
 
 
-def test_texts_are_learnt_whole_and_scored_without_answers(ws: Workspace):
+def test_texts_are_trained_whole_and_scored_by_perplexity(ws: Workspace):
     path = ws.root / "texts.jsonl"
     path.write_text("\n".join(json.dumps({"text": f"Once, {n} geese flew."}) for n in range(8)))
     texts = datasets.add(ws, path)
     for streaming in (False, True):
         job = train_here(ws, TINY.but(max_steps=6, streaming=streaming), "texts")
-        found = losses(ws, job)
-        assert job.state == "completed" and found[-1] < found[0]  # type: ignore[operator]
+        curve = losses(ws, job)
+        assert job.state == "completed" and curve[-1] < curve[0]  # type: ignore[operator]
     scored = evaluators.run(ws, job, texts, metrics=["perplexity"])
     assert scored.details["perplexity"]["n_tokens"] == sum(
         len(datasets.mask(ws, texts, "tiny", row=row).tokens) for row in range(8)
@@ -184,7 +182,7 @@ def test_texts_are_learnt_whole_and_scored_without_answers(ws: Workspace):
         evaluators.run(ws, job, texts)
 
 
-def test_a_turn_that_is_not_to_be_trained_teaches_nothing(ws: Workspace):
+def test_a_turn_marked_as_untrained_has_no_trained_tokens(ws: Workspace):
     path = ws.root / "turns.jsonl"
     turns = [("user", "Hi"), ("assistant", "Ho"), ("user", "And?"), ("assistant", "So.")]
     chat = [{"role": role, "content": content} for role, content in turns]
@@ -200,7 +198,7 @@ def test_a_turn_that_is_not_to_be_trained_teaches_nothing(ws: Workspace):
     assert counts == [5, 3]
 
 
-def test_preflight_says_what_it_found(lab: Workspace):
+def test_preflight_reports_every_check(lab: Workspace):
     checks = {check.name: check for check in trainers.preflight(lab, TINY, "hues")}
     assert all(check.is_ok for check in checks.values())
     assert set(checks) == {
@@ -214,7 +212,7 @@ def test_preflight_says_what_it_found(lab: Workspace):
     }
 
 
-def test_rows_without_a_trained_token_refuse_the_job_and_leave_none(lab: Workspace):
+def test_rows_without_trained_tokens_refuse_the_job_and_leave_none(lab: Workspace):
     before = len(trainers.list(lab))
     with pytest.raises(InputError, match="trained tokens: 20 of 20 rows have none"):
         trainers.start(lab, TINY.but(max_length=8), "hues")
@@ -238,7 +236,7 @@ def test_a_precision_that_this_processor_lacks_is_refused(lab: Workspace):
 
 
 @pytest.mark.parametrize(
-    ("changes", "has_bf16", "wanted"),
+    ("changes", "has_bf16", "expected"),
     [
         ({}, True, "bf16"),
         ({}, False, "fp32"),
@@ -247,15 +245,15 @@ def test_a_precision_that_this_processor_lacks_is_refused(lab: Workspace):
         ({"method": "dpo"}, True, "fp32"),
     ],
 )
-def test_auto_is_bf16_where_a_processor_learns_as_well_in_it(
-    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], has_bf16: bool, wanted: str
+def test_auto_precision_is_bf16_only_for_an_adapter_on_a_processor_with_bf16(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], has_bf16: bool, expected: str
 ):
     monkeypatch.setattr(device, "kind", lambda: "cpu")
     monkeypatch.setattr(device, "has_bf16", lambda: has_bf16)
-    assert TINY.but(**changes).training_precision() == wanted
+    assert TINY.but(**changes).training_precision() == expected
 
 
-def test_bf16_that_a_processor_would_compute_in_software_is_refused(
+def test_bf16_in_software_is_refused(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr(device, "kind", lambda: "cpu")
@@ -290,7 +288,7 @@ def test_a_queued_job_is_cancelled_at_once_and_never_runs(lab: Workspace):
     assert trainers.status(lab, job).step == 0
 
 
-def test_a_worker_that_does_not_listen_is_ended_all_the_same(lab: Workspace):
+def test_a_worker_that_does_not_respond_is_ended(lab: Workspace):
     job = until_running(lab, trainers.start(lab, LONG, "hues"))
     process = worker_of(lab, job)
     process.suspend()
@@ -343,24 +341,24 @@ def test_a_full_disk_leaves_no_half_dataset_and_no_half_model(small_disk: Path):
     assert [path for path in ws.models.iterdir() if path.is_dir()] == []
 
 
-def test_a_worker_keeps_its_memory_and_lets_others_have_the_cores(lab: Workspace):
+def test_a_worker_gets_its_allocator_and_spin_settings(lab: Workspace):
     job = until_running(lab, trainers.start(lab, LONG, "hues"))
     assert job.worker_pid is not None
-    known = psutil.Process(job.worker_pid).environ()
+    environ = psutil.Process(job.worker_pid).environ()
     # glibc parts the text where it stands, as it reads it
-    assert processes.ALLOCATION.startswith(known["GLIBC_TUNABLES"])
-    assert known["GOMP_SPINCOUNT"] == device.SPIN
+    assert processes.ALLOCATION.startswith(environ["GLIBC_TUNABLES"])
+    assert environ["GOMP_SPINCOUNT"] == device.SPIN
     trainers.cancel(lab, job)
 
 
-def test_a_killed_worker_is_seen_and_said_in_words(lab: Workspace):
+def test_a_killed_worker_is_noticed_and_named(lab: Workspace):
     job = until_running(lab, trainers.start(lab, LONG, "hues"))
     worker_of(lab, job).kill()
     with pytest.raises(JobFailed, match="killed by SIGKILL"):
         trainers.wait(lab, job, timeout_s=20)
 
 
-def test_a_worker_is_not_left_alone_when_its_supervisor_is_killed(lab: Workspace):
+def test_a_worker_ends_when_its_supervisor_is_killed(lab: Workspace):
     job = until_running(lab, trainers.start(lab, LONG, "hues"))
     process = worker_of(lab, job)
     os.kill(states.row(lab, job)["pid"], signal.SIGKILL)
@@ -372,7 +370,7 @@ def test_a_worker_is_not_left_alone_when_its_supervisor_is_killed(lab: Workspace
     assert not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
-def test_a_job_whose_processes_vanish_together_is_seen(lab: Workspace):
+def test_a_job_whose_processes_all_vanish_is_noticed(lab: Workspace):
     job = until_running(lab, trainers.start(lab, LONG, "hues"))
     os.killpg(states.row(lab, job)["pid"], signal.SIGKILL)
     deadline = time.monotonic() + 10

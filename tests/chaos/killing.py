@@ -61,10 +61,10 @@ def run(
     watchers: Sequence[TrainerCallback] = (),
     before: Callable[[], None] = lambda: None,
 ) -> Seen:
-    """Train a job to its end, its workers killed so many times.
+    """Train a job to its end, killing its workers a number of times.
 
     Args:
-        watchers: Callbacks that look on, or do harm.
+        watchers: Callbacks that observe, or do harm.
         before: What a worker's process does first.
         after_s: The shortest and the longest time after which a worker is killed: three times in
             four counted from when it begins to train, else from when its process does.
@@ -74,22 +74,22 @@ def run(
     path.touch()
     while True:
         log = _log(ws, job)
-        said = log.stat().st_size if log.exists() else 0
+        log_bytes = log.stat().st_size if log.exists() else 0
         pids = _fork(ws, job, [Witness(path), *watchers], before)
         if done < kills:
-            is_training = _Begun(log, said) if chance.random() < 0.75 else lambda: True
+            is_training = _Begun(log, log_bytes) if chance.random() < 0.75 else lambda: True
             done += _kill(pids, chance.uniform(*after_s), is_training, chance)
         codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
-        found = states.read(ws, job)
+        current = states.read(ws, job)
         was_killed = done > counted
         counted = done
-        if found.state == "running":
+        if current.state == "running":
             assert was_killed, f"the worker ended with {codes}\n{log.read_text()[-3000:]}"
-            found = trainers.status(ws, job)
-        if found.state == "failed" and "vanished" in (found.error or ""):
+            current = trainers.status(ws, job)
+        if current.state == "failed" and "vanished" in (current.error or ""):
             processes.requeue(ws, job.id)
-        elif found.state != "queued":
-            return Seen(found, done, _hashes(path), _metrics(ws, job))
+        elif current.state != "queued":
+            return Seen(current, done, _hashes(path), _metrics(ws, job))
 
 
 def _fork(
@@ -123,7 +123,7 @@ def _fork(
 
 
 def _work(root: Path, job: Job, watchers: Sequence[TrainerCallback], *, is_first: bool) -> int:
-    """Be a worker of a job, known to the store as its supervisor too."""
+    """Be a worker of a job; the store takes it for the supervisor too."""
     ws = Workspace(root)
     log = os.open(_log(ws, job), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(log, 1)
@@ -141,13 +141,13 @@ def _log(ws: Workspace, job: Job) -> Path:
 
 @dataclass
 class _Begun:
-    """Whether a worker has said, past what was in its log before, that it trains."""
+    """Whether a worker has written, after what was in its log before, that it trains."""
 
     log: Path
-    said: int
+    log_bytes: int
 
     def __call__(self) -> bool:
-        return self.log.exists() and b" training: step" in self.log.read_bytes()[self.said :]
+        return self.log.exists() and b" training: step" in self.log.read_bytes()[self.log_bytes :]
 
 
 def _kill(
@@ -166,12 +166,12 @@ def _kill(
 
 
 def _hashes(path: Path) -> dict[int, set[str]]:
-    found: dict[int, set[str]] = {}
+    hashes: dict[int, set[str]] = {}
     for line in path.read_text().splitlines():
         step, _, digest = line.partition(" ")
         if len(digest) == 64:  # a kill can cut a line
-            found.setdefault(int(step), set()).add(digest)
-    return found
+            hashes.setdefault(int(step), set()).add(digest)
+    return hashes
 
 
 def _metrics(ws: Workspace, job: Job) -> dict[int, tuple[Any, ...]]:

@@ -2,8 +2,8 @@
 
     python -m tests.chaos.one_job OUT TEMPLATE
 
-OUT becomes a workspace, copied from TEMPLATE by a program of its own so that the copy is no part of
-what is looked at. The job trains in this process; what it ends with lies in OUT/final.safetensors.
+OUT becomes a workspace, copied from TEMPLATE by another program, so that the copy is not part of
+what is examined. The job trains in this process; what it ends with lies in OUT/final.safetensors.
 """
 
 import shutil

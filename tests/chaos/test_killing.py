@@ -1,4 +1,4 @@
-"""No kill is felt: 460 workers killed at random moments, and not a bit of any step is another.
+"""No kill changes a bit: 460 workers are killed at random moments, and every step is compared.
 
 `pytest tests/chaos -m slow -s` runs all and prints the counts; a short form is in every run.
 """
@@ -34,14 +34,14 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", ["sft", "packed", "two processes", "dpo", "grpo"])
-def test_a_few_kills_are_not_felt(lab: Workspace, name: str):
+def test_a_few_kills_change_no_bit(lab: Workspace, name: str):
     assert hunt(lab, name, 3 if name == "sft" else 1) >= 1
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
-def test_no_kill_is_felt(lab: Workspace, name: str):
-    """Jobs that are killed until one ends, then another, until there were kills enough."""
+def test_no_kill_changes_a_bit(lab: Workspace, name: str):
+    """Kill the workers of one job after another, until there were enough kills."""
     kills, jobs = 0, 0
     while kills < CASES[name].kills:
         kills += hunt(lab, name, CASES[name].kills - kills, seed=jobs)
@@ -53,7 +53,7 @@ QUIET: dict[tuple[str, str], Seen] = {}
 
 
 def hunt(ws: Workspace, name: str, kills: int, seed: int = 0) -> int:
-    """Run a job to its end under kills, compare it with one left alone; return its kills."""
+    """Run a job to its end under kills, compare it with an undisturbed one, return its kills."""
     case = CASES[name]
     rows = add_pairs(ws) if case.config.method == "dpo" else datasets.get(ws, "hues")
     held_out = rows if name == "sft" else None

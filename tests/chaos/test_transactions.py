@@ -30,7 +30,7 @@ def a_job(store: Store) -> int:
 
 
 def count_up(root: Path, job_id: int, count: int, start: Barrier) -> list[float]:
-    """Do so many transactions, each with one more step and one more event; return their seconds."""
+    """Do `count` transactions, each with one more step and one more event; return their seconds."""
     ws, took_s = Workspace(root), []
     start.wait(timeout=120)
     for _ in range(count):

@@ -17,8 +17,7 @@ from typing import Any
 from ftlab_kit import chats, datasets, jobs
 from ftlab_kit import checkpoints as all_checkpoints
 from ftlab_kit import metrics as all_metrics
-from ftlab_kit.configs import Config
-from ftlab_kit.configs.settings import takes_settings
+from ftlab_kit.configs import Config, takes_settings
 from ftlab_kit.errors import InputError, OutOfRoom
 from ftlab_kit.records import (
     Check,

@@ -2,6 +2,8 @@
 
 import base64
 import re
+import subprocess
+import sys
 from xml.etree import ElementTree
 
 import pytest
@@ -183,3 +185,37 @@ def test_a_downsampled_curve_continues_step_by_step():
     assert trace.points()[0] == (0.0, 5.0) and trace.points()[-1] == (128, 7.0)
     assert (42.0, 9.0) in trace.points()
     assert [y for _, y in trace.smooth(0)] == [1.0, 1.5, 7.0]
+
+
+def test_labels_of_lines_that_end_together_are_24_pixels_apart():
+    ending_together = [Series(name, [(0, 1.0), (9, 2.0)]) for name in ("a", "b", "c")]
+    labels = re.findall(
+        r'<text x="348" y="([\d.]+)" [^>]*><tspan font-weight', charts.lines("x", ending_together)
+    )
+    assert [float(y) for y in labels] == [28.0, 52.0, 76.0]
+
+
+@pytest.mark.parametrize(
+    ("ticks", "labels"),
+    [
+        ([0, 0.5, 1.0, 1.5], ["0", "0.5", "1.0", "1.5"]),
+        ([0, 200, 400], ["0", "200", "400"]),
+        ([0, 1000, 2000], ["0k", "1k", "2k"]),
+        ([0, 0.0001, 0.0002], ["0", "1.0e-4", "2.0e-4"]),
+        ([9990, 9995, 10000], ["9,990", "9,995", "10,000"]),
+    ],
+)
+def test_tick_labels_have_just_enough_digits(ticks: list[float], labels: list[str]):
+    assert charts._tick_labels(ticks) == labels
+
+
+def test_pictures_need_no_workspace_and_no_widgets():
+    code = (
+        "import sys, importlib; from ftlab_kit import pictures; "
+        "[importlib.import_module(f'ftlab_kit.pictures.{name}') for name in pictures.__all__]; "
+        "print(*sys.modules)"
+    )
+    modules = {*subprocess.check_output([sys.executable, "-c", code], text=True).split()}
+    assert not {"ipywidgets", "sqlalchemy", "torch", "ftlab_kit.workspace"} & modules
+    rooms = {name.split(".")[1] for name in modules if name.startswith("ftlab_kit.")}
+    assert rooms <= {"pictures", "records", "errors"}

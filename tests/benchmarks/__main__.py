@@ -8,7 +8,7 @@ python -m tests.benchmarks perplexity    perplexity beside lm-eval's, where that
 python -m tests.benchmarks order         what is learnt from shuffled batches, and from like lengths
 python -m tests.benchmarks startup       from trainers.start to the first optimizer step
 python -m tests.benchmarks rows          a million rows validated, beside `datasets`
-python -m tests.benchmarks likeness      near duplicates among a hundred thousand rows
+python -m tests.benchmarks duplicates    near duplicates among a hundred thousand rows
 python -m tests.benchmarks graph         ten thousand facts, in a file and beside Graphiti on Neo4j
 python -m tests.benchmarks document      a document from file to searchable graph
 """
@@ -135,9 +135,9 @@ def validation(n_rows: int = 1_000_000, rounds: int = 3) -> None:
 
 
 @app.command()
-def likeness(n_rows: int = 100_000) -> None:
+def duplicates(n_rows: int = 100_000) -> None:
     """Find near duplicates among a hundred thousand rows, and look at their quality twice."""
-    rows.likeness(n_rows)
+    rows.duplicates(n_rows)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Datasets against the clock: validation beside `datasets` with a plain checker, near duplicates.
+"""Benchmarks of datasets: validation beside Hugging Face `datasets`, and near duplicates.
 
 Each leg of the race is a process of its own, on one core: python -m tests.benchmarks.rows LEG PATH
 """
@@ -30,62 +30,67 @@ def validation(n_rows: int, rounds: int) -> None:
         megabytes = path.stat().st_size / 1e6
         runs: dict[str, list[dict[str, float]]] = {name: [] for name in LEGS}
         for _ in range(rounds):
-            for name, found in runs.items():
-                found.append(_leg(name, path))
-        counts = {(run["good"], run["bad"]) for found in runs.values() for run in found}
+            for name, measured in runs.items():
+                measured.append(_leg(name, path))
+        counts = {(run["good"], run["bad"]) for measured in runs.values() for run in measured}
         assert counts == {(n_rows - n_rows // BAD_EVERY, n_rows // BAD_EVERY)}, counts
-        table = Table("leg", "MB/s", "the kit is", "most memory, MB", "of it grown")
-        seconds = {name: median(run["seconds"] for run in found) for name, found in runs.items()}
-        for name, found in runs.items():
+        table = Table("leg", "MB/s", "the kit is", "peak memory, MB", "grown by, MB")
+        seconds = {name: median(run["seconds"] for run in legs) for name, legs in runs.items()}
+        for name, measured in runs.items():
             table.add_row(
                 name,
                 f"{megabytes / seconds[name]:.0f}",
                 f"{seconds[name] / seconds['kit']:.1f} times as fast",
-                f"{median(run['peak_mb'] for run in found):.0f}",
-                f"{median(run['grown_mb'] for run in found):.0f}",
+                f"{median(run['peak_mb'] for run in measured):.0f}",
+                f"{median(run['grown_mb'] for run in measured):.0f}",
             )
         Console().print(f"{n_rows:,} rows, {megabytes:.0f} MB, one core, {rounds} rounds")
         Console().print(table)
 
 
-def likeness(n_rows: int) -> None:
-    """Look for near duplicates among rows of which one in ten is one, and twice at quality."""
+def duplicates(n_rows: int) -> None:
+    """Measure quality twice on rows of which one in ten is a near duplicate."""
     from ftlab_kit import Workspace, datasets
 
+    with tempfile.TemporaryDirectory() as folder:
+        ws = Workspace(folder)
+        path = ws.root / "texts.jsonl"
+        path.write_text("\n".join(json.dumps({"text": text}) for text in _near_texts(n_rows)))
+        version = datasets.add(ws, path)
+        for name in ("first", "second"):
+            began, parts = time.perf_counter(), list[tuple[float, str]]()
+            quality = datasets.quality(
+                ws,
+                version,
+                progress=lambda item, parts=parts: parts.append((time.perf_counter(), item.what)),
+            )
+            seconds = time.perf_counter() - began
+            print(f"{name} call on {n_rows:,} rows: {seconds:.2f} s", end="")
+            ends = [*[at for at, _ in parts][1:], began + seconds][: len(parts)]
+            times = [
+                f"{what} {end - at:.1f} s" for (at, what), end in zip(parts, ends, strict=True)
+            ]
+            print(f" ({', '.join(times)})" if times else "")
+        print(f"{len(quality.duplicates):,} near duplicates found of {n_rows // 10:,} planted")
+        ws.close()
+
+
+def _near_texts(n_rows: int) -> list[str]:
+    """Return random texts; the last tenth are earlier ones with one word changed."""
     rng = random.Random(0)
-    words = [f"{rng.getrandbits(30):x}" for _ in range(5000)]
-    texts = [rng.choices(words, k=rng.randint(30, 200)) for _ in range(n_rows * 9 // 10)]
+    vocabulary = [f"{rng.getrandbits(30):x}" for _ in range(5000)]
+    texts = [rng.choices(vocabulary, k=rng.randint(30, 200)) for _ in range(n_rows * 9 // 10)]
     for text in rng.sample(texts, n_rows // 10):
         changed = [*text]
         changed[rng.randrange(len(changed))] = "else"
         texts.append(changed)
-    with tempfile.TemporaryDirectory() as folder:
-        ws = Workspace(folder)
-        path = ws.root / "texts.jsonl"
-        path.write_text("\n".join(json.dumps({"text": " ".join(text)}) for text in texts))
-        version = datasets.add(ws, path)
-        for look in ("first", "second"):
-            began, news = time.perf_counter(), list[tuple[float, str]]()
-            found = datasets.quality(
-                ws,
-                version,
-                progress=lambda *said, news=news: news.append((time.perf_counter(), str(said[0]))),
-            )
-            took = time.perf_counter() - began
-            print(f"{look} look at {n_rows:,} rows: {took:.2f} s", end="")
-            ends = [*[at for at, _ in news][1:], began + took][: len(news)]
-            parts = [
-                f"{words} {end - at:.1f} s" for (at, words), end in zip(news, ends, strict=True)
-            ]
-            print(f" ({', '.join(parts)})" if parts else "")
-        print(f"{len(found.duplicates):,} near duplicates found of {n_rows // 10:,} planted")
-        ws.close()
+    return [" ".join(text) for text in texts]
 
 
 def _write(path: Path, n_rows: int) -> None:
     rng = random.Random(0)
-    words = [f"{rng.getrandbits(28):x}" for _ in range(3000)]
-    texts = [" ".join(rng.choices(words, k=rng.randint(10, 90))) for _ in range(5000)]
+    vocabulary = [f"{rng.getrandbits(28):x}" for _ in range(3000)]
+    texts = [" ".join(rng.choices(vocabulary, k=rng.randint(10, 90))) for _ in range(5000)]
     with path.open("w") as file:
         for number in range(n_rows):
             turns = [
@@ -103,9 +108,9 @@ def _leg(name: str, path: Path) -> dict[str, float]:
     env = os.environ | {"HF_DATASETS_CACHE": str(path.parent / f"cache-{time.time_ns()}")}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 0, done.stderr[-2000:]
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    print(f"{name}: {path.stat().st_size / 1e6 / found['seconds']:.0f} MB/s", flush=True)
-    return found
+    run: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    print(f"{name}: {path.stat().st_size / 1e6 / run['seconds']:.0f} MB/s", flush=True)
+    return run
 
 
 def _kit() -> Callable[[Path], tuple[int, int]]:

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from pypdf import PdfWriter
 from pypdf.generic import DictionaryObject, NameObject, NumberObject, StreamObject
 
-from ftlab_kit.errors import InputError, NotFound
+from ftlab_kit.errors import DataError, InputError, NotFound
 from ftlab_kit.graphs import loaders
 from ftlab_kit.graphs.loaders import Line, Text, blocks, markdown
 
@@ -235,6 +235,41 @@ def test_bytes_that_are_not_text_are_named_by_line(tmp_path: Path, suffix: str):
 def test_utf_16_and_zero_bytes_are_refused(tmp_path: Path):
     refused(tmp_path, "a.md", "words".encode("utf-16"), "is UTF-16; expected UTF-8")
     refused(tmp_path, "b.md", "a\0b", "contains zero bytes")
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    def raises(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return raises
+
+
+# a call of each library that its loader makes first
+LIBRARIES = {"docx": "docx.package.Package.open", "pdf": "pypdf.PdfReader.__init__"}
+
+
+@pytest.mark.parametrize("suffix", LIBRARIES)
+@pytest.mark.parametrize("error", [ZeroDivisionError("x"), RecursionError("x"), OSError("x")])
+def test_any_error_of_a_library_becomes_an_input_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, error: Exception
+):
+    whole = {"docx": docx_of(lambda document: None), "pdf": pdf_of([word("Words.", 700)])}[suffix]
+    monkeypatch.setattr(LIBRARIES[suffix], raising(error))
+    refused(tmp_path, f"a.{suffix}", whole, r"can't be read as a .* \(x\)")
+
+
+@pytest.mark.parametrize("suffix", LIBRARIES)
+@pytest.mark.parametrize(
+    "error", [MemoryError("x"), KeyboardInterrupt("x"), DataError("the kit's own")]
+)
+def test_what_is_not_the_file_s_fault_passes_unchanged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, error: BaseException
+):
+    whole = {"docx": docx_of(lambda document: None), "pdf": pdf_of([word("Words.", 700)])}[suffix]
+    monkeypatch.setattr(LIBRARIES[suffix], raising(error))
+    with pytest.raises(type(error)) as raised:
+        loaders.read(saved(tmp_path / f"a.{suffix}", whole))
+    assert raised.value is error
 
 
 @pytest.mark.parametrize("suffix", ["docx", "pdf", "ipynb"])

@@ -83,7 +83,7 @@ def _parsed(path: Path) -> Any:
         root = lxml.html.document_fromstring(raw, parser=parser)
     except etree.ParserError:  # a page of comments only
         return etree.Element("html")
-    except Exception as error:  # any file may come in, and lxml has no error that covers all
+    except (etree.LxmlError, ValueError, AssertionError) as error:
         raise InputError(f"{path} can't be read as HTML ({error}). Save it again.") from error
     if any("depth" in entry.message.lower() for entry in parser.error_log):
         raise InputError(

@@ -130,6 +130,18 @@ def test_deleting_a_dataset_keeps_the_files_of_one_with_equal_rows(ws: Workspace
     assert left_behind(ws) == []
 
 
+def test_rows_added_while_a_dataset_with_equal_rows_is_deleted_stay(ws: Workspace, tmp_path: Path):
+    path = write(tmp_path / "rows.jsonl", GOOD)
+    with ThreadPoolExecutor(2) as pool:
+        for number in range(10):
+            datasets.add(ws, path, name="alice")
+            adding = pool.submit(datasets.add, ws, path, name=f"bob{number}")
+            pool.submit(datasets.delete, ws, "alice").result()
+            assert next(datasets.rows(ws, adding.result())) == json.loads(GOOD)
+            datasets.delete(ws, f"bob{number}")
+    assert left_behind(ws) == []
+
+
 def as_an_older_kit_filed_it(version: DatasetVersion) -> None:
     """Name a version's refused lines by its content, and their fields as they were before 0.3."""
     for suffix in (".refused.jsonl", ".problems.jsonl"):

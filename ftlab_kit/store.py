@@ -257,7 +257,9 @@ sa.Table(
     _time("dated_at", nullable=True),
     _time("loaded_at", nullable=True),
     _time("created_at"),
-    sa.UniqueConstraint("graph", "name"),
+    # empty in rows of an older kit, until the graph is opened that tells whose they are
+    sa.Column("owner", sa.String, nullable=False, server_default=""),
+    sa.UniqueConstraint("graph", "owner", "name"),
 )
 
 sa.Table(
@@ -358,6 +360,21 @@ def m007_names(connection: sa.Connection) -> None:
         )
 
 
+def m008_document_owners(connection: sa.Connection) -> None:
+    """Documents of two owners under one name in one graph."""
+    old = _columns(connection, "documents")
+    if "owner" in old:
+        return
+    # SQLite can't change a constraint: the table is made anew
+    connection.exec_driver_sql("ALTER TABLE documents RENAME TO documents_before")
+    TABLES.tables["documents"].create(connection)
+    names = ", ".join(sorted(old))
+    connection.exec_driver_sql(
+        f"INSERT INTO documents ({names}) SELECT {names} FROM documents_before ORDER BY id"
+    )
+    connection.exec_driver_sql("DROP TABLE documents_before")
+
+
 def _columns(connection: sa.Connection, table: str) -> set[str]:
     """Return the names of a table's columns; none where there is no such table."""
     return {row[1] for row in connection.exec_driver_sql(f"PRAGMA table_info({table})")}
@@ -371,6 +388,7 @@ MIGRATIONS: list[Callable[[sa.Connection], None]] = [
     m005_processor,
     m006_documents,
     m007_names,
+    m008_document_owners,
 ]
 
 

@@ -23,7 +23,7 @@ from graphiti_core.nodes import EntityNode
 
 from ftlab_kit import Workspace, graphs
 from ftlab_kit.errors import BudgetSpent, Conflict, InputError, NotFound, Unavailable
-from ftlab_kit.graphs import event_loop, open_graph, updates
+from ftlab_kit.graphs import document_state, event_loop, metadata, open_graph
 from ftlab_kit.records import Document, Enrichment, Progress
 from tests.chat_server import Chat, ChatServer, Turns, serving
 from tests.graph_servers import Server
@@ -184,7 +184,7 @@ class Study(Lab):
         return done
 
     def chunks(self, name: str = "models.md") -> dict[str, Any]:
-        return event_loop.run(updates.episodes_of(self.graph, name))
+        return event_loop.run(document_state.chunks_of(self.graph, name))
 
     def everything(self, kind: type[Any]) -> dict[str, Any]:
         found = event_loop.run(kind.get_by_group_ids(self.graph.driver, [self.graph.group]))
@@ -257,7 +257,7 @@ def test_a_fact_that_the_model_says_too_keeps_its_evidence_and_value(study: Stud
     study.read()
     after = study.edge("Red supports vision")
     assert after.model_dump() == before.model_dump()
-    assert after.attributes[updates.EVIDENCE] and after.attributes[updates.SETS]
+    assert after.attributes[metadata.EVIDENCE] and after.attributes[metadata.VALUES]
     assert study.find("Model", {"vision": True})[0].name == "Red"
 
 
@@ -337,7 +337,7 @@ def test_with_chunks_done_an_estimate_goes_by_them(study: Study):
         study.read(progress=pause_after(2))
     found = study.estimate("models.md", study.model)
     assert found.n_chunks == N_CHUNKS - 2
-    assert found.message == "2 chunks, by the 2 chunks that are done"
+    assert found.message == "2 chunks, from the 2 chunks that are done"
     assert found.n_calls == study.reader.n_answers
     assert found.n_input_tokens + found.n_output_tokens == study.reader.n_tokens
     assert found.seconds and found.seconds > 0
@@ -482,7 +482,7 @@ def test_no_such_document_is_said(study: Study):
 
 
 def test_a_vendor_wants_a_key(study: Study):
-    with pytest.raises(Unavailable, match="no key for openai:gpt-4.1-mini.*OPENAI_API_KEY"):
+    with pytest.raises(Unavailable, match="openai:gpt-4.1-mini needs a key.*OPENAI_API_KEY"):
         study.enrich("models.md", "openai:gpt-4.1-mini", budget_tokens=9)
     assert study.document.state == "completed"
 
@@ -514,7 +514,7 @@ def test_a_model_that_fails_is_said_and_chunks_are_kept(study: Study, faults: An
 @pytest.mark.parametrize("said", ["I am sorry.", "", "{}", "[1, 2]", '{"edges": 7}'])
 def test_an_answer_that_is_none_is_asked_for_once_more(study: Study, said: str):
     study.reader.says = said
-    with pytest.raises(Unavailable, match="does not answer.*small models often fail the JSON"):
+    with pytest.raises(Unavailable, match="does not answer.*Small models often fail the JSON"):
         study.read()
     assert len(study.reader.server.requests) == 2
     assert study.document.n_tokens == study.reader.n_tokens > 0
@@ -569,7 +569,7 @@ def test_a_document_that_goes_while_it_is_read_is_said(study: Study):
     def drop(step: Progress) -> None:
         study.delete("models.md")
 
-    with pytest.raises(Conflict, match="was deleted while it was read"):
+    with pytest.raises(Conflict, match="was deleted while the model read it"):
         study.read(progress=drop)
     assert not study.documents() and snapshot(study) == {}
 
@@ -578,7 +578,7 @@ def test_a_document_that_changes_while_it_is_read_is_said(study: Study):
     def change(step: Progress) -> None:
         study.put("models.md", TEXT.replace("Ada Stern audits", "Ada Stern distrusts"))
 
-    with pytest.raises(Conflict, match="loaded anew while it was read.*graphs.enrich again"):
+    with pytest.raises(Conflict, match="loaded anew while the model read it.*graphs.enrich again"):
         study.read(progress=change)
     study.read()
     held = {fact.fact for fact in study.facts("Acme", ended=True)}
@@ -660,7 +660,7 @@ def test_on_neo4j_it_is_the_same(ws: Workspace, reader: Reader, neo4j_server: Se
     before = snapshot(study)
     study.put("models.md", TEXT)
     study.read()
-    assert study.edge("Red supports vision").attributes[updates.EVIDENCE]
+    assert study.edge("Red supports vision").attributes[metadata.EVIDENCE]
     assert study.search("Who audits Acme?", kinds=("fact",))[0].text == "Ada Stern audits Acme."
     study.delete("models.md")
     assert snapshot(study) == before
@@ -812,7 +812,9 @@ def test_an_endpoint_that_gives_other_vectors_now_is_refused(ws: Workspace, endp
     graphs.load(ws, Lab(ws).write("models.md", TEXT), embedder=endpoint["name"])
     endpoint["size"] = 12
     again = Workspace(ws.root)
-    with pytest.raises(InputError, match="holds vectors of 24 numbers, openai:letters@.* 12"):
+    with pytest.raises(
+        InputError, match="holds vectors of 24 numbers, and openai:letters@.* returns 12"
+    ):
         graphs.search(again, "vision")
     again.close()
 
@@ -822,9 +824,9 @@ def test_vectors_that_change_their_size_under_way_are_refused(ws: Workspace, end
     graphs.load(ws, lab.write("models.md", TEXT), embedder=endpoint["name"])
     before = snapshot(lab)
     endpoint["size"] = 12
-    with pytest.raises(InputError, match="gave vectors of 12 numbers.*24"):
+    with pytest.raises(InputError, match="returned vectors of 12 numbers.*24"):
         lab.search("Who supports vision?")
-    with pytest.raises(InputError, match="gave vectors of 12 numbers.*24"):
+    with pytest.raises(InputError, match="returned vectors of 12 numbers.*24"):
         graphs.load(ws, lab.write("other.md", OTHER))
     assert snapshot(lab) == before
 
@@ -837,7 +839,7 @@ def test_an_endpoint_that_fails_is_said(ws: Workspace, endpoint: Any, status: in
 
 
 def test_an_endpoint_that_is_not_there_is_said(ws: Workspace):
-    with pytest.raises(Unavailable, match="does not answer.*Are address and key right"):
+    with pytest.raises(Unavailable, match="does not answer.*Check its address and key"):
         graphs.load(ws, Lab(ws).write("models.md", TEXT), embedder=f"openai:m@{URL}")
 
 

@@ -1,4 +1,4 @@
-"""Graphs as one uses them: documents go in and out, and what is found cites its lines."""
+"""Graphs from outside: documents go in and out, and every answer cites its lines."""
 
 import itertools
 import json
@@ -28,8 +28,8 @@ from hypothesis import strategies as st
 
 from ftlab_kit import Workspace, graphs
 from ftlab_kit.errors import Conflict, InputError, NotFound, Unavailable
-from ftlab_kit.graphs import event_loop, extraction, loaders, open_graph, updates
-from ftlab_kit.records import Entity, Loading
+from ftlab_kit.graphs import document_state, event_loop, extraction, loaders, open_graph, updates
+from ftlab_kit.records import Entity, Loading, Progress
 from tests import graph_servers
 from tests.test_extraction import documents
 
@@ -96,10 +96,10 @@ class Lab:
     def __getattr__(self, verb: str) -> Callable[..., Any]:
         """Any verb of graphs, on this graph."""
 
-        def asked(*values: Any, **more: Any) -> Any:
-            return getattr(graphs, verb)(self.ws, *values, graph=self.address, **more)
+        def call(*values: Any, **options: Any) -> Any:
+            return getattr(graphs, verb)(self.ws, *values, graph=self.address, **options)
 
-        return asked
+        return call
 
     def write(self, name: str, text: str | bytes) -> Path:
         path = self.folder / name
@@ -107,14 +107,12 @@ class Lab:
         path.write_bytes(text.encode() if isinstance(text, str) else text)
         return path
 
-    def put(self, name: str, text: str | bytes, **more: Any) -> Loading:
-        found = graphs.load(
-            self.ws, self.write(name, text), graph=self.address, embedder="hash", **more
-        )
-        return found
+    def put(self, name: str, text: str | bytes, **options: Any) -> Loading:
+        path = self.write(name, text)
+        return graphs.load(self.ws, path, graph=self.address, embedder="hash", **options)
 
-    def entity(self, name: str, type: str = "Model", **more: Any) -> Entity:
-        return next(item for item in self.find(type, **more) if item.name == name)
+    def entity(self, name: str, type: str = "Model", **options: Any) -> Entity:
+        return next(item for item in self.find(type, **options) if item.name == name)
 
     @property
     def graph(self) -> Any:
@@ -141,22 +139,22 @@ def kb(request: pytest.FixtureRequest, ws: Workspace) -> Lab:
     return Lab(ws, request.param(request))
 
 
-# what a graph holds, all of it
+# everything that a graph holds
 
 
 async def everything(driver: Any, group: str) -> list[dict[str, Any]]:
     """Every node and edge of a graph, with its vector."""
-    found = []
+    rows = []
     for kind in (EntityNode, EpisodicNode, CommunityNode, SagaNode):
         nodes = await kind.get_by_group_ids(driver, [group])
         vectors = await get_embeddings_for_nodes(driver, nodes) if kind is EntityNode else {}
-        found += [as_row(item, vectors) for item in nodes]
+        rows += [as_row(item, vectors) for item in nodes]
     for kind in (EntityEdge, EpisodicEdge, CommunityEdge, HasEpisodeEdge, NextEpisodeEdge):
         with suppress(GroupsEdgesNotFoundError):
             edges = await kind.get_by_group_ids(driver, [group])
             vectors = await get_embeddings_for_edges(driver, edges) if kind is EntityEdge else {}
-            found += [as_row(item, vectors) for item in edges]
-    return found
+            rows += [as_row(item, vectors) for item in edges]
+    return rows
 
 
 def as_row(item: Any, vectors: Mapping[str, list[float]]) -> dict[str, Any]:
@@ -183,22 +181,20 @@ def snapshot(lab: Lab, times: Mapping[str, str] | None = None) -> dict[str, str]
 
 
 def stored(lab: Lab) -> int:
-    """How many nodes and edges are stored, whoever's they are; the indices of words are whole."""
+    """The number of stored nodes and edges of all owners; full-text indices match them."""
     driver = lab.graph.driver
     if not hasattr(driver, "db"):
         nodes = "MATCH (n) WHERE NOT n:FtlabGraph RETURN count(n) AS n"
-        asked = [
-            driver.execute_query(query)
-            for query in (nodes, "MATCH ()-[n]->() RETURN count(n) AS n")
-        ]
-        return sum(int(event_loop.run(work).records[0]["n"]) for work in asked)
-    for table, kind, words, body in (
+        queries = (nodes, "MATCH ()-[n]->() RETURN count(n) AS n")
+        answers = [event_loop.run(driver.execute_query(query)) for query in queries]
+        return sum(int(answer.records[0]["n"]) for answer in answers)
+    for table, kind, index, body in (
         ("nodes", "Entity", "entity_words", "summary"),
         ("nodes", "Episodic", "passage_words", "content"),
         ("edges", "RELATES_TO", "fact_words", "fact"),
     ):
         rows = driver.db.execute(f"SELECT id, name, {body} FROM {table} WHERE kind = '{kind}'")
-        indexed = driver.db.execute(f"SELECT rowid, name, body FROM {words}")
+        indexed = driver.db.execute(f"SELECT rowid, name, body FROM {index}")
         assert sorted(map(tuple, rows)) == sorted(map(tuple, indexed))
     counts = "SELECT (SELECT count(*) FROM nodes) + (SELECT count(*) FROM edges)"
     return int(driver.db.execute(counts).fetchone()[0])
@@ -243,6 +239,17 @@ def test_a_folder_is_loaded_by_its_files_names(lab: Lab) -> None:
     assert [item.state for item in lab.documents()] == ["completed", "completed"]
 
 
+def test_loading_reports_its_progress(lab: Lab) -> None:
+    for name in ("a.md", "b.md"):
+        lab.write(name, GUIDE)
+    steps: list[Progress] = []
+    lab.load(lab.folder, embedder="hash", progress=steps.append)
+    assert [(step.done, step.total, step.note) for step in steps] == [
+        (1, 2, "a.md"),
+        (2, 2, "b.md"),
+    ]
+
+
 def test_one_bad_file_of_a_folder_does_not_keep_the_others_out(lab: Lab) -> None:
     lab.write("a.md", GUIDE)
     lab.write("b.md", b"\xff\xfe\xfa")
@@ -261,7 +268,7 @@ def test_loading_the_same_again_changes_nothing(kb: Lab) -> None:
     assert kb.documents() == documents
 
 
-def test_a_second_workspace_learns_what_a_graph_already_holds(lab: Lab, tmp_path: Path) -> None:
+def test_a_second_workspace_lists_what_a_graph_already_holds(lab: Lab, tmp_path: Path) -> None:
     address = f"file://{tmp_path}/shared.db"
     with_counts = Lab(lab.ws, address).put("models.md", MODELS).documents[0]
     other = Workspace(tmp_path / "other")
@@ -275,13 +282,14 @@ def test_a_second_workspace_adopts_the_documents_of_a_graph(lab: Lab, tmp_path: 
     address = f"file://{tmp_path}/shared.db"
     first = Lab(lab.ws, address).put("models.md", MODELS).documents[0]
     other = Workspace(tmp_path / "other")
-    (found,) = Lab(other, address).documents()
+    (adopted,) = Lab(other, address).documents()
     other.close()
-    assert (found.name, found.path, found.n_facts) == ("models.md", first.path, first.n_facts)
+    assert adopted.name == "models.md"
+    assert (adopted.path, adopted.n_facts) == (first.path, first.n_facts)
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "words"),
+    ("name", "content", "message"),
     [
         ("empty.md", "", "contains no text"),
         ("blank.md", " \n\n", "contains no text"),
@@ -292,13 +300,13 @@ def test_a_second_workspace_adopts_the_documents_of_a_graph(lab: Lab, tmp_path: 
         ("odd.xyz", "text", "The format of .* is unknown"),
     ],
 )
-def test_a_file_that_can_not_be_read_leaves_its_error_only(
-    name: str, content: str | bytes, words: str, lab: Lab
+def test_a_file_that_cannot_be_read_leaves_only_its_error(
+    name: str, content: str | bytes, message: str, lab: Lab
 ) -> None:
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=message):
         lab.put(name, content)
     (document,) = lab.documents()
-    assert document.state == "failed" and words in (document.error or "")
+    assert document.state == "failed" and re.search(message, document.error or "")
     assert snapshot(lab) == {}
 
 
@@ -313,15 +321,15 @@ def test_a_document_that_became_unreadable_keeps_what_was_loaded(lab: Lab) -> No
     assert lab.documents()[0].state == "completed"
 
 
-def test_a_path_where_nothing_is_leaves_no_document(lab: Lab) -> None:
+def test_a_path_without_a_file_leaves_no_document(lab: Lab) -> None:
     with pytest.raises(NotFound, match=r"nothing\.md does not exist"):
         lab.load(lab.folder / "nothing.md", embedder="hash")
     assert not lab.documents()
 
 
-def test_two_files_of_one_name_clash_until_one_says_which_is_meant(lab: Lab) -> None:
+def test_two_files_of_one_name_clash_until_a_name_is_given(lab: Lab) -> None:
     lab.put("models.md", MODELS)
-    with pytest.raises(Conflict, match=r"models\.md was loaded from .*say name='models\.md'; as"):
+    with pytest.raises(Conflict, match=r"models\.md was loaded from .*give name='models\.md'; as"):
         lab.put("other/models.md", GUIDE)
     lab.load(lab.folder / "other" / "models.md", name="other.md")
     assert [item.name for item in lab.documents()] == ["models.md", "other.md"]
@@ -336,7 +344,7 @@ def test_a_file_that_moved_is_the_same_document(lab: Lab) -> None:
     assert [item.version for item in lab.documents()] == [2]
 
 
-def test_a_name_of_a_label_that_graphiti_has_itself_is_kept_apart(kb: Lab) -> None:
+def test_an_attribute_named_like_a_field_of_graphiti_is_stored_apart(kb: Lab) -> None:
     labels = ("Name", "Summary", "UUID", "Labels", "Group ID", "Created at", "Ended at", "Unit")
     text = "# All Models\n\n## Red\n\n**Model ID:** red-1\n"
     kb.put("odd.md", text + "".join(f"**{label}:** {label} it is\n" for label in labels))
@@ -346,7 +354,7 @@ def test_a_name_of_a_label_that_graphiti_has_itself_is_kept_apart(kb: Lab) -> No
     assert red.attributes["stated_uuid"] == "UUID it is"
 
 
-def test_types_that_are_no_label_of_graphiti_get_one(kb: Lab) -> None:
+def test_types_that_graphiti_cannot_take_as_labels_get_one(kb: Lab) -> None:
     text = "# Doc\n\n## {0}\n\n- **Forum:** Where people talk of it.\n- **Chat:** Also talk.\n"
     for number, title in enumerate(("Communities", "Größen", "Sagas", "Entities")):
         kb.put(f"{number}.md", text.format(title) + "\n## X\n\n**模型 ID:** 5\n")
@@ -358,7 +366,7 @@ def test_types_that_are_no_label_of_graphiti_get_one(kb: Lab) -> None:
 # changes and times
 
 
-def test_a_changed_document_is_a_new_version_and_ends_what_it_no_longer_says(kb: Lab) -> None:
+def test_a_changed_document_is_a_new_version_and_ends_what_it_no_longer_states(kb: Lab) -> None:
     kb.put("models.md", MODELS)
     done = kb.put("models.md", LATER)
     assert (done.n_new_facts, done.n_removed_facts) == (2, 0)  # the price, and the date
@@ -369,14 +377,14 @@ def test_a_changed_document_is_a_new_version_and_ends_what_it_no_longer_says(kb:
     assert old.expired_at == done.documents[0].loaded_at
 
 
-def test_a_fact_that_both_versions_say_holds_from_the_first_on(lab: Lab) -> None:
+def test_a_fact_in_both_versions_holds_from_the_first_on(lab: Lab) -> None:
     lab.put("models.md", MODELS)
     lab.put("models.md", LATER)
     same = next(item for item in lab.facts("Red") if "model id" in item.fact)
     assert (same.valid_at, same.invalid_at) == (MARCH, None)
 
 
-def test_what_was_taken_back_and_said_again_holds_from_then_on(lab: Lab) -> None:
+def test_a_fact_that_was_withdrawn_and_stated_again_holds_from_then_on(lab: Lab) -> None:
     for at, text in ((MARCH, MODELS), (APRIL, LATER), (MAY, MODELS)):
         lab.put("models.md", text, at=at)
     prices = {item.value: item for item in lab.facts("Red", ended=True) if item.relation == "PRICE"}
@@ -384,7 +392,7 @@ def test_what_was_taken_back_and_said_again_holds_from_then_on(lab: Lab) -> None
     assert (prices[2.0].valid_at, prices[2.0].invalid_at) == (APRIL, MAY)
 
 
-def test_search_gives_what_holds_now_unless_asked(kb: Lab) -> None:
+def test_search_returns_what_holds_now_unless_told_otherwise(kb: Lab) -> None:
     kb.put("models.md", MODELS)
     kb.put("models.md", LATER)
     now = [hit.text for hit in kb.search("What does Red cost?", limit=50)]
@@ -396,7 +404,7 @@ def test_search_gives_what_holds_now_unless_asked(kb: Lab) -> None:
     assert facts == ["Red costs $1.00 per 1M tokens: its price."]
 
 
-def test_an_entity_that_no_document_speaks_of_any_more_is_not_found(lab: Lab) -> None:
+def test_an_entity_that_no_document_mentions_any_more_is_not_found(lab: Lab) -> None:
     lab.put("guide.md", GUIDE.replace("### Zebras", "### Okapi"), at=MARCH)
     lab.put("guide.md", GUIDE, at=MAY)
     assert not [hit for hit in lab.search("Okapi", kinds=("entity",)) if "Okapi" in hit.text]
@@ -404,7 +412,7 @@ def test_an_entity_that_no_document_speaks_of_any_more_is_not_found(lab: Lab) ->
     assert ended[0].text.startswith("Okapi")
 
 
-def test_find_gives_the_attributes_of_a_time(lab: Lab) -> None:
+def test_find_returns_the_attributes_as_of_a_time(lab: Lab) -> None:
     lab.put("models.md", MODELS)
     lab.put("models.md", LATER)
     assert lab.entity("Red").attributes["price"] == 2.0
@@ -413,28 +421,28 @@ def test_find_gives_the_attributes_of_a_time(lab: Lab) -> None:
     assert not lab.find("Model", at=datetime(2024, 1, 1))
 
 
-def test_contradictions_come_with_both_places(lab: Lab) -> None:
+def test_contradictions_cite_both_places(lab: Lab) -> None:
     lab.put("models.md", MODELS)
-    (found,) = lab.put("guide.md", GUIDE).contradictions
-    assert (found.entity, found.attribute) == ("Red", "price")
-    assert (found.first, str(found.first_place)) == (9.0, "guide.md:8")
-    assert (found.second, str(found.second_place)) == (1.0, "models.md:11")
-    assert list(lab.contradictions()) == [found]
+    (clash,) = lab.put("guide.md", GUIDE).contradictions
+    assert (clash.entity, clash.attribute) == ("Red", "price")
+    assert (clash.first, str(clash.first_place)) == (9.0, "guide.md:8")
+    assert (clash.second, str(clash.second_place)) == (1.0, "models.md:11")
+    assert list(lab.contradictions()) == [clash]
 
 
-def test_a_contradiction_is_over_when_one_of_both_is(lab: Lab) -> None:
+def test_a_contradiction_ends_with_one_of_its_facts(lab: Lab) -> None:
     lab.put("models.md", MODELS)
     lab.put("guide.md", GUIDE)
     lab.put("guide.md", GUIDE.replace("$9.00", "$1.00"))
     assert not lab.contradictions()
 
 
-def test_what_went_while_a_document_s_vectors_were_made_gets_its_vector_all_the_same(
+def test_what_was_deleted_while_vectors_were_computed_still_gets_its_vector(
     lab: Lab,
 ) -> None:
     text = loaders.read(lab.write("models.md", MODELS))
     named = ("models.md", str(lab.folder / "models.md"), "md", "0")
-    draft = updates.Draft(*named, extraction.read(text), MARCH, MAY)
+    draft = document_state.Draft(*named, extraction.read(text), MARCH, MAY)
     lab.put("guide.md", GUIDE)
     lab.delete("guide.md")
     event_loop.run(updates.put(lab.graph, draft, {}))  # none was needed while the guide was there
@@ -455,7 +463,7 @@ def test_a_shared_fact_stays_with_the_evidence_of_the_other(lab: Lab) -> None:
     assert [str(item) for item in left.places] == ["guide.md:7"]
 
 
-def test_nothing_of_a_deleted_document_is_left(kb: Lab) -> None:
+def test_a_deleted_document_leaves_no_trace(kb: Lab) -> None:
     kb.put("models.md", MODELS)
     kb.put("guide.md", GUIDE.replace("zebra", "quagga").replace("Zebras", "Quaggas"))
     kb.put("guide.md", GUIDE)
@@ -466,7 +474,7 @@ def test_nothing_of_a_deleted_document_is_left(kb: Lab) -> None:
         assert word not in held, word
 
 
-def test_all_deleted_is_as_if_nothing_had_been(lab: Lab) -> None:
+def test_a_graph_without_documents_is_empty(lab: Lab) -> None:
     lab.put("models.md", MODELS)
     lab.put("models.md", LATER)
     lab.put("guide.md", GUIDE)
@@ -477,7 +485,7 @@ def test_all_deleted_is_as_if_nothing_had_been(lab: Lab) -> None:
     assert not lab.search("Red")
 
 
-def test_a_deleted_document_that_comes_again_is_the_first_version(lab: Lab) -> None:
+def test_a_deleted_document_that_is_loaded_again_is_version_one(lab: Lab) -> None:
     first = lab.put("models.md", MODELS, at=MARCH).documents[0]
     times = {as_text(first.loaded_at): "then"}
     before = snapshot(lab, times)
@@ -497,7 +505,7 @@ def test_a_wrong_name_names_the_nearest(lab: Lab) -> None:
 # searching
 
 
-def test_limit_means_limit(lab: Lab) -> None:
+def test_search_returns_as_many_hits_as_the_limit(lab: Lab) -> None:
     lab.put("models.md", MODELS)
     for limit in (1, 3, 7):
         assert len(lab.search("Red Blue vision price", limit=limit)) == limit
@@ -514,22 +522,22 @@ def test_every_hit_has_a_score_that_was_computed_and_the_best_comes_first(kb: La
         assert hit.scores.get("full_text", 0) >= 0
 
 
-def test_every_hit_cites_lines_that_say_it(lab: Lab) -> None:
+def test_every_hit_cites_the_lines_that_state_it(lab: Lab) -> None:
     lab.put("models.md", MODELS)
     lab.put("guide.md", GUIDE)
     for hit in lab.search("Red Blue price vision zebra answers", limit=40):
         assert hit.places
         for place in hit.places:
             lines = (lab.folder / place.document).read_text().split("\n")
-            said = "\n".join(lines[place.first_line - 1 : place.last_line]).lower()
-            words = set(re.findall(r"[\w$.-]{4,}", hit.text.lower().rstrip(".")))
-            assert any(word in said for word in words | {"red", "blue"}), (hit, said)
+            cited = "\n".join(lines[place.first_line - 1 : place.last_line]).lower()
+            terms = set(re.findall(r"[\w$.-]{4,}", hit.text.lower().rstrip(".")))
+            assert any(term in cited for term in terms | {"red", "blue"}), (hit, cited)
             if hit.kind == "passage":
-                assert hit.text.lower() in said
+                assert hit.text.lower() in cited
 
 
 @pytest.mark.parametrize("recipe", ["rrf", "mmr", "episode_mentions", "node_distance"])
-def test_every_recipe_gives_each_hit_its_score(recipe: str, lab: Lab) -> None:
+def test_every_recipe_scores_each_hit(recipe: str, lab: Lab) -> None:
     lab.put("models.md", MODELS)
     lab.put("guide.md", GUIDE)
     hits = lab.search("Red vision price", recipe=recipe, near="Red", limit=30)
@@ -540,7 +548,7 @@ def test_every_recipe_gives_each_hit_its_score(recipe: str, lab: Lab) -> None:
         assert all(hit.score == len({place.document for place in hit.places}) for hit in facts)
 
 
-def test_only_what_is_wished_for_is_found(kb: Lab) -> None:
+def test_search_filters_by_relation_and_type(kb: Lab) -> None:
     kb.put("models.md", MODELS)
     hits = kb.search("Red", kinds=("fact",), relations=("HAS_CAPABILITY", "LACKS_CAPABILITY"))
     assert {hit.text.split(":")[0] for hit in hits} <= {
@@ -552,35 +560,35 @@ def test_only_what_is_wished_for_is_found(kb: Lab) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "wishes", "words"),
+    ("query", "options", "message"),
     [
         ("a " * 10_000, {}, "10,000 words; expected from 1 to 512"),
         ("?!", {}, "has 0 words"),
         ("Red", {"limit": 0}, "limit is 0; expected from 1"),
-        ("Red", {"kinds": ("facts",)}, "no kind of hit.*Did you mean 'fact'"),
+        ("Red", {"kinds": ("facts",)}, "Unknown kind of hit.*Did you mean 'fact'"),
         ("Red", {"kinds": "fact"}, r"expected a tuple, as in \('fact',\)"),
-        ("Red", {"recipe": "rff"}, "no recipe.*Did you mean 'rrf'"),
+        ("Red", {"recipe": "rff"}, "Unknown recipe.*Did you mean 'rrf'"),
         ("Red", {"recipe": "node_distance"}, "needs an entity to be near to"),
         ("Red", {"recipe": "cross_encoder"}, "give the folder of a cross-encoder"),
         ("Red", {"recipe": "cross_encoder", "reranker": "/no"}, "no cross-encoder at /no"),
     ],
 )
-def test_a_search_that_can_not_be_says_why(
-    query: str, wishes: dict[str, Any], words: str, lab: Lab
+def test_a_search_that_is_not_possible_says_why(
+    query: str, options: dict[str, Any], message: str, lab: Lab
 ) -> None:
     lab.put("models.md", MODELS)
-    with pytest.raises(InputError, match=words):
-        lab.search(query, **wishes)
+    with pytest.raises(InputError, match=message):
+        lab.search(query, **options)
 
 
-def test_near_nobody_names_the_nearest(lab: Lab) -> None:
+def test_an_unknown_entity_to_be_near_to_names_the_nearest(lab: Lab) -> None:
     lab.put("models.md", MODELS)
     with pytest.raises(NotFound, match="no entity 'Rde'. Did you mean 'Red'"):
         lab.search("price", recipe="node_distance", near="Rde")
 
 
 @pytest.mark.parametrize(
-    ("type", "more", "words"),
+    ("type", "options", "message"),
     [
         ("Modle", {}, "no entity of type 'Modle'.*Did you mean 'Model'"),
         ("Model", {"where": {"prise": 1}}, "attribute 'prise'.*Did you mean 'price'"),
@@ -588,12 +596,12 @@ def test_near_nobody_names_the_nearest(lab: Lab) -> None:
         ("Model", {"where": {"price": ("~", 1)}}, "expected a value, or a pair such as"),
     ],
 )
-def test_a_question_that_can_not_be_names_the_nearest(
-    type: str, more: dict[str, Any], words: str, lab: Lab
+def test_find_names_the_nearest_type_or_attribute(
+    type: str, options: dict[str, Any], message: str, lab: Lab
 ) -> None:
     lab.put("models.md", MODELS)
-    with pytest.raises(InputError, match=words):
-        lab.find(type, **more)
+    with pytest.raises(InputError, match=message):
+        lab.find(type, **options)
 
 
 def test_find_answers_exactly(lab: Lab) -> None:
@@ -607,7 +615,7 @@ def test_find_answers_exactly(lab: Lab) -> None:
     ]
 
 
-def test_around_an_entity_stand_those_it_is_linked_to(kb: Lab) -> None:
+def test_around_returns_the_linked_entities(kb: Lab) -> None:
     kb.put("models.md", MODELS)
     near = kb.around("Vision")
     assert {item.name for item in near.entities} >= {"Vision", "Red", "Blue"}
@@ -616,56 +624,56 @@ def test_around_an_entity_stand_those_it_is_linked_to(kb: Lab) -> None:
     assert (len(few.entities), few.n_more > 0) == (1, True)
 
 
-# what the graph is made with
+# embedders, addresses, servers
 
 
 def test_another_embedder_is_refused(lab: Lab, tmp_path: Path) -> None:
     lab.address = f"file://{tmp_path}/g.db"
     lab.put("models.md", MODELS)
     for ws in (lab.ws, other := Workspace(tmp_path / "other")):
-        with pytest.raises(Conflict, match="are by hash; all-minilm-l6-v2 would find nothing"):
+        with pytest.raises(Conflict, match="with hash, so searching it with all-minilm"):
             Lab(ws, lab.address).load(lab.folder / "models.md", embedder="all-minilm-l6-v2")
     other.close()
 
 
-def test_a_graph_that_was_looked_at_while_empty_takes_the_first_load_s_embedder(kb: Lab) -> None:
+def test_an_empty_graph_that_was_opened_takes_the_embedder_of_the_first_load(kb: Lab) -> None:
     assert not kb.around(None).entities
     kb.put("models.md", MODELS)
     assert kb.search("Red")
 
 
-def test_vectors_are_not_written_beside_those_that_another_process_has_made(
-    lab: Lab, tmp_path: Path
-) -> None:
+def test_vectors_are_not_written_beside_those_of_another_process(lab: Lab, tmp_path: Path) -> None:
     lab.address = f"file://{tmp_path}/g.db"
     assert not lab.around(None).entities  # open, with the default in mind
     other = Workspace(tmp_path / "other")
     Lab(other, lab.address).put("guide.md", GUIDE)
     other.close()
-    with pytest.raises(Conflict, match="are by hash now, not by all-minilm-l6-v2. Open the"):
+    with pytest.raises(Conflict, match="now embedded with hash, not with all-minilm"):
         event_loop.run(updates.drop(lab.graph, "guide.md"))
 
 
-def test_an_embedder_that_is_none_is_refused(lab: Lab) -> None:
-    with pytest.raises(InputError, match="'hsah' is no embedder.*Did you mean 'hash'"):
+def test_an_unknown_embedder_is_refused(lab: Lab) -> None:
+    with pytest.raises(InputError, match="Unknown embedder 'hsah'.*Did you mean 'hash'"):
         lab.load(lab.write("models.md", MODELS), embedder="hsah")
 
 
 @pytest.mark.parametrize(
-    ("address", "words"),
+    ("address", "message"),
     [
-        ("http://x", "is no address of a graph"),
-        ("neo4j://", "is no address of a graph"),
+        ("http://x", "is not the address of a graph"),
+        ("neo4j://", "is not the address of a graph"),
         ("bolt://me:secret@x", "holds a password.*NEO4J_PASSWORD"),
     ],
 )
-def test_an_address_that_can_not_be_is_refused(address: str, words: str, ws: Workspace) -> None:
-    with pytest.raises(InputError, match=words):
+def test_an_address_that_is_not_a_graphs_is_refused(
+    address: str, message: str, ws: Workspace
+) -> None:
+    with pytest.raises(InputError, match=message):
         graphs.documents(ws, graph=address)
 
 
 @pytest.mark.parametrize("scheme", ["bolt", "neo4j"])
-def test_a_server_that_is_down_is_told_in_words(scheme: str, ws: Workspace) -> None:
+def test_a_server_that_is_down_is_reported_plainly(scheme: str, ws: Workspace) -> None:
     port = graph_servers.free_port()
     with pytest.raises(Unavailable, match="(?s)The Neo4j at .* failed: .*Check that it is running"):
         graphs.search(ws, "Red", graph=f"{scheme}://127.0.0.1:{port}")
@@ -676,7 +684,7 @@ def test_vectors_of_another_size_are_refused_by_a_file(lab: Lab, tmp_path: Path)
     Lab(lab.ws, address).put("models.md", MODELS)
     Lab(lab.ws, address).graph.driver.db.execute("UPDATE about SET value = '1' WHERE value = '384'")
     other = Workspace(tmp_path / "other")
-    with pytest.raises(InputError, match="holds vectors of 1 numbers, hash now gives 384"):
+    with pytest.raises(InputError, match="holds vectors of 1 numbers, and hash now returns 384"):
         graphs.search(other, "Red", graph=address)
     other.close()
 
@@ -694,7 +702,7 @@ def test_vectors_of_another_size_are_refused_by_a_server(
     neo4j_server.drop_indices()
 
 
-def test_a_wrong_password_is_told_in_words_and_the_right_one_enters(
+def test_a_wrong_password_is_reported_plainly_and_the_right_one_works(
     lab: Lab, neo4j_server: graph_servers.Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not neo4j_server.password:
@@ -719,7 +727,7 @@ def python(code: str, *values: str, **more: str) -> str:
     return done.stdout
 
 
-def test_the_room_is_light_to_import() -> None:
+def test_importing_the_room_loads_nothing_heavy() -> None:
     code = "import sys, ftlab_kit.graphs; print([n for n in sys.argv[1:] if n in sys.modules])"
     heavy = ("graphiti_core", "torch", "openai", "neo4j", "numpy", "docx", "pypdf")
     assert python(code, *heavy) == "[]\n"
@@ -740,11 +748,27 @@ ws.close()
 """
 
 
-def test_graphiti_reports_nothing_to_anybody(lab: Lab) -> None:
+def test_graphiti_sends_no_telemetry(lab: Lab) -> None:
     path = lab.write("models.md", MODELS)
     out = python(TELLS, str(lab.folder / "lab"), str(path), GRAPHITI_TELEMETRY_ENABLED="true")
     assert out == "false False False\n"
     assert not (Path.home() / ".cache" / "graphiti" / "telemetry_anon_id").exists()
+
+
+DOTENV = """
+import os, sys, warnings
+warnings.simplefilter("ignore")
+from ftlab_kit import Workspace, graphs
+os.chdir(sys.argv[1])
+ws = Workspace("lab")
+"""
+ENDING = "\nprint(os.environ.get('FTLAB_FROM_DOTENV'))"
+
+
+@pytest.mark.parametrize("verb", ["search(ws, 'Red')", "around(ws)", "questions(ws)"])
+def test_no_dotenv_file_is_read_whichever_verb_comes_first(verb: str, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("FTLAB_FROM_DOTENV=1")
+    assert python(DOTENV + f"graphs.{verb}" + ENDING, str(tmp_path)) == "None\n"
 
 
 LOADS = """
@@ -772,11 +796,11 @@ def test_two_processes_that_load_at_once_load_both_whole(kb: Lab, tmp_path: Path
     for child in children:
         child.communicate(b"go\n", timeout=120)
         assert child.returncode == 0
-    found = uuids(kb)
+    at_once = uuids(kb)
     in_turn = Lab(kb.ws, f"file://{tmp_path}/in_turn.db")
     for name, text in texts.items():
         in_turn.put(name, text)
-    assert found == uuids(in_turn)
+    assert at_once == uuids(in_turn)
 
 
 def uuids(lab: Lab) -> set[str]:
@@ -785,7 +809,7 @@ def uuids(lab: Lab) -> set[str]:
     return {row["uuid"] for row in rows}
 
 
-# the knowledge base that the kit was asked for
+# the knowledge base of the Fine-Tune Lab documents
 
 
 @pytest.fixture(scope="module")
@@ -794,9 +818,9 @@ def seeded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     if not SEED.exists():
         pytest.skip(f"there is no {SEED}")
     ws = Workspace(tmp_path_factory.mktemp("seed") / "lab")
-    made = Lab(ws)
-    made.load(SEED, embedder="hash")
-    yield made
+    lab = Lab(ws)
+    lab.load(SEED, embedder="hash")
+    yield lab
     ws.close()
 
 
@@ -828,13 +852,13 @@ def test_the_knowledge_base_holds_what_models_can(seeded: Lab) -> None:
 
 
 def test_the_knowledge_base_holds_its_endpoints_by_method_and_path(seeded: Lab) -> None:
-    found = seeded.find("Endpoint")
-    assert len(found) == 38
-    for item in found:
+    endpoints = seeded.find("Endpoint")
+    assert len(endpoints) == 38
+    for item in endpoints:
         assert item.name == f"{item.attributes['method']} {item.attributes['path']}"
 
 
-def test_the_knowledge_base_gives_prices_as_numbers(seeded: Lab) -> None:
+def test_the_knowledge_base_has_prices_as_numbers(seeded: Lab) -> None:
     models = seeded.find("Model")
     assert all(type(item.attributes["price_input"]) is float for item in models)
     assert all(type(item.attributes["price_output"]) is float for item in models)
@@ -842,7 +866,7 @@ def test_the_knowledge_base_gives_prices_as_numbers(seeded: Lab) -> None:
     assert cheapest.name == "GPT-4.1 Mini"
 
 
-def test_the_knowledge_base_contradicts_itself_nowhere(seeded: Lab) -> None:
+def test_the_knowledge_base_does_not_contradict_itself(seeded: Lab) -> None:
     assert list(seeded.contradictions()) == []
 
 
@@ -856,14 +880,14 @@ def test_the_knowledge_base_is_the_same_when_loaded_again(seeded: Lab) -> None:
 def test_the_knowledge_base_is_cited_by_line(seeded: Lab) -> None:
     lines = SEED.read_text().split("\n")
     for item in seeded.find("Model"):
-        for said in seeded.facts(item):
-            if said.relation == "PRICE_INPUT":
-                place = said.places[0]
+        for fact in seeded.facts(item):
+            if fact.relation == "PRICE_INPUT":
+                place = fact.places[0]
                 text = "\n".join(lines[place.first_line - 1 : place.last_line])
-                assert re.search(rf"\${said.value:.2f}\b", text), (said, text)
+                assert re.search(rf"\${fact.value:.2f}\b", text), (fact, text)
 
 
-# the heart: what a graph holds depends only on the documents that it holds
+# what a graph holds depends only on its documents
 
 DAYS = [datetime(2025, 1, 1, tzinfo=UTC) + timedelta(days=10 * number) for number in range(3)]
 some = st.sampled_from
@@ -940,7 +964,7 @@ def survivors(plan: Sequence[Step]) -> list[Step]:
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Lab]]:
-    """As many empty graphs as one likes."""
+    """A function that returns a new empty graph."""
     root = tmp_path_factory.mktemp("many")
     ws, numbers = Workspace(root / "lab"), itertools.count()
     yield lambda: Lab(ws, f"file://{root}/{next(numbers)}.db")
@@ -954,7 +978,7 @@ OFTEN = settings(
 
 @OFTEN
 @given(pools, steps)
-def test_what_was_deleted_has_never_been(
+def test_after_a_deletion_the_graph_is_as_if_the_document_had_never_been_loaded(
     many: Callable[[], Lab], pool: list[str], plan: list[Step]
 ) -> None:
     after = played(many(), pool, plan, by_name=True)
@@ -963,7 +987,7 @@ def test_what_was_deleted_has_never_been(
 
 @OFTEN
 @given(pools, steps)
-def test_it_makes_no_difference_which_document_came_first(
+def test_the_order_of_documents_makes_no_difference(
     many: Callable[[], Lab], pool: list[str], plan: list[Step]
 ) -> None:
     dated = [(name, which, which is not None and (at or DAYS[0])) for name, which, at in plan]
@@ -974,7 +998,7 @@ def test_it_makes_no_difference_which_document_came_first(
 
 @OFTEN
 @given(documents)
-def test_any_text_is_loaded_or_refused_and_can_be_taken_out(
+def test_any_text_is_loaded_or_refused_and_can_be_deleted(
     many: Callable[[], Lab], lines: list[str]
 ) -> None:
     lab = many()
@@ -997,7 +1021,7 @@ PLANS: list[list[Step]] = [
 
 
 @pytest.mark.parametrize("plan", PLANS, ids=range(len(PLANS)))
-def test_what_was_deleted_has_never_been_on_a_server(
+def test_after_a_deletion_a_server_is_as_if_the_document_had_never_been_loaded(
     plan: list[Step], lab: Lab, neo4j_server: graph_servers.Server
 ) -> None:
     on_server = Lab(lab.ws, neo4j_server.address)
@@ -1008,7 +1032,7 @@ def test_what_was_deleted_has_never_been_on_a_server(
     assert after == played(on_server, pool, survivors(plan), by_name=True)
 
 
-def test_a_damaged_file_is_told_in_words(tmp_path: Path):
+def test_a_damaged_file_is_reported_plainly(tmp_path: Path):
     ws = Workspace(tmp_path / "lab")
     (tmp_path / "models.md").write_text(MODELS)
     graphs.load(ws, tmp_path / "models.md", embedder="hash")
@@ -1016,6 +1040,6 @@ def test_a_damaged_file_is_told_in_words(tmp_path: Path):
     whole = ws.graph.read_bytes()
     ws.graph.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
     again = Workspace(tmp_path / "lab")
-    with pytest.raises(InputError, match="damaged|is not a graph of this kit"):
+    with pytest.raises(InputError, match="is damaged"):
         graphs.search(again, "which model is fast?")
     again.close()

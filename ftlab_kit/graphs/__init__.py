@@ -15,7 +15,7 @@ The first load chooses the `embedder` (all-minilm-l6-v2 by default); it is store
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ftlab_kit.errors import InputError
 from ftlab_kit.graphs import statements
@@ -34,6 +34,9 @@ from ftlab_kit.records import (
     Rows,
 )
 from ftlab_kit.workspace import Workspace
+
+if TYPE_CHECKING:
+    from ftlab_kit.graphs.open_graph import Graph
 
 __all__ = [
     "SAMPLES",
@@ -87,10 +90,10 @@ def load(
         Conflict: Another file was loaded under this name, or the graph has another embedder.
         Unavailable: The server or the embedder can't be reached.
     """
-    from ftlab_kit.graphs import loading, open_graph
+    from ftlab_kit.graphs import loading
 
     sources = loading.sources(source, name)
-    return loading.load(open_graph.get(ws, graph, embedder), sources, _utc(at), progress)
+    return loading.load(_open(ws, graph, embedder), sources, _utc(at), progress)
 
 
 def documents(ws: Workspace, *, graph: str | None = None) -> Rows[Document]:
@@ -103,9 +106,7 @@ def documents(ws: Workspace, *, graph: str | None = None) -> Rows[Document]:
 
     if graph is None:
         return loading.documents(ws, str(ws.graph))
-    from ftlab_kit.graphs import open_graph
-
-    opened = open_graph.get(ws, graph)
+    opened = _open(ws, graph)
     loading.adopt(opened)
     return loading.documents(ws, opened.address)
 
@@ -122,9 +123,9 @@ def delete(ws: Workspace, document: Document | str, *, graph: str | None = None)
     Raises:
         NotFound: There is no such document.
     """
-    from ftlab_kit.graphs import loading, open_graph
+    from ftlab_kit.graphs import loading
 
-    return loading.delete(open_graph.get(ws, graph), document)
+    return loading.delete(_open(ws, graph), document)
 
 
 def search(
@@ -164,7 +165,8 @@ def search(
         InputError: The query has no word or too many, or an option is not one of its values.
         NotFound: There is no entity called `near`.
     """
-    from ftlab_kit.graphs import open_graph, searching
+    opened = _open(ws, graph)
+    from ftlab_kit.graphs import searching
 
     options = searching.SearchOptions(
         kinds=_names("kinds", kinds),
@@ -176,7 +178,7 @@ def search(
         near=near,
         reranker=reranker,
     )
-    return searching.search(open_graph.get(ws, graph), query, limit, options)
+    return searching.search(opened, query, limit, options)
 
 
 def find(
@@ -205,11 +207,10 @@ def find(
     Raises:
         InputError: There is no such type or attribute; the message lists those that exist.
     """
-    from ftlab_kit.graphs import open_graph, searching
+    opened = _open(ws, graph)
+    from ftlab_kit.graphs import lookups
 
-    return searching.find(
-        open_graph.get(ws, graph), type, where or {}, order=order, limit=limit, at=_utc(at)
-    )
+    return lookups.find(opened, type, where or {}, order=order, limit=limit, at=_utc(at))
 
 
 def facts(
@@ -224,9 +225,10 @@ def facts(
     Raises:
         NotFound: There is no such entity.
     """
-    from ftlab_kit.graphs import open_graph, searching
+    opened = _open(ws, graph)
+    from ftlab_kit.graphs import lookups
 
-    return searching.facts_of(open_graph.get(ws, graph), entity, ended=ended)
+    return lookups.facts_of(opened, entity, ended=ended)
 
 
 def around(
@@ -248,9 +250,10 @@ def around(
     Raises:
         NotFound: There is no such entity.
     """
-    from ftlab_kit.graphs import open_graph, searching
+    opened = _open(ws, graph)
+    from ftlab_kit.graphs import lookups
 
-    return searching.around(open_graph.get(ws, graph), entity, depth, limit)
+    return lookups.around(opened, entity, depth, limit)
 
 
 def contradictions(ws: Workspace, *, graph: str | None = None) -> Rows[Contradiction]:
@@ -259,9 +262,10 @@ def contradictions(ws: Workspace, *, graph: str | None = None) -> Rows[Contradic
     Args:
         graph: Address of the graph; the workspace's own file if None.
     """
-    from ftlab_kit.graphs import open_graph, retrieval_eval
+    opened = _open(ws, graph)
+    from ftlab_kit.graphs import retrieval_eval
 
-    return Rows(retrieval_eval.contradictions(open_graph.get(ws, graph)))
+    return Rows(retrieval_eval.contradictions(opened))
 
 
 def questions(ws: Workspace, *, limit: int = 50, graph: str | None = None) -> Rows[Question]:
@@ -271,9 +275,10 @@ def questions(ws: Workspace, *, limit: int = 50, graph: str | None = None) -> Ro
         limit: Most questions to return.
         graph: Address of the graph; the workspace's own file if None.
     """
-    from ftlab_kit.graphs import open_graph, retrieval_eval
+    opened = _open(ws, graph)
+    from ftlab_kit.graphs import retrieval_eval
 
-    return Rows(retrieval_eval.questions(open_graph.get(ws, graph), limit))
+    return Rows(retrieval_eval.questions(opened, limit))
 
 
 def judge(
@@ -295,9 +300,9 @@ def judge(
     Raises:
         InputError: There is no question, or no such recipe.
     """
-    from ftlab_kit.graphs import open_graph, retrieval_eval
+    opened = _open(ws, graph)
+    from ftlab_kit.graphs import retrieval_eval
 
-    opened = open_graph.get(ws, graph)
     if questions is None:
         questions = retrieval_eval.questions(opened, 50)
     if not questions:
@@ -319,9 +324,10 @@ def export(
     Raises:
         InputError: The graph answers no question.
     """
-    from ftlab_kit.graphs import open_graph, retrieval_eval
+    opened = _open(ws, graph)
+    from ftlab_kit.graphs import retrieval_eval
 
-    pairs = retrieval_eval.questions(open_graph.get(ws, graph), 10**9 if limit is None else limit)
+    pairs = retrieval_eval.questions(opened, 10**9 if limit is None else limit)
     if not pairs:
         raise InputError("The graph answers no question yet. Load a document first: graphs.load.")
     return retrieval_eval.export(pairs, Path(path).expanduser().absolute())
@@ -338,10 +344,10 @@ def copy(ws: Workspace, to: str, *, graph: str | None = None) -> Rows[Document]:
         Conflict: The other graph is not empty.
         Unavailable: Its server does not answer.
     """
-    from ftlab_kit.graphs import copying, loading, open_graph
+    source = _open(ws, graph)
+    target = _open(ws, to, source.embedder.name)
+    from ftlab_kit.graphs import copying, loading
 
-    source = open_graph.get(ws, graph)
-    target = open_graph.get(ws, to, source.embedder.name)
     copying.copy(source, target)
     loading.adopt(target)
     return loading.documents(ws, target.address)
@@ -360,9 +366,10 @@ def estimate(
         NotFound: There is no such document.
         InputError: The model is not written as openai:NAME or openai:NAME@URL.
     """
-    from ftlab_kit.graphs import enriching, open_graph
+    opened = _open(ws, graph)
+    from ftlab_kit.graphs import enriching
 
-    return enriching.estimate(open_graph.get(ws, graph), document, model)
+    return enriching.estimate(opened, document, model)
 
 
 def enrich(
@@ -393,11 +400,22 @@ def enrich(
         Unavailable: The model's answers can't be used; what was found is kept.
         Conflict: The document was deleted or loaded again meanwhile.
     """
-    from ftlab_kit.graphs import enriching, open_graph
+    opened = _open(ws, graph)
+    from ftlab_kit.graphs import budget, enriching
 
-    opened = open_graph.get(ws, graph)
-    budget = enriching.Budget(budget_usd, budget_tokens)
-    return enriching.enrich(opened, document, model, budget, progress)
+    allowed = budget.Budget(budget_usd, budget_tokens)
+    return enriching.enrich(opened, document, model, allowed, progress)
+
+
+def _open(ws: Workspace, graph: str | None, embedder: str | None = None) -> "Graph":
+    """Return an open graph.
+
+    Comes before the import of any file that imports Graphiti: opening switches off its telemetry
+    and its reading of `.env`.
+    """
+    from ftlab_kit.graphs import open_graph
+
+    return open_graph.get(ws, graph, embedder)
 
 
 def _utc(at: datetime | None) -> datetime | None:

@@ -1,64 +1,70 @@
-"""Graphiti's nodes and edges as records that cite: each with the documents' lines that say it."""
+"""Graphiti's nodes and edges as records, each with the lines of documents that state it."""
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any
 
 from graphiti_core.edges import EntityEdge, EpisodicEdge
 from graphiti_core.nodes import EntityNode, EpisodicNode
 
-from ftlab_kit.graphs import updates
+from ftlab_kit.graphs import metadata
 from ftlab_kit.graphs.open_graph import Graph
 from ftlab_kit.records import Citation, Entity, Fact
 
-MOST_PLACES = 8
+MAX_PLACES = 8
+HIDDEN = {"ended_at"}
 
 
 async def chunks(graph: Graph, keys: Iterable[str]) -> dict[str, EpisodicNode]:
     """Return chunks by their uuids."""
-    wanted = sorted(set(keys))
-    found = await EpisodicNode.get_by_uuids(graph.driver, wanted) if wanted else []
-    return {episode.uuid: episode for episode in found}
+    unique = sorted(set(keys))
+    episodes = await EpisodicNode.get_by_uuids(graph.driver, unique) if unique else []
+    return {episode.uuid: episode for episode in episodes}
 
 
-def place(episode: EpisodicNode, lines: Sequence[int] | None = None, part: str = "") -> Citation:
-    """Return where a chunk stands, or some lines of it."""
-    kept = updates.about(episode)
-    first, last = lines or kept.get("lines") or (1, 1)
-    return Citation(kept.get("document") or episode.name, first, last, part or kept.get("part", ""))
+def of_chunk(chunk: EpisodicNode) -> Citation:
+    """Return the lines of a chunk."""
+    about = metadata.of_chunk(chunk)
+    first, last = about.get("lines") or (1, 1)
+    return Citation(about.get("document") or chunk.name, first, last, about.get("part", ""))
 
 
-def places(fact: EntityEdge, known: Mapping[str, EpisodicNode]) -> tuple[Citation, ...]:
-    """Return where a fact is said: where it holds now first, then by document and line."""
-    found, lined = [], set()
-    for evidence in fact.attributes.get(updates.EVIDENCE) or ():
-        key, first, last, part = evidence.split("|", 3)
-        lined.add(key)
-        if key in known:
-            found.append((known[key], place(known[key], (int(first), int(last)), part)))
-    rest = [known[key] for key in fact.episodes if key in known and key not in lined]
-    found += [(episode, place(episode)) for episode in rest]
-    found.sort(key=lambda item: (bool(updates.about(item[0]).get("ended_at")), *_order(item[1])))
-    return tuple(dict.fromkeys(item for _, item in found))
+def of_evidence(chunk: EpisodicNode, evidence: metadata.Evidence) -> Citation:
+    """Return the lines of a chunk that evidence names."""
+    about = metadata.of_chunk(chunk)
+    document = about.get("document") or chunk.name
+    part = evidence.part or about.get("part", "")
+    return Citation(document, evidence.first_line, evidence.last_line, part)
 
 
-def _order(found: Citation) -> tuple[str, str, int]:
-    return found.document, found.part, found.first_line
+def of_fact(fact: EntityEdge, chunks: Mapping[str, EpisodicNode]) -> tuple[Citation, ...]:
+    """Return the lines that state a fact: live ones first, then by document and line."""
+    cited, with_lines = [], set()
+    for text in fact.attributes.get(metadata.EVIDENCE) or ():
+        evidence = metadata.evidence(text)
+        with_lines.add(evidence.chunk_id)
+        if chunk := chunks.get(evidence.chunk_id):
+            cited.append((chunk, of_evidence(chunk, evidence)))
+    rest = [chunks[key] for key in fact.episodes if key in chunks and key not in with_lines]
+    cited += [(chunk, of_chunk(chunk)) for chunk in rest]
+    cited.sort(key=lambda pair: (not metadata.is_live(pair[0]), *_order(pair[1])))
+    return tuple(dict.fromkeys(citation for _, citation in cited))
+
+
+def _order(citation: Citation) -> tuple[str, str, int]:
+    return citation.document, citation.part, citation.first_line
 
 
 def fact(
-    edge: EntityEdge, names: Mapping[str, EntityNode], known: Mapping[str, EpisodicNode]
+    edge: EntityEdge, nodes: Mapping[str, EntityNode], chunks: Mapping[str, EpisodicNode]
 ) -> Fact:
     """Return a fact as a record."""
-    sets: dict[str, Any] = json.loads(edge.attributes.get(updates.SETS, "{}"))
-    attribute, value = next(iter(sets.items()), (None, None))
+    attribute, value = next(iter(metadata.values(edge).items()), (None, None))
     return Fact(
         fact=edge.fact,
         relation=edge.name,
-        source=_name(edge.source_node_uuid, names),
-        target=_name(edge.target_node_uuid, names),
-        places=places(edge, known),
+        source=_name(edge.source_node_uuid, nodes),
+        target=_name(edge.target_node_uuid, nodes),
+        places=of_fact(edge, chunks),
         valid_at=edge.valid_at,
         invalid_at=edge.invalid_at,
         expired_at=edge.expired_at,
@@ -68,30 +74,29 @@ def fact(
     )
 
 
-def _name(key: str, names: Mapping[str, EntityNode]) -> str:
-    return names[key].name if key in names else key
+def _name(key: str, nodes: Mapping[str, EntityNode]) -> str:
+    return nodes[key].name if key in nodes else key
 
 
-def kind(node: EntityNode) -> str:
+def type_of(node: EntityNode) -> str:
     """Return the type of an entity."""
     return next((label for label in sorted(node.labels) if label != "Entity"), "Entity")
 
 
 def entity(
-    node: EntityNode, links: Iterable[EpisodicEdge], known: Mapping[str, EpisodicNode]
+    node: EntityNode, mentions: Iterable[EpisodicEdge], chunks: Mapping[str, EpisodicNode]
 ) -> Entity:
     """Return an entity as a record, with the first places that mention it."""
-    said = [known[link.source_node_uuid] for link in links if link.source_node_uuid in known]
-    live = [episode for episode in said if not updates.about(episode).get("ended_at")]
-    found = sorted(map(place, live or said), key=_order)
-    hidden = {"ended_at"}
-    attributes = {key: value for key, value in node.attributes.items() if key not in hidden}
+    keys = [edge.source_node_uuid for edge in mentions]
+    mentioning = [chunks[key] for key in keys if key in chunks]
+    live = [chunk for chunk in mentioning if metadata.is_live(chunk)]
+    cited = sorted(map(of_chunk, live or mentioning), key=_order)
     return Entity(
         name=node.name,
-        type=kind(node),
-        attributes=attributes,
+        type=type_of(node),
+        attributes={key: value for key, value in node.attributes.items() if key not in HIDDEN},
         summary=node.summary,
-        places=tuple(dict.fromkeys(found))[:MOST_PLACES],
+        places=tuple(dict.fromkeys(cited))[:MAX_PLACES],
         id=node.uuid,
     )
 
@@ -100,5 +105,5 @@ def holds(edge: EntityEdge, at: datetime | None) -> bool:
     """Return whether a fact holds at a time, now if None."""
     if at is None:
         return edge.invalid_at is None
-    begins = edge.valid_at is None or edge.valid_at <= at
-    return begins and (edge.invalid_at is None or edge.invalid_at > at)
+    has_begun = edge.valid_at is None or edge.valid_at <= at
+    return has_begun and (edge.invalid_at is None or edge.invalid_at > at)

@@ -1,4 +1,4 @@
-"""Copying a graph from one driver to another, with nothing lost: counted on the other side."""
+"""Copying a graph from one driver to another; nodes and edges are compared on arrival."""
 
 from typing import Any
 
@@ -12,80 +12,102 @@ from graphiti_core.search.search_utils import (
 )
 
 from ftlab_kit.errors import Conflict, Unavailable
-from ftlab_kit.graphs import event_loop, searching
+from ftlab_kit.graphs import event_loop, lookups, owner_groups
 from ftlab_kit.graphs.drivers.protocol import Change
 from ftlab_kit.graphs.open_graph import Graph
 
 NODES = (EntityNode, EpisodicNode, SagaNode, CommunityNode)
-LINKS = (EpisodicEdge, HasEpisodeEdge, NextEpisodeEdge, CommunityEdge)
+EDGES = (EpisodicEdge, HasEpisodeEdge, NextEpisodeEdge, CommunityEdge)  # all but facts
 
 
-def copy(graph: Graph, other: Graph) -> None:
+def copy(source: Graph, target: Graph) -> None:
     """Write everything of a graph into another one, which must be empty.
 
+    The copy keeps the source's group, so that its uuids stay those of its documents.
+
     Raises:
-        Conflict: The other holds something already, or both are the same.
+        Conflict: The target is not empty, is the source itself, or has another owner's group.
         Unavailable: Not everything has arrived.
     """
-    if graph.address == other.address:
-        raise Conflict(f"{graph.address} would be copied onto itself. Name another graph.")
-    event_loop.run(_copy(graph, other))
+    if source.address == target.address:
+        raise Conflict(f"{source.address} would be copied onto itself. Name another graph.")
+    event_loop.run(_copy(source, target))
 
 
-async def _copy(graph: Graph, other: Graph) -> None:
-    there = await read(other)
-    if there.nodes or there.edges:
+async def _copy(source: Graph, target: Graph) -> None:
+    old = await read(target)
+    if old.nodes or old.edges:
         raise Conflict(
-            f"{other.address} holds {len(there.nodes)} nodes already; a graph is copied into an "
+            f"{target.address} holds {len(old.nodes)} nodes already; a graph is copied into an "
             "empty one only. Delete its documents first, or name another."
         )
-    change = await read(graph)
+    await _share_group(source, target)
+    change = await read(source)
     change.metadata = {
-        "embedder": graph.embedder.name,
-        "dimension": str(graph.embedder.dimension),
+        "embedder": source.embedder.name,
+        "dimension": str(source.embedder.dimension),
+        owner_groups.OWNER: source.ws.owner,
     }
-    await other.driver.write(change)
-    arrived = await read(other)
-    for kind, sent, found in (
+    await target.driver.write(change)
+    arrived = await read(target)
+    for kind, sent, received in (
         ("nodes", change.nodes, arrived.nodes),
         ("edges", change.edges, arrived.edges),
     ):
-        missing = {item.uuid for item in sent} - {item.uuid for item in found}
+        missing = {item.uuid for item in sent} - {item.uuid for item in received}
         if missing:
             raise Unavailable(
-                f"{len(missing)} of {len(sent)} {kind} have not arrived at {other.address}. Delete "
-                "its documents, and copy again."
+                f"{len(missing)} of {len(sent)} {kind} have not arrived at {target.address}. "
+                "Delete its documents, and copy again."
             )
 
 
+async def _share_group(source: Graph, target: Graph) -> None:
+    """Make the target's group the source's; they differ where an older kit made one of them.
+
+    Raises:
+        Conflict: The target has content of another owner under that group.
+    """
+    if source.group == target.group:
+        return
+    recorded = (await target.driver.around(source.group, [])).metadata.get(owner_groups.OWNER)
+    held = await SagaNode.get_by_group_ids(target.driver, [source.group])
+    if held or recorded not in (None, source.ws.owner):
+        raise Conflict(
+            f"{target.address} holds another owner's documents under the group {source.group}. "
+            "Copy into another graph."
+        )
+    target.group = source.group
+
+
 async def read(graph: Graph) -> Change:
-    """Return all that a graph holds of its group, with vectors."""
+    """Return everything that a graph holds of its group, with vectors."""
     change = Change(group=graph.group)
-    for cls in NODES:
-        change.nodes += await cls.get_by_group_ids(graph.driver, [graph.group])
-    change.edges += await searching.edges(graph)
-    for kind in LINKS:
-        change.edges += await _links(graph, kind)
-    await _with_vectors(graph, change)
+    for kind in NODES:
+        change.nodes += await kind.get_by_group_ids(graph.driver, [graph.group])
+    change.edges += await lookups.edges(graph)
+    for kind in EDGES:
+        change.edges += await _edges(graph, kind)
+    await _add_vectors(graph, change)
     return change
 
 
-async def _links(graph: Graph, kind: Any) -> list[Any]:
+async def _edges(graph: Graph, kind: Any) -> list[Any]:
     try:
         return list(await kind.get_by_group_ids(graph.driver, [graph.group]))
     except GroupsEdgesNotFoundError:
         return []
 
 
-async def _with_vectors(graph: Graph, change: Change) -> None:
+async def _add_vectors(graph: Graph, change: Change) -> None:
     nodes = [node for node in change.nodes if isinstance(node, EntityNode)]
     communities = [node for node in change.nodes if isinstance(node, CommunityNode)]
-    facts = [edge for edge in change.edges if not isinstance(edge, LINKS)]
-    names = await get_embeddings_for_nodes(graph.driver, nodes) if nodes else {}
+    facts = [edge for edge in change.edges if not isinstance(edge, EDGES)]
+    of_names = await get_embeddings_for_nodes(graph.driver, nodes) if nodes else {}
     if communities:
-        names |= await get_embeddings_for_communities(graph.driver, communities)
-    sentences = await get_embeddings_for_edges(graph.driver, facts) if facts else {}
+        of_names |= await get_embeddings_for_communities(graph.driver, communities)
+    of_facts = await get_embeddings_for_edges(graph.driver, facts) if facts else {}
     for node in (*nodes, *communities):
-        node.name_embedding = names.get(node.uuid)
+        node.name_embedding = of_names.get(node.uuid)
     for fact in facts:
-        fact.fact_embedding = sentences.get(fact.uuid)
+        fact.fact_embedding = of_facts.get(fact.uuid)

@@ -1,17 +1,14 @@
 """The one thread in which everything asynchronous runs; to all others the graph is synchronous.
 
-Graphiti and its drivers belong to one event loop, and a notebook's kernel has a loop of its own: so
-ours runs beside it, for as long as the process does.
+Graphiti and its drivers belong to one event loop, and a notebook's kernel has a loop of its own. So
+ours runs beside it, as long as the process does.
 """
 
 import asyncio
 import functools
-import sqlite3
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
-
-from ftlab_kit.errors import InputError
 
 T = TypeVar("T")
 
@@ -24,17 +21,9 @@ def _loop() -> asyncio.AbstractEventLoop:
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """Do some asynchronous work and return what it returns; what interrupts the wait stops it.
-
-    Raises:
-        InputError: The graph's file is damaged.
-    """
+    """Run asynchronous work and return its result; an interrupt of the wait cancels it."""
     future = asyncio.run_coroutine_threadsafe(work, _loop())
     try:
         return future.result()
-    except sqlite3.DatabaseError as error:
-        raise InputError(
-            f"The graph's file is damaged ({error}). Move it away, and load its documents again."
-        ) from error
     finally:
-        future.cancel()  # of one that is done this does nothing
+        future.cancel()  # does nothing once it is done

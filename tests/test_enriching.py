@@ -1,4 +1,4 @@
-"""Enriching as one uses it: a model on loopback reads chunks by Graphiti, and adds its finds."""
+"""Enriching from outside: a model on loopback reads chunks through Graphiti and adds facts."""
 
 import ast
 import json
@@ -79,10 +79,10 @@ def between(text: str, first: str, last: str) -> str:
 
 @dataclass
 class Reader:
-    """A model that reads plain sentences, and answers Graphiti in the forms that it asks for.
+    """A model that reads plain sentences, and answers Graphiti in the schemas that it asks for.
 
-    `same` says which facts it takes for which, `ends` which end which, by words in them; `days`
-    gives facts a date. `says` is said in place of any answer, and nothing where a form `fails`.
+    By parts of their sentences, `same` has the facts that it takes for another, `ends` those that
+    end another, `days` their dates. `says` replaces every answer; a schema that `fails` gets none.
     """
 
     same: dict[str, str] = field(default_factory=dict)
@@ -97,42 +97,42 @@ class Reader:
 
     def __call__(self, turns: Turns) -> str:
         time.sleep(self.slow_s)
-        form = self.server.requests[-1]["response_format"]["json_schema"]["name"]
-        said = self.says
-        if said is None:
-            found = getattr(self, form)(turns[-1]["content"])
-            said = "" if form == self.fails else json.dumps(found)
+        schema = self.server.requests[-1]["response_format"]["json_schema"]["name"]
+        answer = self.says
+        if answer is None:
+            response = getattr(self, schema)(turns[-1]["content"])
+            answer = "" if schema == self.fails else json.dumps(response)
         self.n_answers += 1
         self.n_tokens += sum(len(turn["content"].split()) for turn in turns)
-        self.n_tokens += len(said.split())
-        return said
+        self.n_tokens += len(answer.split())
+        return answer
 
     def ExtractedEntities(self, text: str) -> dict[str, Any]:
-        found = re.findall(SENTENCE, between(text, "<TEXT>", "</TEXT>"))
-        names = dict.fromkeys(name for source, _, target in found for name in (source, target))
+        matches = re.findall(SENTENCE, between(text, "<TEXT>", "</TEXT>"))
+        names = dict.fromkeys(name for source, _, target in matches for name in (source, target))
         return {"extracted_entities": [{"name": name, "entity_type_id": 0} for name in names]}
 
     def ExtractedEdges(self, text: str) -> dict[str, Any]:
         edges = []
-        for found in re.finditer(
+        for match in re.finditer(
             SENTENCE, between(text, "<CURRENT_MESSAGE>", "</CURRENT_MESSAGE>")
         ):
-            ends = {"source_entity_name": found[1], "target_entity_name": found[3]}
-            day = next((day for words, day in self.days.items() if words in found[0]), None)
-            more = {"relation_type": found[2].upper(), "fact": found[0], "valid_at": day}
+            ends = {"source_entity_name": match[1], "target_entity_name": match[3]}
+            day = next((day for part, day in self.days.items() if part in match[0]), None)
+            more = {"relation_type": match[2].upper(), "fact": match[0], "valid_at": day}
             edges.append(ends | more)
         return {"edges": edges}
 
     def NodeResolutions(self, text: str) -> dict[str, Any]:
         new = json.loads(between(text, "<ENTITIES>", "</ENTITIES>"))
-        known = json.loads(between(text, "<EXISTING ENTITIES>", "</EXISTING ENTITIES>"))
-        ids = {item["name"].casefold(): item["candidate_id"] for item in reversed(known)}
-        found = [
+        existing = json.loads(between(text, "<EXISTING ENTITIES>", "</EXISTING ENTITIES>"))
+        ids = {item["name"].casefold(): item["candidate_id"] for item in reversed(existing)}
+        resolutions = [
             {"id": item["id"], "name": item["name"], "duplicate_candidate_id": same}
             for item in new
             for same in [ids.get(item["name"].casefold(), -1)]
         ]
-        return {"entity_resolutions": found}
+        return {"entity_resolutions": resolutions}
 
     def EdgeDuplicate(self, text: str) -> dict[str, Any]:
         new = between(text, "<NEW FACT>", "</NEW FACT>")
@@ -145,8 +145,8 @@ class Reader:
         }
 
     def meant(self, which: dict[str, str], new: str, facts: list[Any]) -> list[int]:
-        wanted = [other for words, other in which.items() if words in new]
-        return [item["idx"] for item in facts if any(words in item["fact"] for words in wanted)]
+        meant = [other for part, other in which.items() if part in new]
+        return [item["idx"] for item in facts if any(part in item["fact"] for part in meant)]
 
     def EdgeTimestamps(self, _: str) -> dict[str, Any]:
         return {}
@@ -161,9 +161,9 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
         monkeypatch.delenv(name, raising=False)
     # an answer in two packets waits 40 ms for the first to be confirmed
     monkeypatch.setattr(Chat, "disable_nagle_algorithm", True)
-    made = Reader()
-    with serving(made) as made.server:
-        yield made
+    model = Reader()
+    with serving(model) as model.server:
+        yield model
 
 
 class Study(Lab):
@@ -187,26 +187,26 @@ class Study(Lab):
         return event_loop.run(document_state.chunks_of(self.graph, name))
 
     def everything(self, kind: type[Any]) -> dict[str, Any]:
-        found = event_loop.run(kind.get_by_group_ids(self.graph.driver, [self.graph.group]))
-        return {item.uuid: item for item in found}
+        items = event_loop.run(kind.get_by_group_ids(self.graph.driver, [self.graph.group]))
+        return {item.uuid: item for item in items}
 
-    def edge(self, words: str) -> Any:
+    def edge(self, start: str) -> Any:
         return next(
-            item for item in self.everything(EntityEdge).values() if item.fact.startswith(words)
+            item for item in self.everything(EntityEdge).values() if item.fact.startswith(start)
         )
 
 
 @pytest.fixture
 def study(ws: Workspace, reader: Reader) -> Study:
     """A document of four chunks, and a model that has not read it yet."""
-    made = Study(ws)
-    made.reader = reader
-    made.put("models.md", TEXT)
-    assert len(made.chunks()) == N_CHUNKS
-    return made
+    study = Study(ws)
+    study.reader = reader
+    study.put("models.md", TEXT)
+    assert len(study.chunks()) == N_CHUNKS
+    return study
 
 
-# what is found, and what stays
+# what a model adds, and what stays
 
 
 def test_what_a_model_finds_is_added_to_the_chunks(study: Study):
@@ -227,13 +227,13 @@ def test_search_finds_it_with_its_lines(study: Study):
     assert place.document == "models.md" and any("audits" in line for line in text)
 
 
-def test_an_entity_that_two_chunks_speak_of_is_one(study: Study):
+def test_an_entity_in_two_chunks_is_one_entity(study: Study):
     study.read()
-    said = {fact.fact for fact in study.facts("Acme")}
-    assert said == {"Mara Quill founded Acme.", "Ada Stern audits Acme."}
+    facts = {fact.fact for fact in study.facts("Acme")}
+    assert facts == {"Mara Quill founded Acme.", "Ada Stern audits Acme."}
 
 
-def test_what_documents_say_is_still_there(study: Study):
+def test_what_documents_state_is_unchanged(study: Study):
     facts, nodes, chunks = (
         study.everything(EntityEdge),
         study.everything(EntityNode),
@@ -251,7 +251,7 @@ def test_what_documents_say_is_still_there(study: Study):
         assert next(rest) == next(rest)
 
 
-def test_a_fact_that_the_model_says_too_keeps_its_evidence_and_value(study: Study):
+def test_a_fact_that_the_model_finds_too_keeps_its_evidence_and_value(study: Study):
     study.reader.same = {"Red masters Vision": "supports vision"}
     before = study.edge("Red supports vision")
     study.read()
@@ -261,7 +261,7 @@ def test_a_fact_that_the_model_says_too_keeps_its_evidence_and_value(study: Stud
     assert study.find("Model", {"vision": True})[0].name == "Red"
 
 
-def test_a_model_does_not_end_what_a_document_says(study: Study):
+def test_a_model_does_not_end_what_a_document_states(study: Study):
     study.reader.ends = {"Red masters Vision": "supports vision"}
     study.reader.days = {"Red masters Vision": "2025-06-01T00:00:00Z"}
     study.read()
@@ -287,35 +287,35 @@ def test_the_document_counts_what_was_found(study: Study):
     assert after.state == "completed" and after.error is None
 
 
-def test_a_note_of_loading_stays(study: Study):
+def test_notes_of_loading_stay(study: Study):
     store, key = study.ws.store, {"graph": study.graph.address, "name": "models.md"}
     store.update("documents", key, notes=["Page 2 is a picture."], state="partial_failure")
     study.read()
     assert study.document.notes and study.document.state == "partial_failure"
 
 
-def test_each_chunk_comes_with_the_one_before_it_alone(study: Study):
+def test_each_chunk_is_read_with_only_the_one_before_it(study: Study):
     study.put("other.md", OTHER)
     study.read()
-    told = [item["messages"][-1]["content"] for item in study.reader.server.requests]
-    (last,) = (text for text in told if "<CURRENT_MESSAGE>" in text and "Ada Stern" in text)
+    prompts = [item["messages"][-1]["content"] for item in study.reader.server.requests]
+    (last,) = (text for text in prompts if "<CURRENT_MESSAGE>" in text and "Ada Stern" in text)
     before = json.loads(between(last, "<PREVIOUS_MESSAGES>", "</PREVIOUS_MESSAGES>"))
     assert len(before) == 1 and "Red masters Vision" in before[0]["content"]
-    assert not any(str(study.folder) in text for text in told)
+    assert not any(str(study.folder) in text for text in prompts)
 
 
 # what it costs
 
 
-def test_before_it_an_estimate_goes_by_what_is_usual(study: Study):
-    found = study.estimate("models.md", study.model)
-    assert (found.n_chunks, found.n_done, found.seconds) == (N_CHUNKS, None, None)
-    assert found.n_calls > N_CHUNKS and found.n_input_tokens > found.n_output_tokens > 0
-    assert found.cost_usd is None
+def test_the_first_estimate_uses_figures_of_other_documents(study: Study):
+    estimate = study.estimate("models.md", study.model)
+    assert (estimate.n_chunks, estimate.n_done, estimate.seconds) == (N_CHUNKS, None, None)
+    assert estimate.n_calls > N_CHUNKS and estimate.n_input_tokens > estimate.n_output_tokens > 0
+    assert estimate.cost_usd is None
     assert study.reader.server.requests == []
 
 
-def test_an_estimate_has_dollars_at_the_vendors_own_address(study: Study):
+def test_an_estimate_has_dollars_only_at_the_vendors_address(study: Study):
     cost = study.estimate("models.md", "openai:gpt-4.1-mini").cost_usd
     assert cost and 0 < cost < 1
     assert study.estimate("models.md", f"openai:gpt-4.1-mini@{URL}").cost_usd is None
@@ -325,28 +325,28 @@ def test_an_estimate_has_dollars_at_the_vendors_own_address(study: Study):
 URL = "http://127.0.0.1:1/v1"
 
 
-def test_no_vendors_price_is_named_for_a_server_in_its_place(
+def test_another_server_does_not_have_the_vendors_price(
     study: Study, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("OPENAI_BASE_URL", URL)
     assert study.estimate("models.md", "openai:gpt-4.1-mini").cost_usd is None
 
 
-def test_with_chunks_done_an_estimate_goes_by_them(study: Study):
+def test_an_estimate_uses_the_chunks_that_are_done(study: Study):
     with suppress(Pause):
         study.read(progress=pause_after(2))
-    found = study.estimate("models.md", study.model)
-    assert found.n_chunks == N_CHUNKS - 2
-    assert found.message == "2 chunks, from the 2 chunks that are done"
-    assert found.n_calls == study.reader.n_answers
-    assert found.n_input_tokens + found.n_output_tokens == study.reader.n_tokens
-    assert found.seconds and found.seconds > 0
+    estimate = study.estimate("models.md", study.model)
+    assert estimate.n_chunks == N_CHUNKS - 2
+    assert estimate.message == "2 chunks, from the 2 chunks that are done"
+    assert estimate.n_calls == study.reader.n_answers
+    assert estimate.n_input_tokens + estimate.n_output_tokens == study.reader.n_tokens
+    assert estimate.seconds and estimate.seconds > 0
 
 
-def test_with_nothing_left_an_estimate_is_nothing(study: Study):
+def test_an_estimate_with_nothing_left_is_zero(study: Study):
     study.read()
-    found = study.estimate("models.md", study.model)
-    assert (found.n_chunks, found.n_calls, found.n_input_tokens) == (0, 0, 0)
+    estimate = study.estimate("models.md", study.model)
+    assert (estimate.n_chunks, estimate.n_calls, estimate.n_input_tokens) == (0, 0, 0)
 
 
 def test_tokens_and_calls_are_those_that_the_server_counted(study: Study):
@@ -358,7 +358,7 @@ def test_tokens_and_calls_are_those_that_the_server_counted(study: Study):
     assert (done.n_chunks, done.n_done, done.cost_usd) == (N_CHUNKS, N_CHUNKS, None)
 
 
-def test_a_second_run_tells_its_own_and_the_document_all(study: Study):
+def test_a_second_run_counts_its_own_and_the_document_all(study: Study):
     with suppress(Pause):
         study.read(progress=pause_after(1))
     first = study.reader.n_tokens
@@ -391,14 +391,14 @@ def test_a_budget_in_dollars_holds_after_a_model_without_a_price(study: Study, a
 
 @pytest.fixture
 def azure(study: Study, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The address of a vendor whose prices are known, which leads to the server on loopback."""
+    """The address of a vendor with known prices, which resolves to the server on loopback."""
     lookup = socket.getaddrinfo
 
-    def found(host: Any, *rest: Any, **more: Any) -> Any:
+    def redirected(host: Any, *rest: Any, **more: Any) -> Any:
         named = host.decode() if isinstance(host, bytes) else host
         return lookup("127.0.0.1" if named == "lab.openai.azure.com" else host, *rest, **more)
 
-    monkeypatch.setattr(socket, "getaddrinfo", found)
+    monkeypatch.setattr(socket, "getaddrinfo", redirected)
     return study.reader.server.url.replace("127.0.0.1", "lab.openai.azure.com")
 
 
@@ -406,7 +406,7 @@ def azure(study: Study, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 class Pause(Exception):
-    """Someone wants no more."""
+    """The caller stops."""
 
 
 def pause_after(n_chunks: int, error: type[BaseException] = Pause) -> Callable[..., None]:
@@ -422,25 +422,25 @@ def test_a_spent_budget_stops_at_once_and_keeps_what_was_found(study: Study):
         study.read(progress=pause_after(1))
     with pytest.raises(BudgetSpent, match=r"of 3,000 tokens is spent \(\d,\d{3}\)\. .*is kept"):
         study.read(3_000)
-    found = study.document
-    assert found.state == "partial_failure"
-    assert (found.error or "").startswith("The budget of 3,000 tokens is spent")
-    assert found.n_tokens == study.reader.n_tokens
+    document = study.document
+    assert document.state == "partial_failure"
+    assert (document.error or "").startswith("The budget of 3,000 tokens is spent")
+    assert document.n_tokens == study.reader.n_tokens
     assert study.edge("Mara Quill founded").episodes
 
 
 def test_a_budget_is_overdrawn_by_a_call_at_most(study: Study):
-    asked = study.reader.server.requests
+    requests = study.reader.server.requests
     with pytest.raises(BudgetSpent):
         study.read(1)
-    assert len(asked) == 1
+    assert len(requests) == 1
 
 
-def test_after_a_spent_budget_the_rest_alone_is_read(study: Study):
-    told: list[int] = []
+def test_after_a_spent_budget_only_the_rest_is_read(study: Study):
+    steps: list[int] = []
     with pytest.raises(BudgetSpent):
-        study.read(5_000, progress=lambda step: told.append(step.done))
-    n_done, first = len(told), len(study.reader.server.requests)
+        study.read(5_000, progress=lambda step: steps.append(step.done))
+    n_done, first = len(steps), len(study.reader.server.requests)
     assert 0 < n_done < N_CHUNKS
     done = study.read()
     assert done.n_done == N_CHUNKS - n_done
@@ -450,7 +450,7 @@ def test_after_a_spent_budget_the_rest_alone_is_read(study: Study):
     assert study.document.state == "completed" and study.document.error is None
 
 
-def test_what_is_done_is_not_paid_again(study: Study):
+def test_finished_chunks_are_not_paid_again(study: Study):
     study.read()
     n_asked = len(study.reader.server.requests)
     done = study.read()
@@ -459,7 +459,7 @@ def test_what_is_done_is_not_paid_again(study: Study):
 
 
 @pytest.mark.parametrize(
-    ("model", "allowed", "words"),
+    ("model", "budget", "message"),
     [
         ("openai:m@{}", {}, "Enriching costs money. Set a budget"),
         ("openai:m@{}", {"budget_usd": 1.0}, "has no known price.*Give budget_tokens"),
@@ -470,18 +470,20 @@ def test_what_is_done_is_not_paid_again(study: Study):
         ("openai:m@127.0.0.1:8000", {"budget_tokens": 9}, "can't be read.*http://"),
     ],
 )
-def test_what_can_not_be_is_refused(study: Study, model: str, allowed: Any, words: str):
-    with pytest.raises(InputError, match=words):
-        study.enrich("models.md", model.format(study.reader.server.url), **allowed)
+def test_an_unusable_model_or_budget_is_refused(
+    study: Study, model: str, budget: Any, message: str
+):
+    with pytest.raises(InputError, match=message):
+        study.enrich("models.md", model.format(study.reader.server.url), **budget)
     assert study.document.state == "completed" and study.reader.server.requests == []
 
 
-def test_no_such_document_is_said(study: Study):
+def test_an_unknown_document_names_the_nearest(study: Study):
     with pytest.raises(NotFound, match="no document 'model.md'. Did you mean 'models.md'"):
         study.estimate("model.md", study.model)
 
 
-def test_a_vendor_wants_a_key(study: Study):
+def test_a_vendor_needs_a_key(study: Study):
     with pytest.raises(Unavailable, match="openai:gpt-4.1-mini needs a key.*OPENAI_API_KEY"):
         study.enrich("models.md", "openai:gpt-4.1-mini", budget_tokens=9)
     assert study.document.state == "completed"
@@ -498,7 +500,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("faults", FAILURES.values(), ids=FAILURES)
-def test_a_model_that_fails_is_said_and_chunks_are_kept(study: Study, faults: Any):
+def test_a_failing_model_is_reported_and_chunks_are_kept(study: Study, faults: Any):
     def break_it(step: Progress) -> None:
         if step.done == 2:
             study.reader.server.faults.extend(faults)
@@ -511,9 +513,9 @@ def test_a_model_that_fails_is_said_and_chunks_are_kept(study: Study, faults: An
     assert {edge.fact for edge in study.everything(EntityEdge).values()} >= FOUND.keys()
 
 
-@pytest.mark.parametrize("said", ["I am sorry.", "", "{}", "[1, 2]", '{"edges": 7}'])
-def test_an_answer_that_is_none_is_asked_for_once_more(study: Study, said: str):
-    study.reader.says = said
+@pytest.mark.parametrize("answer", ["I am sorry.", "", "{}", "[1, 2]", '{"edges": 7}'])
+def test_an_unreadable_answer_is_requested_once_more(study: Study, answer: str):
+    study.reader.says = answer
     with pytest.raises(Unavailable, match="does not answer.*Small models often fail the JSON"):
         study.read()
     assert len(study.reader.server.requests) == 2
@@ -541,12 +543,12 @@ class Fenced:
         return f"```json {self.reader(turns)} ```".replace("```json ", "```json\n")
 
 
-def test_no_server_there_is_said(study: Study):
+def test_a_server_that_is_down_is_reported(study: Study):
     with pytest.raises(Unavailable, match="does not answer as Graphiti needs it: Connection error"):
         study.enrich("models.md", f"openai:m@{URL}", budget_tokens=9)
 
 
-def test_after_a_failure_no_more_is_asked(study: Study):
+def test_after_a_failure_nothing_more_is_requested(study: Study):
     study.reader.server.faults = [(401, "no such key")]
     with pytest.raises(Unavailable):
         study.read()
@@ -554,7 +556,7 @@ def test_after_a_failure_no_more_is_asked(study: Study):
     assert len(study.reader.server.requests) == 1
 
 
-def test_a_date_that_was_not_told_is_asked_for_again(study: Study):
+def test_a_chunk_without_its_dates_is_read_again(study: Study):
     study.reader.fails = "EdgeTimestamps"
     with pytest.raises(Unavailable):
         study.read()
@@ -565,7 +567,7 @@ def test_a_date_that_was_not_told_is_asked_for_again(study: Study):
     assert study.read().n_done == N_CHUNKS - 1
 
 
-def test_a_document_that_goes_while_it_is_read_is_said(study: Study):
+def test_a_document_deleted_while_it_is_read_is_reported(study: Study):
     def drop(step: Progress) -> None:
         study.delete("models.md")
 
@@ -574,7 +576,7 @@ def test_a_document_that_goes_while_it_is_read_is_said(study: Study):
     assert not study.documents() and snapshot(study) == {}
 
 
-def test_a_document_that_changes_while_it_is_read_is_said(study: Study):
+def test_a_document_changed_while_it_is_read_is_reported(study: Study):
     def change(step: Progress) -> None:
         study.put("models.md", TEXT.replace("Ada Stern audits", "Ada Stern distrusts"))
 
@@ -585,10 +587,10 @@ def test_a_document_that_changes_while_it_is_read_is_said(study: Study):
     assert held == {"Mara Quill founded Acme.", "Ada Stern distrusts Acme."}
 
 
-# who is told, and who stops
+# progress and interruption
 
 
-def test_progress_is_told_chunk_by_chunk_where_one_has_asked(study: Study):
+def test_progress_is_reported_chunk_by_chunk_in_the_callers_thread(study: Study):
     steps: list[Progress] = []
     threads = set()
 
@@ -607,19 +609,19 @@ def test_progress_is_told_chunk_by_chunk_where_one_has_asked(study: Study):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, Pause])
-def test_what_is_stopped_goes_on_later(study: Study, error: type[BaseException]):
+def test_a_stopped_run_can_go_on_later(study: Study, error: type[BaseException]):
     with pytest.raises(error):
         study.read(progress=pause_after(2, error))
-    found = study.document
-    assert found.state == "partial_failure"
-    assert found.error == (
+    document = study.document
+    assert document.state == "partial_failure"
+    assert document.error == (
         "Enriching was stopped. What was found is kept; graphs.enrich goes on with the rest."
     )
     assert study.read().n_done == N_CHUNKS - 2
     assert study.document.state == "completed"
 
 
-def test_an_interrupt_is_heard_while_a_slow_model_is_waited_for(study: Study):
+def test_an_interrupt_stops_the_wait_for_a_slow_model(study: Study):
     study.reader.slow_s = 3.0
     timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
     began = time.monotonic()
@@ -632,10 +634,10 @@ def test_an_interrupt_is_heard_while_a_slow_model_is_waited_for(study: Study):
     assert study.read().n_done == N_CHUNKS
 
 
-# what goes
+# deletion and new versions
 
 
-def test_deleting_leaves_nothing_of_what_was_found(study: Study):
+def test_deleting_a_document_removes_what_the_model_found(study: Study):
     study.read()
     study.delete("models.md")
     assert snapshot(study) == {}
@@ -652,7 +654,7 @@ def test_deleting_leaves_other_documents_as_they_were(ws: Workspace, reader: Rea
     assert snapshot(study) == before
 
 
-def test_on_neo4j_it_is_the_same(ws: Workspace, reader: Reader, neo4j_server: Server):
+def test_enriching_works_the_same_on_neo4j(ws: Workspace, reader: Reader, neo4j_server: Server):
     study = Study(ws, neo4j_server.address)
     study.reader = reader
     reader.same = {"Red masters Vision": "supports vision"}
@@ -666,7 +668,7 @@ def test_on_neo4j_it_is_the_same(ws: Workspace, reader: Reader, neo4j_server: Se
     assert snapshot(study) == before
 
 
-def test_what_another_document_holds_stays_when_one_goes(study: Study):
+def test_a_fact_of_another_document_stays_when_one_is_deleted(study: Study):
     study.put("other.md", OTHER.replace("Otto Brand left", "Ada Stern audits"))
     study.read()
     study.enrich("other.md", study.model, budget_tokens=10**9)
@@ -675,12 +677,12 @@ def test_what_another_document_holds_stays_when_one_goes(study: Study):
         "other.md",
     }
     study.delete("models.md")
-    (said,) = study.facts("Acme")
-    assert said.fact == "Ada Stern audits Acme."
-    assert {place.document for place in said.places} == {"other.md"}
+    (fact,) = study.facts("Acme")
+    assert fact.fact == "Ada Stern audits Acme."
+    assert {place.document for place in fact.places} == {"other.md"}
 
 
-def test_what_a_model_found_in_another_document_is_not_ended_by_this_one(study: Study):
+def test_a_model_does_not_end_what_it_found_in_another_document(study: Study):
     study.reader.days = {"left": "2025-01-01T00:00:00Z", "audits": "2025-06-01T00:00:00Z"}
     study.reader.ends = {"audits": "left"}
     study.put("other.md", OTHER)
@@ -694,16 +696,16 @@ def test_what_a_model_found_in_another_document_is_not_ended_by_this_one(study: 
 def test_chunks_that_stay_keep_what_was_found_in_a_new_version(study: Study):
     study.read()
     study.put("models.md", LATER)
-    said = {fact.fact: fact.invalid_at for fact in study.facts("Acme", ended=True)}
-    assert said["Ada Stern audits Acme."] is None
-    assert said["Mara Quill founded Acme."] is not None
+    ends = {fact.fact: fact.invalid_at for fact in study.facts("Acme", ended=True)}
+    assert ends["Ada Stern audits Acme."] is None
+    assert ends["Mara Quill founded Acme."] is not None
     assert "Mara Quill founded Acme." not in {fact.fact for fact in study.facts("Acme")}
 
 
 LATER = TEXT.replace("March", "May").replace("Mara Quill founded", "Mara Quill distrusts")
 
 
-def test_a_new_version_is_read_where_it_is_new(study: Study):
+def test_only_the_new_chunks_of_a_new_version_are_read(study: Study):
     study.read()
     study.put("models.md", LATER)
     study.read()
@@ -718,7 +720,7 @@ def test_chunks_that_stay_are_not_paid_again(study: Study):
     assert study.document.n_tokens == study.reader.n_tokens
 
 
-def test_all_goes_with_a_document_of_two_versions(study: Study):
+def test_deleting_a_document_of_two_versions_leaves_nothing(study: Study):
     study.read()
     study.put("models.md", LATER)
     study.read()
@@ -738,24 +740,24 @@ def test_loading_the_same_again_keeps_what_was_found(study: Study):
 
 
 class Vectors(BaseHTTPRequestHandler):
-    """An endpoint of embeddings: by letters, of as many numbers as it is told."""
+    """An endpoint of embeddings: counts of letters, in vectors of a given length."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
-    told: dict[str, Any]
+    state: dict[str, Any]
 
     def do_POST(self) -> None:
-        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.told["asked"].append((self.path, asked))
-        size, status = self.told["size"], self.told["status"]
-        texts = asked["input"] if isinstance(asked["input"], list) else [asked["input"]]
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.state["requests"].append((self.path, request))
+        size, status = self.state["size"], self.state["status"]
+        texts = request["input"] if isinstance(request["input"], list) else [request["input"]]
         data = [
             {"object": "embedding", "index": at, "embedding": self.vector(text.casefold(), size)}
             for at, text in enumerate(texts)
         ]
         usage = {"prompt_tokens": 1, "total_tokens": 1}
-        found = {"object": "list", "model": asked["model"], "data": data[::-1], "usage": usage}
-        body = json.dumps(found if status == 200 else {"error": {"message": "no"}}).encode()
+        response = {"object": "list", "model": request["model"], "data": data[::-1], "usage": usage}
+        body = json.dumps(response if status == 200 else {"error": {"message": "no"}}).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
@@ -772,22 +774,22 @@ class Vectors(BaseHTTPRequestHandler):
 
 @contextmanager
 def embedding(size: int = 24) -> Iterator[dict[str, Any]]:
-    told: dict[str, Any] = {"size": size, "status": 200, "asked": []}
-    http = ThreadingHTTPServer(("127.0.0.1", 0), type("Told", (Vectors,), {"told": told}))
-    told["name"] = f"openai:letters@http://127.0.0.1:{http.server_address[1]}/v1"
+    state: dict[str, Any] = {"size": size, "status": 200, "requests": []}
+    http = ThreadingHTTPServer(("127.0.0.1", 0), type("Endpoint", (Vectors,), {"state": state}))
+    state["name"] = f"openai:letters@http://127.0.0.1:{http.server_address[1]}/v1"
     threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
-    yield told
+    yield state
     http.shutdown()
     http.server_close()
 
 
 @pytest.fixture
 def endpoint(reader: Reader) -> Iterator[dict[str, Any]]:
-    with embedding() as told:
-        yield told
+    with embedding() as state:
+        yield state
 
 
-def test_an_endpoints_vectors_are_kept_and_searched(ws: Workspace, endpoint: Any):
+def test_an_endpoints_vectors_are_stored_and_searched(ws: Workspace, endpoint: Any):
     lab = Lab(ws)
     graphs.load(ws, lab.write("models.md", TEXT), embedder=endpoint["name"])
     assert lab.graph.embedder.dimension == 24
@@ -795,20 +797,20 @@ def test_an_endpoints_vectors_are_kept_and_searched(ws: Workspace, endpoint: Any
     assert {len(row["vector"]) for row in rows if row["vector"]} == {24}
     assert all(row["vector"] for row in rows if row["kind"] in ("EntityNode", "EntityEdge"))
     assert lab.search("Red supports vision", kinds=("fact",))[0].text.startswith("Red supports")
-    assert {path for path, _ in endpoint["asked"]} == {"/v1/embeddings"}
+    assert {path for path, _ in endpoint["requests"]} == {"/v1/embeddings"}
 
 
-def test_a_graph_asks_the_endpoint_that_made_it_again(ws: Workspace, endpoint: Any):
+def test_a_graph_uses_the_endpoint_that_made_it(ws: Workspace, endpoint: Any):
     lab = Lab(ws)
     graphs.load(ws, lab.write("models.md", TEXT), embedder=endpoint["name"])
-    endpoint["asked"].clear()
+    endpoint["requests"].clear()
     again = Workspace(ws.root)
-    assert graphs.search(again, "vision") and endpoint["asked"]
+    assert graphs.search(again, "vision") and endpoint["requests"]
     assert open_graph.get(again).embedder.name == endpoint["name"]
     again.close()
 
 
-def test_an_endpoint_that_gives_other_vectors_now_is_refused(ws: Workspace, endpoint: Any):
+def test_an_endpoint_whose_vectors_have_changed_is_refused(ws: Workspace, endpoint: Any):
     graphs.load(ws, Lab(ws).write("models.md", TEXT), embedder=endpoint["name"])
     endpoint["size"] = 12
     again = Workspace(ws.root)
@@ -819,7 +821,7 @@ def test_an_endpoint_that_gives_other_vectors_now_is_refused(ws: Workspace, endp
     again.close()
 
 
-def test_vectors_that_change_their_size_under_way_are_refused(ws: Workspace, endpoint: Any):
+def test_vectors_that_change_their_length_midway_are_refused(ws: Workspace, endpoint: Any):
     lab = Lab(ws)
     graphs.load(ws, lab.write("models.md", TEXT), embedder=endpoint["name"])
     before = snapshot(lab)
@@ -832,18 +834,18 @@ def test_vectors_that_change_their_size_under_way_are_refused(ws: Workspace, end
 
 
 @pytest.mark.parametrize("status", [500, 401])
-def test_an_endpoint_that_fails_is_said(ws: Workspace, endpoint: Any, status: int):
+def test_a_failing_endpoint_is_reported(ws: Workspace, endpoint: Any, status: int):
     endpoint["status"] = status
     with pytest.raises(Unavailable, match="embedder openai:letters@.*does not answer"):
         graphs.load(ws, Lab(ws).write("models.md", TEXT), embedder=endpoint["name"])
 
 
-def test_an_endpoint_that_is_not_there_is_said(ws: Workspace):
+def test_an_endpoint_that_is_down_is_reported(ws: Workspace):
     with pytest.raises(Unavailable, match="does not answer.*Check its address and key"):
         graphs.load(ws, Lab(ws).write("models.md", TEXT), embedder=f"openai:m@{URL}")
 
 
-def test_an_endpoint_that_fails_while_a_model_reads_is_said(
+def test_an_endpoint_that_fails_while_a_model_reads_is_reported(
     ws: Workspace, reader: Reader, endpoint: Any
 ):
     study = Study(ws)
@@ -858,7 +860,7 @@ def test_an_endpoint_that_fails_while_a_model_reads_is_said(
     assert study.edge("Ada Stern audits").name == "AUDITS"
 
 
-# nobody else is told
+# no traffic leaves the machine
 
 
 def test_nothing_leaves_loopback(study: Study, tmp_path: Path):
@@ -871,12 +873,12 @@ def connect(self, address):
         raise OSError("no way out")
     return there(self, address)
 socket.socket.connect = connect
-asked = socket.getaddrinfo
+lookup = socket.getaddrinfo
 def looked(host, *rest, **more):
     if host not in ("127.0.0.1", b"127.0.0.1"):
         print("LEFT", host)
         raise OSError("no way out")
-    return asked(host, *rest, **more)
+    return lookup(host, *rest, **more)
 socket.getaddrinfo = looked
 from ftlab_kit import Workspace, graphs
 ws = Workspace(sys.argv[1])
@@ -890,13 +892,13 @@ ws.close()
 """
     path = study.folder / "models.md"
     home = {**os.environ, "HOME": str(tmp_path)}
-    found = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "lab"), str(path), study.model],
         capture_output=True,
         text=True,
         env=home,
         check=False,
     )
-    assert found.stdout.split("\n")[-2:-1] == [f"DONE {N_CHUNKS}"], found.stderr
-    assert "LEFT" not in found.stdout
+    assert finished.stdout.split("\n")[-2:-1] == [f"DONE {N_CHUNKS}"], finished.stderr
+    assert "LEFT" not in finished.stdout
     assert not (tmp_path / ".cache" / "graphiti").exists()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ftlab_kit import Workspace, graphs
 from ftlab_kit.errors import Conflict, NotFound
 from ftlab_kit.graphs import open_graph, owner_groups
+from ftlab_kit.store import TABLES, Store
 from tests.test_graphs import GUIDE, MODELS, Lab
 
 ADA, OTHER_ADA, EARLIER = "ada@x.org", "ada.x@org", "ada_x_org"
@@ -73,6 +74,28 @@ def older(tmp_path: Path) -> Iterator[Workspace]:
     again.owner = ADA
     yield again
     again.close()
+
+
+def test_documents_listed_by_an_older_kit_are_kept_without_an_owner(tmp_path: Path):
+    columns = [column.name for column in TABLES.tables["documents"].c if column.name != "owner"]
+    store = Store(tmp_path / "lab.db")
+    with store.transaction() as connection:
+        connection.exec_driver_sql("DROP TABLE documents")
+        defined = ", ".join(f"{name} {'INTEGER PRIMARY KEY' * (name == 'id')}" for name in columns)
+        connection.exec_driver_sql(f"CREATE TABLE documents ({defined}, UNIQUE (graph, name))")
+        connection.exec_driver_sql(
+            "INSERT INTO documents (graph, name, path, format, state, version, notes, created_at, "
+            "n_chunks, n_entities, n_facts, n_tokens) VALUES ('g', 'a.md', '/a.md', 'md', "
+            "'completed', 2, '[]', '2026-01-01 00:00:00', 1, 2, 3, 4)"
+        )
+        connection.exec_driver_sql("UPDATE schema SET version = 7")
+    store.close()
+    store = Store(tmp_path / "lab.db")
+    (row,) = store.rows("documents")
+    assert (row["name"], row["version"], row["n_facts"], row["owner"]) == ("a.md", 2, 3, "")
+    new = {key: value for key, value in row.items() if key != "id"} | {"owner": ADA}
+    assert store.insert_new("documents", **new) and not store.insert_new("documents", **new)
+    store.close()
 
 
 def test_a_graph_of_an_older_kit_opens_for_its_owner_and_for_no_other(older: Workspace):

@@ -38,7 +38,7 @@ class Graph:
             Conflict: The graph was made with another embedder, or by a newer kit.
             Unavailable: The server does not answer, or refuses user or password.
         """
-        _silence_graphiti()
+        silence_graphiti()
         from ftlab_kit.graphs import owner_groups
 
         self.ws = ws
@@ -139,7 +139,8 @@ def get(ws: Workspace, address: str | None = None, embedder: str | None = None) 
     return graph
 
 
-def _silence_graphiti() -> None:
+def silence_graphiti() -> None:
+    """Switch off Graphiti's telemetry and its reading of `.env`, which it does on import."""
     os.environ["GRAPHITI_TELEMETRY_ENABLED"] = "false"
     os.environ.setdefault("PYTHON_DOTENV_DISABLED", "true")
 

@@ -1,4 +1,4 @@
-"""Records of knowledge graphs: documents, entities, facts, and what a search finds of them."""
+"""Records of knowledge graphs: documents, entities, facts, and the hits of a search."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,9 +10,9 @@ from ftlab_kit.records.shown import LONG, Record, Rows
 
 @dataclass(frozen=True, slots=True)
 class Citation(Record):
-    """Where something is said: a document and its lines, counted from 1.
+    """The lines of a document that state something, counted from 1.
 
-    `part` names what a line is counted in where that is not the whole document: a page, a cell.
+    `part` is the page or the cell that the lines are counted in; empty for the whole document.
     """
 
     document: str
@@ -28,11 +28,11 @@ class Citation(Record):
 
 @dataclass(frozen=True, slots=True)
 class Document(Record):
-    """A document of a graph: pending, processing, completed, partial_failure or failed.
+    """A document of a graph.
 
-    `version` counts the contents that were loaded under its name; `dated_at` is the date that it
-    bears, from which its facts hold. `notes` say what could not be read of it; `error` says why it
-    failed. Tokens and cost are those that a language model took to enrich it, 0 where none did.
+    `state` is pending, processing, completed, partial_failure or failed. `version` counts the
+    contents that were loaded under its name; from `dated_at` on its facts hold. `notes` list what
+    could not be read, `error` says why it failed. Tokens and cost are those of enriching.
     """
 
     id: int
@@ -56,7 +56,7 @@ class Document(Record):
 
 @dataclass(frozen=True, slots=True)
 class Entity(Record):
-    """Something that documents speak of. `id` is its uuid in the graph; attributes hold today."""
+    """Something that documents mention, with its present attributes. `id` is its uuid."""
 
     name: str
     type: str
@@ -68,10 +68,10 @@ class Entity(Record):
 
 @dataclass(frozen=True, slots=True)
 class Fact(Record):
-    """A sentence about one entity or two, with every place that says it.
+    """A sentence about one entity or two, with every place that states it.
 
-    It holds from `valid_at` on, until `invalid_at` where it no longer does; `expired_at` is when
-    the graph learnt that. `attribute` and `value` are given where it is about one entity.
+    It holds from `valid_at` until `invalid_at`, or until now if that is None; `expired_at` is when
+    the graph recorded its end. A fact about one entity has an `attribute` and its `value`.
     """
 
     fact: str
@@ -89,11 +89,11 @@ class Fact(Record):
 
 @dataclass(frozen=True, slots=True)
 class Hit(Record):
-    """What a search found: a fact, an entity or a passage, with where it stands and its scores.
+    """A result of a search: a fact, an entity or a passage, with its places and scores.
 
-    `score` is the one that hits are ordered by, `scores` are its components as they were computed:
-    full_text is BM25, vector the cosine, graph the steps from what the other two found (by the
-    recipe cross_encoder). One that a component did not find is missing there.
+    Hits are ordered by `score`. `scores` has what each method of the search computed for it:
+    full_text is BM25, vector the cosine, graph the number of links from hits of the other two (in
+    the recipe cross_encoder). A method that did not return the hit is missing.
     """
 
     text: str
@@ -108,7 +108,7 @@ class Hit(Record):
 
 @dataclass(frozen=True, slots=True)
 class Contradiction(Record):
-    """One attribute of an entity with two values that can't both be, and where each is said."""
+    """One attribute of an entity with two values at once, and the place that states each."""
 
     entity: str
     attribute: str
@@ -120,7 +120,7 @@ class Contradiction(Record):
 
 @dataclass(frozen=True, slots=True)
 class Loading(Record):
-    """What a load did. A second load of the same content changes nothing: all counts are 0."""
+    """What a load changed. A second load of the same content changes nothing: all counts are 0."""
 
     documents: Rows[Document]
     n_new_facts: int
@@ -131,20 +131,20 @@ class Loading(Record):
     n_llm_calls: int = 0
 
     def _repr_html_(self) -> str:
-        words = (
+        counts = (
             f"{self.n_new_facts} new facts, {self.n_ended_facts} ended, "
             f"{self.n_removed_facts} removed, {self.n_llm_calls} calls of a language model, "
             f"{self.seconds:.2f} s"
         )
-        found = ""
+        clashes = ""
         if self.contradictions:
-            found = f"<h4>contradictions</h4>{self.contradictions._repr_html_()}"
-        return f"<p>{words}</p>{self.documents._repr_html_()}{found}"
+            clashes = f"<h4>contradictions</h4>{self.contradictions._repr_html_()}"
+        return f"<p>{counts}</p>{self.documents._repr_html_()}{clashes}"
 
 
 @dataclass(frozen=True, slots=True)
 class Neighbourhood(Record):
-    """A part of a graph: entities, and the facts between them; `n_more` entities were left out."""
+    """A part of a graph: entities, and the facts between them. `n_more` entities were left out."""
 
     entities: Rows[Entity]
     facts: Rows[Fact]
@@ -153,9 +153,9 @@ class Neighbourhood(Record):
 
 @dataclass(frozen=True, slots=True)
 class Enrichment(Record):
-    """What it takes to enrich documents by a language model, or what it took.
+    """What enriching a document will take, or has taken.
 
-    An estimate has no `n_done`; `cost_usd` is None for a model without a known price.
+    An estimate has no `n_done`. `cost_usd` is None for a model without a known price.
     """
 
     model: str
@@ -183,8 +183,8 @@ class Question(Record):
 class Retrieval(Record):
     """How well one recipe of search finds the facts that answer questions.
 
-    `recall` is the share of questions whose fact is among the first `k` hits, `mrr` the mean
-    reciprocal rank (0 where it is not among them). The interval is Wilson's, at 95%.
+    `recall` is the share of questions whose fact is among the first `k` hits, with a 95% interval
+    (Wilson); `mrr` is the mean reciprocal rank, 0 for a fact that is not among them.
     """
 
     recipe: str

@@ -54,15 +54,15 @@ def _took(work: Any) -> float:
 
 
 def many(n_facts: int, uri: str | None) -> None:
-    """Write so many facts and search them, in a file, and on Neo4j beside Graphiti's own driver."""
-    open_graph._silence()
+    """Write and search `n_facts` facts in a file, and on Neo4j beside Graphiti's own driver."""
+    open_graph.silence_graphiti()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         ws = stack.enter_context(_closing(Workspace(folder / "lab")))
-        made = _made(embedders.get(ws, "hash"), n_facts)
+        items = _generated(embedders.get(ws, "hash"), n_facts)
         table = Table("driver", "facts/s stored", "search, ms", "of facts that hold, ms")
-        for name, found in asyncio.run(_race(folder, made, uri)).items():
-            table.add_row(name, *(f"{median(values):,.1f}" for values in zip(*found, strict=True)))
+        for name, legs in asyncio.run(_race(folder, items, uri)).items():
+            table.add_row(name, *(f"{median(values):,.1f}" for values in zip(*legs, strict=True)))
     Console().print(f"{n_facts:,} entities and as many facts, vectors of 384 numbers")
     Console().print(table)
 
@@ -78,7 +78,7 @@ class _closing:
         self._ws.close()
 
 
-def _made(embedder: Any, n_facts: int) -> tuple[list[Any], list[Any]]:
+def _generated(embedder: Any, n_facts: int) -> tuple[list[Any], list[Any]]:
     """Return entities and facts with vectors, the same ones every time."""
     from graphiti_core.edges import EntityEdge
     from graphiti_core.nodes import EntityNode
@@ -120,14 +120,14 @@ def _made(embedder: Any, n_facts: int) -> tuple[list[Any], list[Any]]:
 
 
 async def _race(
-    folder: Path, made: tuple[list[Any], list[Any]], uri: str | None
+    folder: Path, items: tuple[list[Any], list[Any]], uri: str | None
 ) -> dict[str, list[tuple[float, float, float]]]:
     from ftlab_kit.graphs.drivers import sqlite
 
     results: dict[str, list[tuple[float, float, float]]] = {}
     for number in range(3):
         driver = sqlite.Driver(folder / f"{number}.db")
-        results.setdefault("the kit, SQLite", []).append(await _leg(driver, made))
+        results.setdefault("the kit, SQLite", []).append(await _leg(driver, items))
         await driver.close()
     if uri is None:
         return results
@@ -141,7 +141,7 @@ async def _race(
     for _ in range(3):
         for name, driver in (("Graphiti's own, Neo4j", theirs), ("the kit, Neo4j", own)):
             await _wipe(own)
-            results.setdefault(name, []).append(await _leg(driver, made))
+            results.setdefault(name, []).append(await _leg(driver, items))
     await _wipe(own)
     await theirs.close()
     await own.close()
@@ -157,14 +157,14 @@ async def _wipe(own: Any) -> None:
         pass
 
 
-async def _leg(driver: Any, made: tuple[list[Any], list[Any]]) -> tuple[float, float, float]:
+async def _leg(driver: Any, items: tuple[list[Any], list[Any]]) -> tuple[float, float, float]:
     """Return facts stored a second, and milliseconds of a search without and with a filter."""
     from graphiti_core.search.search_filters import ComparisonOperator, DateFilter, SearchFilters
     from graphiti_core.utils.bulk_utils import add_nodes_and_edges_bulk
 
     from ftlab_kit.graphs.drivers.protocol import Change
 
-    nodes, edges = made
+    nodes, edges = items
     began = time.perf_counter()
     if hasattr(driver, "write"):
         await driver.write(Change(nodes=nodes, edges=edges, group=GROUP))
@@ -176,12 +176,12 @@ async def _leg(driver: Any, made: tuple[list[Any], list[Any]]) -> tuple[float, f
     while hasattr(driver, "has_index") and not await driver.has_index():
         await asyncio.sleep(0.1)
     never = DateFilter(comparison_operator=ComparisonOperator.is_null)
-    plain = await _asked(driver, nodes, SearchFilters())
-    held = await _asked(driver, nodes, SearchFilters(invalid_at=[[never]]))
+    plain = await _search_times(driver, nodes, SearchFilters())
+    held = await _search_times(driver, nodes, SearchFilters(invalid_at=[[never]]))
     return stored, 1000 * median(plain), 1000 * median(held)
 
 
-async def _asked(driver: Any, nodes: Sequence[Any], filters: Any) -> list[float]:
+async def _search_times(driver: Any, nodes: Sequence[Any], filters: Any) -> list[float]:
     from graphiti_core.graphiti_types import GraphitiClients
     from graphiti_core.search.search import search
     from graphiti_core.search.search_config_recipes import EDGE_HYBRID_SEARCH_RRF
@@ -193,7 +193,7 @@ async def _asked(driver: Any, nodes: Sequence[Any], filters: Any) -> list[float]
     for number in range(QUERIES):
         node = nodes[31 * number % len(nodes)]
         began = time.perf_counter()
-        found = await search(
+        results = await search(
             clients,
             f"{node.name} likes friday",
             [GROUP],
@@ -202,5 +202,5 @@ async def _asked(driver: Any, nodes: Sequence[Any], filters: Any) -> list[float]
             query_vector=node.name_embedding,
         )
         took.append(time.perf_counter() - began)
-        assert found.edges
+        assert results.edges
     return took

@@ -203,7 +203,7 @@ def test_a_cross_encoder_ranks_the_hits(filled: Workspace, judge_folder: Path):
     assert len(hits) == 5 and all(0 <= hit.score <= 1 for hit in hits)
     with pytest.raises(InputError, match="no cross-encoder at /nowhere"):
         graphs.search(filled, "context", recipe="cross_encoder", reranker="/nowhere")
-    with pytest.raises(InputError, match="needs one"):
+    with pytest.raises(InputError, match="needs a reranker"):
         graphs.search(filled, "context", recipe="cross_encoder")
 
 

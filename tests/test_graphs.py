@@ -569,7 +569,7 @@ def test_search_filters_by_relation_and_type(kb: Lab) -> None:
         ("Red", {"kinds": "fact"}, r"expected a tuple, as in \('fact',\)"),
         ("Red", {"recipe": "rff"}, "Unknown recipe.*Did you mean 'rrf'"),
         ("Red", {"recipe": "node_distance"}, "needs an entity to be near to"),
-        ("Red", {"recipe": "cross_encoder"}, "give the folder of a cross-encoder"),
+        ("Red", {"recipe": "cross_encoder"}, "give the folder of a sentence-transformers"),
         ("Red", {"recipe": "cross_encoder", "reranker": "/no"}, "no cross-encoder at /no"),
     ],
 )

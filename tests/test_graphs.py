@@ -760,15 +760,18 @@ import os, sys, warnings
 warnings.simplefilter("ignore")
 from ftlab_kit import Workspace, graphs
 os.chdir(sys.argv[1])
-ws = Workspace("lab")
+ws = Workspace(sys.argv[2])
 """
 ENDING = "\nprint(os.environ.get('FTLAB_FROM_DOTENV'))"
 
 
 @pytest.mark.parametrize("verb", ["search(ws, 'Red')", "around(ws)", "questions(ws)"])
-def test_no_dotenv_file_is_read_whichever_verb_comes_first(verb: str, tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("FTLAB_FROM_DOTENV=1")
-    assert python(DOTENV + f"graphs.{verb}" + ENDING, str(tmp_path)) == "None\n"
+def test_no_dotenv_file_is_read_whichever_verb_comes_first(verb: str, lab: Lab) -> None:
+    lab.put("models.md", MODELS)
+    lab.ws.close()
+    (lab.folder / ".env").write_text("FTLAB_FROM_DOTENV=1")
+    out = python(DOTENV + f"graphs.{verb}" + ENDING, str(lab.folder), str(lab.ws.root))
+    assert out == "None\n"
 
 
 LOADS = """

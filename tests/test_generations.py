@@ -327,7 +327,7 @@ def test_the_held_out_loss_is_that_of_the_chosen_rows(lab: Workspace):
     folder = models.get(lab, "tiny").path or Path()
     side = datasets.get(lab, job.held_out_version_id or 0)
     rows = tokenized.read(lab, side, folder, config.max_length)
-    mine = [rows[number] for number in evaluation.chosen(len(rows), 2)]
+    mine = [rows[number] for number in evaluation.choose_rows(len(rows), 2)]
     assert len(mine) == 2 < len(rows)
     model, pad = loading.load(folder), loading.tokenizer(folder).pad_token_id
     sums = likelihood.nll(model, mine, pad_token_id=pad)
@@ -336,10 +336,10 @@ def test_the_held_out_loss_is_that_of_the_chosen_rows(lab: Workspace):
 
 
 def test_the_measured_rows_are_always_the_same_and_spread_over_all():
-    rows = evaluation.chosen(10_000, 512)
-    assert rows == evaluation.chosen(10_000, 512) == sorted(set(rows))
+    rows = evaluation.choose_rows(10_000, 512)
+    assert rows == evaluation.choose_rows(10_000, 512) == sorted(set(rows))
     assert len(rows) == 512 and rows[0] < 200 and rows[-1] > 9_800
-    assert evaluation.chosen(3, 512) == evaluation.chosen(3, None) == [0, 1, 2]
+    assert evaluation.choose_rows(3, 512) == evaluation.choose_rows(3, None) == [0, 1, 2]
 
 
 def test_pairs_are_bounded_too(lab: Workspace):

@@ -1,4 +1,4 @@
-"""What goes wrong within a step: no number, a spike, no memory; brought about in the model."""
+"""What can go wrong in a step: NaN, a spike, no memory; injected into the model."""
 
 import json
 import resource
@@ -25,7 +25,7 @@ STEPS = TINY.but(max_steps=8, adapter_dropout=0.1, save_every_steps=3, effective
 
 
 class Spoil(TrainerCallback):
-    """Changes what the backbone says in some steps, as often as asked."""
+    """Changes the backbone's output in some steps, a limited number of times."""
 
     def __init__(
         self, ws: Workspace, steps: set[int], how: Callable[[Any], Any], times: int
@@ -35,7 +35,7 @@ class Spoil(TrainerCallback):
         self.count.write_text("")
 
     def on_train_begin(self, args: Any, state: Any, flow: Any, model: Any, **_: Any) -> None:
-        def hook(module: Any, given: Any, named: Any, output: Any) -> Any:
+        def hook(module: Any, args: Any, kwargs: Any, output: Any) -> Any:
             is_due = state.global_step + 1 in self.steps and torch.is_grad_enabled()
             if is_due and len(self.count.read_text()) < self.times:
                 self.count.write_text(self.count.read_text() + "x")
@@ -69,23 +69,18 @@ def lines_of(ws: Workspace, step: int) -> list[int]:
     return sorted(next(stream) + 1 for _ in range(4))
 
 
-# --- no number, a spike -------------------------------------------------------------------------
-
-
-def test_a_loss_that_is_no_number_stops_the_job_and_names_the_lines(lab: Workspace):
+def test_a_nan_loss_stops_the_job_and_names_the_lines(lab: Workspace):
     job = spoilt(lab, STEPS, 5).job
-    wanted = ", ".join(map(str, lines_of(lab, 5)))
+    lines = ", ".join(map(str, lines_of(lab, 5)))
     assert job.state == "failed"
-    assert f"The loss became nan at step 5, lines {wanted}. Look at these rows." in (
-        job.error or ""
-    )
+    assert f"The loss became nan at step 5, lines {lines}. Look at these rows." in (job.error or "")
     assert "trainers.adjust" in (job.error or "")
     last = trainers.metrics(lab, job)[-1]
     assert (last.step, last.loss) == (5, None)
-    assert f"the loss became nan at step 5, lines {wanted}" in (last.note or "")
+    assert f"the loss became nan at step 5, lines {lines}" in (last.note or "")
 
 
-def test_a_batch_is_left_out_and_changes_no_weight(lab: Workspace):
+def test_a_skipped_batch_changes_no_weight(lab: Workspace):
     seen = spoilt(lab, STEPS.but(guard="skip"), 5)
     assert (seen.job.state, len(seen.hashes)) == ("completed", 8)
     assert seen.hashes[4] == seen.hashes[5] != seen.hashes[6]
@@ -96,7 +91,7 @@ def test_a_batch_is_left_out_and_changes_no_weight(lab: Workspace):
     assert (note[5] or "").startswith("left out: the loss became nan") and note[4] is None
 
 
-def test_batches_are_left_out_so_often_and_no_more(lab: Workspace):
+def test_a_job_fails_when_it_has_skipped_too_many_batches(lab: Workspace):
     config = STEPS.but(guard="skip", guard_tries=2)
     ruin = Spoil(lab, {3, 5, 6}, lambda hidden: hidden * float("inf"), 99)
     job = run(lab, queue(lab, config), watchers=[ruin]).job
@@ -104,7 +99,7 @@ def test_batches_are_left_out_so_often_and_no_more(lab: Workspace):
     assert "at step 6, " in (job.error or "") and "after 2 batches left out" in (job.error or "")
 
 
-def test_a_job_rolls_back_with_half_the_rate_and_goes_on(lab: Workspace):
+def test_a_job_rolls_back_and_goes_on_with_half_the_rate(lab: Workspace):
     seen = spoilt(lab, STEPS.but(guard="rollback", schedule="constant"), 5, times=1)
     assert seen.job.state == "completed"
     adjust, rollback = trainers.events(lab, seen.job)
@@ -115,17 +110,17 @@ def test_a_job_rolls_back_with_half_the_rate_and_goes_on(lab: Workspace):
     assert rates == [0.01] * 3 + [0.005] * 5
 
 
-def test_a_job_rolls_back_so_often_and_no_more(lab: Workspace):
+def test_a_job_fails_when_it_has_rolled_back_too_often(lab: Workspace):
     job = spoilt(lab, STEPS.but(guard="rollback", guard_tries=2), 5).job
     assert job.state == "failed"
-    assert "after 2 ways back with a lower learning rate" in (job.error or "")
+    assert "after 2 rollbacks with a lower learning rate" in (job.error or "")
     commands = [event.command for event in trainers.events(lab, job)]
     assert commands == ["adjust", "rollback"] * 2
     rates = [(event.arguments or {})["learning_rate"] for event in trainers.events(lab, job)[::2]]
     assert rates == [0.005, 0.0025]
 
 
-def test_a_job_that_failed_can_be_told_to_skip_and_goes_on(lab: Workspace):
+def test_a_failed_job_goes_on_when_its_guard_is_set_to_skip(lab: Workspace):
     from ftlab_kit.jobs import processes
 
     job = spoilt(lab, STEPS, 5).job
@@ -137,7 +132,7 @@ def test_a_job_that_failed_can_be_told_to_skip_and_goes_on(lab: Workspace):
     assert states.event(lab, event.id).state == "applied"
 
 
-def test_a_spike_is_seen_where_a_factor_is_set(lab: Workspace):
+def test_a_spike_is_caught_if_a_factor_is_set(lab: Workspace):
     config = STEPS.but(guard="skip", spike_factor=8.0, learning_rate=1e-4)
     (event,) = trainers.events(lab, spoilt(lab, config, 7, lambda hidden: hidden * 40).job)
     assert event.step == 6 and "jumped to" in (event.note or "")
@@ -146,7 +141,7 @@ def test_a_spike_is_seen_where_a_factor_is_set(lab: Workspace):
 
 
 @pytest.mark.parametrize(
-    ("loss", "norm", "words"),
+    ("loss", "norm", "problem"),
     [
         (1.0, 1.0, None),
         (float("inf"), 1.0, "the loss became inf"),
@@ -155,34 +150,31 @@ def test_a_spike_is_seen_where_a_factor_is_set(lab: Workspace):
         (1.0, 9.0, "the gradient norm jumped to 9, 9.0 times the usual"),
     ],
 )
-def test_the_guard_says_what_it_sees(loss: float, norm: float, words: str | None):
-    live = RunState.begin(TINY.but(spike_factor=3.0), 20, 4)
+def test_the_guard_names_the_problem(loss: float, norm: float, problem: str | None):
+    run_state = RunState.begin(TINY.but(spike_factor=3.0), 20, 4)
     for _ in range(30):
-        assert guard.look(live, 1.0, 1.0) is None
-    assert guard.look(live, loss, norm) == words
-    assert len(live.losses) == 20 and statistics.median(live.losses) == 1.0
+        assert guard.check_step(run_state, 1.0, 1.0) is None
+    assert guard.check_step(run_state, loss, norm) == problem
+    assert len(run_state.losses) == 20 and statistics.median(run_state.losses) == 1.0
 
 
-def test_a_usual_value_of_nothing_is_no_measure():
-    live = RunState.begin(TINY.but(spike_factor=2.0), 20, 4)
+def test_a_median_of_zero_is_not_compared_with():
+    run_state = RunState.begin(TINY.but(spike_factor=2.0), 20, 4)
     for _ in range(9):
-        assert guard.look(live, 0.0, 0.0) is None
-    assert guard.look(live, -0.5, 0.1) is None
+        assert guard.check_step(run_state, 0.0, 0.0) is None
+    assert guard.check_step(run_state, -0.5, 0.1) is None
 
 
-def test_a_scaled_gradient_may_overflow():
-    live = RunState.begin(TINY, 20, 4)
-    assert guard.look(live, 1.0, float("inf"), is_scaled=True) is None
-    assert guard.look(live, float("inf"), 1.0, is_scaled=True) == "the loss became inf"
-
-
-# --- no memory ----------------------------------------------------------------------------------
+def test_a_gradient_may_overflow_under_a_scaler():
+    run_state = RunState.begin(TINY, 20, 4)
+    assert guard.check_step(run_state, 1.0, float("inf"), is_scaled=True) is None
+    assert guard.check_step(run_state, float("inf"), 1.0, is_scaled=True) == "the loss became inf"
 
 
 class Shortage(TrainerCallback):
-    """Lets memory run out where more rows than these are learnt from at once, from a step on.
+    """Lets memory run out for micro-batches of more than some rows, from a step on.
 
-    In the backward, when gradients of some layers are there already.
+    It does so in the backward, when some layers have their gradients already.
     """
 
     def __init__(self, rows: int, step: int = 1, last: int = 10**6) -> None:
@@ -191,13 +183,11 @@ class Shortage(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, flow: Any, model: Any, **_: Any) -> None:
         inner = model.get_base_model() if hasattr(model, "get_base_model") else model
 
-        def forward(module: Any, given: Any, known: Any, output: Any) -> Any:
-            hidden, mask = (
-                output[0] if isinstance(output, tuple) else output,
-                known["attention_mask"],
-            )
-            is_joined = mask is not None and mask.dtype == torch.long
-            n_rows = mask.size(-1) - 1 if is_joined else len(hidden)
+        def forward(module: Any, args: Any, kwargs: Any, output: Any) -> Any:
+            hidden = output[0] if isinstance(output, tuple) else output
+            mask = kwargs["attention_mask"]
+            is_packed = mask is not None and mask.dtype == torch.long
+            n_rows = mask.size(-1) - 1 if is_packed else len(hidden)
             is_due = self.step <= state.global_step + 1 <= self.last
             if is_due and hidden.requires_grad and n_rows > self.rows:
                 hidden.register_hook(self.run_out)
@@ -214,12 +204,12 @@ def short(ws: Workspace, config: Config, *shortages: Shortage) -> Seen:
     return run(ws, queue(ws, config), watchers=shortages)
 
 
-def forget_fits(ws: Workspace) -> None:
+def forget_batch_sizes(ws: Workspace) -> None:
     ws.store.delete("batch_sizes", model="tiny")
 
 
-def test_a_step_without_memory_is_done_in_smaller_pieces(lab: Workspace):
-    forget_fits(lab)
+def test_a_step_without_memory_is_done_in_smaller_micro_batches(lab: Workspace):
+    forget_batch_sizes(lab)
     config = STEPS.but(adapter_dropout=0.0, effective_batch=8, precision="fp32")
     quiet = run(lab, queue(lab, config))
     seen = short(lab, config, Shortage(2, step=4))
@@ -237,38 +227,38 @@ def test_a_step_without_memory_is_done_in_smaller_pieces(lab: Workspace):
 def test_a_job_that_ran_out_of_memory_is_killed_resumed_and_replayed_to_the_same_bits(
     lab: Workspace,
 ):
-    forget_fits(lab)
+    forget_batch_sizes(lab)
     shortage = Shortage(1, step=4, last=4)
     seen = short(lab, STEPS, shortage)
-    forget_fits(lab)
+    forget_batch_sizes(lab)
     killed = run(lab, queue(lab), kills=2, after_s=(0.6, 1.1), seed=3, watchers=[shortage])
     assert differences(seen, killed) == (0, 0)
     assert differences(seen, run(lab, trainers._again(lab, seen.job))) == (0, 0)
 
 
 def test_the_size_that_fits_is_remembered(lab: Workspace):
-    forget_fits(lab)
+    forget_batch_sizes(lab)
     short(lab, STEPS, Shortage(2))
     next_one = run(lab, queue(lab))
     assert (states.row(lab, next_one.job)["facts"] or {})["rows_at_once"] == 2
     explicit = run(lab, queue(lab, STEPS.but(micro_batch=4)))
     assert (states.row(lab, explicit.job)["facts"] or {})["rows_at_once"] == 4
-    forget_fits(lab)
+    forget_batch_sizes(lab)
 
 
-def test_a_row_that_does_not_fit_fails_the_job_in_words(lab: Workspace):
-    forget_fits(lab)
+def test_a_row_that_does_not_fit_fails_the_job_with_a_reason(lab: Workspace):
+    forget_batch_sizes(lab)
     job = short(lab, STEPS, Shortage(0)).job
     assert job.state == "failed"
     assert "does not hold one row at a time" in (job.error or "")
     assert "Lower max_length" in (job.error or "")
-    forget_fits(lab)
+    forget_batch_sizes(lab)
 
 
-def test_pairs_are_split_too(lab: Workspace):
+def test_pairs_are_split_into_micro_batches_too(lab: Workspace):
     from tests.conftest import add_pairs
 
-    forget_fits(lab)
+    forget_batch_sizes(lab)
     config = TINY.but(method="dpo", max_steps=1, effective_batch=2)
     pairs = add_pairs(lab)
     quiet, split = (
@@ -277,44 +267,44 @@ def test_pairs_are_split_too(lab: Workspace):
     )
     losses = [trainers.metrics(lab, seen.job)[0].loss for seen in (quiet, split)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
-    assert trainers.events(lab, split.job)[0].asked == {"rows": 1}
-    forget_fits(lab)
+    assert trainers.events(lab, split.job)[0].arguments == {"rows": 1}
+    forget_batch_sizes(lab)
 
 
-def test_auto_takes_as_many_rows_as_fit(lab: Workspace):
-    forget_fits(lab)
+def test_auto_uses_as_many_rows_as_fit(lab: Workspace):
+    forget_batch_sizes(lab)
     seen = run(lab, queue(lab, STEPS.but(micro_batch="auto", effective_batch=12, max_steps=2)))
     assert (states.row(lab, seen.job)["facts"] or {})["rows_at_once"] == 12
     assert lab.store.get("batch_sizes", model="tiny") is not None
-    forget_fits(lab)
+    forget_batch_sizes(lab)
 
 
 @pytest.mark.slow
-def test_auto_really_runs_out_of_memory_and_takes_less(lab: Workspace):
-    """Under a limit on the worker's address space, which torch's allocator meets."""
-    forget_fits(lab)
+def test_auto_really_runs_out_of_memory_and_uses_fewer(lab: Workspace):
+    """With a limit on the worker's address space, which torch's allocator runs into."""
+    forget_batch_sizes(lab)
     path = lab.root / "long.jsonl"
-    words = {"user": "very " * 400, "assistant": "long " * 400}
-    row = {"messages": [{"role": role, "content": text} for role, text in words.items()]}
+    turns = {"user": "very " * 400, "assistant": "long " * 400}
+    row = {"messages": [{"role": role, "content": text} for role, text in turns.items()]}
     path.write_text("\n".join(json.dumps(row) for _ in range(8)))
     config = STEPS.but(micro_batch="auto", effective_batch=256, max_steps=1, adapter="none")
     job = trainers._enqueue(lab, config, datasets.add(lab, path))
     seen = run(lab, job, before=lambda: limit_memory(1_000_000_000))
     assert seen.job.state == "completed"
-    # found by the probe, or by the step after it, which wants a little more
+    # the probe runs out, or the step after it, which needs a little more
     assert (lab.store.get("batch_sizes", model="tiny") or {"rows": 256})["rows"] < 256
-    forget_fits(lab)
+    forget_batch_sizes(lab)
 
 
 def limit_memory(more_bytes: int) -> None:
-    """Let this process take so much more memory and not a byte beyond."""
+    """Limit this process to its present memory and these bytes more."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     size = pages * resource.getpagesize() + more_bytes
     resource.setrlimit(resource.RLIMIT_AS, (size, size))
 
 
-def test_settings_that_do_not_go_together_are_refused():
-    for changes, words in (
+def test_settings_that_conflict_are_refused():
+    for changes, message in (
         ({"packing": True, "streaming": True}, "packing must see all rows first"),
         ({"method": "dpo", "packing": True}, "packing is set, method is 'dpo'"),
         ({"method": "grpo", "effective_batch": 6}, "whole groups of answers"),
@@ -322,5 +312,5 @@ def test_settings_that_do_not_go_together_are_refused():
         ({"processes": 2, "micro_batch": 4}, "a process's share of it"),
         ({"micro_batch": "most"}, "micro_batch is 'most'; expected"),
     ):
-        with pytest.raises(ConfigError, match=words):
+        with pytest.raises(ConfigError, match=message):
             TINY.but(**changes)

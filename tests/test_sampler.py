@@ -7,12 +7,12 @@ from ftlab_kit.trainers.run.sampler import ShuffledSampler
 LENGTHS = [(7 * number) % 50 + 10 for number in range(203)]
 
 
-def take(count: int, **how: int) -> list[int]:
-    how = {"batch": 4, "seed": 1, **how}
-    return [*islice(ShuffledSampler(LENGTHS, **how), count)]
+def take(count: int, **options: int) -> list[int]:
+    options = {"batch": 4, "seed": 1, **options}
+    return [*islice(ShuffledSampler(LENGTHS, **options), count)]
 
 
-def test_each_pass_sees_each_row_once():
+def test_each_pass_has_each_row_once():
     seen = take(4 * 203)  # whole batches and whole passes
     assert sorted(seen) == sorted([*range(203)] * 4)
     assert {*take(200)} <= {*range(203)} and len({*take(200)}) == 200
@@ -34,7 +34,7 @@ def test_the_stream_can_be_entered_at_any_batch():
         assert take(4 * 20, start=start) == whole[4 * start : 4 * (start + 20)]
 
 
-def test_rows_of_a_batch_are_sorted_and_else_chance_puts_them_together():
+def test_a_batch_is_a_random_sample_sorted_by_length():
     seen = take(4 * 200)
     batches = [[LENGTHS[row] for row in seen[at : at + 4]] for at in range(0, len(seen), 4)]
     assert all(batch == sorted(batch) for batch in batches)
@@ -43,11 +43,11 @@ def test_rows_of_a_batch_are_sorted_and_else_chance_puts_them_together():
 
 
 def test_processes_share_the_long_rows():
-    alone, together = take(4), take(4, shares=2)
-    assert together == [alone[0], alone[2], alone[1], alone[3]]
+    alone, shared = take(4), take(4, processes=2)
+    assert shared == [alone[0], alone[2], alone[1], alone[3]]
 
 
-def test_a_batch_is_given_as_often_as_asked():
+def test_a_batch_is_repeated_as_often_as_set():
     stream = ShuffledSampler(LENGTHS, 4, 1)
     stream.repeats = 2
     once, twice = take(40), [*islice(stream, 80)]
@@ -55,5 +55,5 @@ def test_a_batch_is_given_as_often_as_asked():
     assert twice[8:12] == twice[12:16] == once[4:8]
 
 
-def test_fewer_rows_than_a_batch_are_seen_again_and_again():
+def test_a_batch_larger_than_the_rows_repeats_them():
     assert sorted(islice(ShuffledSampler([5, 6, 7], 8, 0), 8 * 3)) == sorted([0, 1, 2] * 8)

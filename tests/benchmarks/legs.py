@@ -81,7 +81,7 @@ def kit(ws: Workspace, model: str, steps: int, seed: int, **changes: Any) -> dic
     clock, own = Clock(), [0.0]
     timed = {
         CommandCallback: ("on_step_begin", "on_step_end", "on_log"),
-        ExactTrainerMixin: ("begin_step", "_guard"),
+        ExactTrainerMixin: ("begin_step", "_check_step"),
     }
     for kind, names in timed.items():
         for name in names:
@@ -106,13 +106,13 @@ class LikeLength(ShuffledSampler):
                 yield from rows[number * self.batch : (number + 1) * self.batch]
 
 
-def learn(ws: Workspace, model: str, steps: int, seed: int, *, how: Any) -> dict[str, Any]:
+def learn(ws: Workspace, model: str, steps: int, seed: int, *, sampler: Any) -> dict[str, Any]:
     """Train on the sample's train side and measure what came of it on its held-out side.
 
     Args:
-        how: The kind of RowStream that orders the rows.
+        sampler: The sampler class that orders the rows.
     """
-    trainer.RowStream = how
+    trainer.ShuffledSampler = sampler
     clock = Clock()
     wanted = config(model, steps, seed, learning_rate=1e-3)
     job = trainers._enqueue(ws, wanted, 2, held_out=3)
@@ -253,8 +253,8 @@ def _order(ws: Workspace, folder: Path, steps: int, seed: int) -> list[int]:
 
 
 LEGS: dict[str, Callable[..., dict[str, Any]]] = {
-    "shuffled": lambda *race: learn(*race, how=ShuffledSampler),
-    "like length": lambda *race: learn(*race, how=LikeLength),
+    "shuffled": lambda *race: learn(*race, sampler=ShuffledSampler),
+    "like length": lambda *race: learn(*race, sampler=LikeLength),
     "kit": kit,
     "kit fp32": lambda *race: kit(*race, precision="fp32"),
     "trl": lambda *race: trl(*race, **TUNED),

@@ -1,4 +1,4 @@
-"""How many rows fit in memory at once: found by trying the longest, remembered for the next job."""
+"""How many rows fit in memory at once: probed with the longest, remembered for the next job."""
 
 from typing import Any
 
@@ -8,35 +8,35 @@ from ftlab_kit.lm import adapters
 from ftlab_kit.workspace import Workspace
 
 
-def rows_at_once(ws: Workspace, row: dict[str, Any], trainer: Any) -> int:
-    """Return the micro-batch that a job begins with, and keep it with the job.
+def starting_micro_batch(ws: Workspace, row: dict[str, Any], trainer: Any) -> int:
+    """Return the micro-batch that a job starts with, and record it with the job.
 
-    What the config says, or, where it leaves the choice, no more than what fitted the last time;
-    for 'auto' the most that fits, tried with the longest rows first.
+    It is the config's. If the config leaves it open, it is no more than what fitted the last time;
+    for 'auto' it is the largest that fits, probed with the longest rows.
     """
-    known = (row["facts"] or {}).get("rows_at_once")
-    if known is not None:  # this job has begun before, and began with this
-        return int(known)
-    config = trainer.live.config
-    found = config.rows_at_once
+    recorded = (row["facts"] or {}).get("rows_at_once")
+    if recorded is not None:  # a resumed job starts as it did the first time
+        return int(recorded)
+    config = trainer.run_state.config
+    size = config.rows_at_once
     if isinstance(config.micro_batch, int) or not trainer.can_split:
         pass
     elif (fitted := ws.store.get("batch_sizes", **_key(config))) is not None:
-        most = config.share if config.micro_batch == "auto" else found
-        found = min(most, fitted["rows"])
+        limit = config.share if config.micro_batch == "auto" else size
+        size = min(limit, fitted["rows"])
     elif config.micro_batch == "auto" and trainer.args.world_size == 1:
-        found = _probe(ws, trainer, config)
-        remember(ws, row, found)
+        size = _probe(ws, trainer, config)
+        remember(ws, row, size)
     if trainer.args.process_index == 0:
         facts = ws.store.get("jobs", id=row["id"]) or {}
         ws.store.update(
-            "jobs", {"id": row["id"]}, facts={**(facts["facts"] or {}), "rows_at_once": found}
+            "jobs", {"id": row["id"]}, facts={**(facts["facts"] or {}), "rows_at_once": size}
         )
-    return int(trainer.together(found))
+    return int(trainer.broadcast(size))
 
 
 def remember(ws: Workspace, row: dict[str, Any], rows: int) -> None:
-    """Keep the number of rows that fits for the next job on this model, length and device."""
+    """Store the micro-batch that fits, for the next job on this model, length and device."""
     ws.store.upsert("batch_sizes", _key(Config(**row["config"])), rows=rows)
 
 
@@ -49,16 +49,16 @@ def _key(config: Config) -> dict[str, Any]:
 
 
 def _probe(ws: Workspace, trainer: Any, config: Config) -> int:
-    """Return the most rows that can be learnt from at once, the longest ones."""
+    """Return the largest micro-batch of the longest rows that fits in memory."""
     dtype = adapters.weight_dtype(config.training_precision(), adapter=config.adapter)
     lengths = trainer.lengths
     longest = sorted(range(len(lengths)), key=lambda index: -lengths[index])
     for rows in (size for size in range(config.share, 0, -1) if config.share % size == 0):
-        asked = config.but(micro_batch=rows)
-        need = models.memory(ws, asked, bytes_per_weight=4 if dtype == "float32" else 2)
-        # a processor's memory can't be tried out: the system gives what it has not, and then kills
+        candidate = config.but(micro_batch=rows)
+        need = models.memory(ws, candidate, bytes_per_weight=4 if dtype == "float32" else 2)
+        # main memory can't be probed: the system overcommits, and then kills the process
         is_too_much = device.kind() == "cpu" and need.total_gib > device.free_memory_gib()
         numbers = (longest * (rows // len(longest) + 1))[:rows]
-        if not is_too_much and trainer.try_out(numbers):
+        if not is_too_much and trainer.fits(numbers):
             return rows
     return 1

@@ -1,4 +1,4 @@
-"""Direct preference optimisation: TRL's DPOTrainer on pairs of a better and a worse answer."""
+"""Direct preference optimisation: TRL's DPOTrainer on pairs of a chosen and a rejected answer."""
 
 import math
 import os
@@ -11,13 +11,13 @@ from trl import DPOConfig, DPOTrainer
 
 from ftlab_kit.configs import Config
 from ftlab_kit.lm.tokens import IGNORED, Encoded
-from ftlab_kit.trainers.run.evaluation import EvalLossMixin, alone, in_halves
+from ftlab_kit.trainers.run.evaluation import EvalLossMixin, halve_on_oom, without_gathering
 from ftlab_kit.trainers.run.trainer import ExactTrainerMixin
 
 ARGUMENTS = DPOConfig
 READS_TOKENS = True
 BETA = 0.1
-PAIRS_AT_ONCE = 8  # of the held-out ones, where a step learns from as many at once
+MAX_EVAL_PAIRS = 8  # held-out pairs at a time, where a micro-batch has as many
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,62 +26,61 @@ class Pair:
 
     line: int
     prompt: list[int]
-    better: list[int]
-    worse: list[int]
+    chosen: list[int]
+    rejected: list[int]
 
 
-class PreferenceTrainer(EvalLossMixin, ExactTrainerMixin, DPOTrainer):  # type: ignore[misc]
-    """Learns which of two answers is better. Without an adapter a frozen copy is the reference."""
+class ExactDPOTrainer(EvalLossMixin, ExactTrainerMixin, DPOTrainer):  # type: ignore[misc]
+    """Trains on preferences. Without an adapter a frozen copy of the model is the reference."""
 
     can_split = True
 
     def __init__(
         self, *, rows: Sequence[Pair], held_out: Sequence[Pair] | None, **kwargs: Any
     ) -> None:
-        """Take pairs as `rows` makes them; the rest is Steered's and TRL's."""
+        """Take pairs as `rows` returns them, and the arguments of ExactTrainerMixin and TRL."""
         self.held_out = held_out
         super().__init__(
-            lengths=[len(pair.better) + len(pair.worse) for pair in rows],
+            lengths=[len(pair.chosen) + len(pair.rejected) for pair in rows],
             train_dataset=_dataset(rows),
             **kwargs,
         )
 
     def _prepare_dataset(self, dataset: Any, *args: Any) -> Any:
-        return dataset  # tokens already, by the one rule of models/tokens.py
+        return dataset  # tokenised already, by lm/tokens.py
 
-    def pieces(self, inputs: Any, size: int) -> Iterator[Any]:
-        """Yield pairs in pieces; the better answers are the first half of a micro-batch."""
+    def micro_batches(self, inputs: Any, size: int) -> Iterator[Any]:
+        """Yield the pairs in micro-batches; the first half of a batch are the chosen answers."""
         n_pairs = self.count_rows(inputs)
         for start in range(0, n_pairs, size):
             part = slice(start, min(start + size, n_pairs))
-            cut = {
+            micro_batch = {
                 name: torch.cat([value[:n_pairs][part], value[n_pairs:][part]])
                 for name, value in inputs.items()
             }
-            width = int(cut["attention_mask"].sum(1).max())
-            yield {name: value[:, :width] for name, value in cut.items()}
+            width = int(micro_batch["attention_mask"].sum(1).max())
+            yield {name: value[:, :width] for name, value in micro_batch.items()}
 
     def count_rows(self, inputs: Any) -> int:
-        """Return the pairs of a micro-batch."""
+        """Return the pairs of a batch."""
         return len(inputs["input_ids"]) // 2
 
     def count_tokens(self, inputs: Any) -> int:
-        """Return the real tokens of a micro-batch, without padding."""
+        """Return the real tokens of a batch, without padding."""
         return int(inputs["attention_mask"].sum())
 
-    def sums(self, numbers: Sequence[int]) -> tuple[float, float]:
-        """Return the summed loss of some held-out pairs, and how many they are."""
-        assert self.held_out is not None
-        pairs = [self.held_out[number] for number in numbers]
-        size, total = min(PAIRS_AT_ONCE, self.live.micro_batch), 0.0
-        with torch.no_grad(), alone(self.accelerator):
+    def eval_sums(self, numbers: Sequence[int]) -> tuple[float, float]:
+        """Return the summed loss of some held-out pairs, and their number."""
+        pairs = [(self.held_out or ())[number] for number in numbers]
+        size, total = min(MAX_EVAL_PAIRS, self.run_state.micro_batch), 0.0
+        with torch.no_grad(), without_gathering(self.accelerator):
             for start in range(0, len(pairs), size):
-                total += math.fsum(in_halves(pairs[start : start + size], self._losses))
-        self._metrics["eval"].clear()  # TRL's means, which nothing here reads
+                total += math.fsum(halve_on_oom(pairs[start : start + size], self._losses))
+        self._metrics["eval"].clear()  # TRL's own means, which are not used
         return total, float(len(pairs))
 
     def _losses(self, pairs: Sequence[Pair]) -> list[float]:
-        """Return the summed loss of a batch, as the one number of a list."""
+        """Return a list with the summed loss of a batch."""
         inputs = self._prepare_inputs(self.data_collator([_row(pair) for pair in pairs]))
         inputs.pop("line")
         with self.compute_loss_context_manager():
@@ -89,21 +88,22 @@ class PreferenceTrainer(EvalLossMixin, ExactTrainerMixin, DPOTrainer):  # type: 
 
 
 def rows(encoded: Sequence[Encoded], config: Config) -> list[Pair]:
-    """Return pairs as tokens, without those whose answers are cut away or alike.
+    """Return pairs as tokens, without those whose answers are cut off or equal.
 
     Args:
-        encoded: Of each pair the chat with the better answer, then the one with the worse.
+        encoded: For each pair the chat with the chosen answer, then the one with the rejected.
+        config: The job's settings.
     """
-    found = []
+    pairs = []
     for line in range(1, len(encoded) // 2 + 1):
-        better, worse = encoded[2 * line - 2], encoded[2 * line - 1]
-        ids = (better.input_ids, worse.input_ids)
-        # both begin with the prompt and differ in what is answered
-        alike = len(os.path.commonprefix(ids))
-        n_prompt = min(alike, *(_answer_start(side) for side in (better, worse)))
+        chosen, rejected = encoded[2 * line - 2], encoded[2 * line - 1]
+        ids = (chosen.input_ids, rejected.input_ids)
+        # both start with the prompt; the answers may share their first tokens with each other
+        n_shared = len(os.path.commonprefix(ids))
+        n_prompt = min(n_shared, *(_answer_start(side) for side in (chosen, rejected)))
         if n_prompt < min(map(len, ids)) and ids[0] != ids[1]:
-            found.append(Pair(line, ids[0][:n_prompt], ids[0][n_prompt:], ids[1][n_prompt:]))
-    return found
+            pairs.append(Pair(line, ids[0][:n_prompt], ids[0][n_prompt:], ids[1][n_prompt:]))
+    return pairs
 
 
 def _answer_start(row: Encoded) -> int:
@@ -118,7 +118,7 @@ def _answer_start(row: Encoded) -> int:
 
 
 def settings(config: Config, tokenizer: Any) -> dict[str, Any]:
-    """Return what this method alone adds to TRL's arguments."""
+    """Return this method's own arguments for TRL."""
     beta = BETA if config.beta is None else config.beta
     return {"max_length": None, "beta": beta}
 
@@ -133,9 +133,9 @@ def _row(pair: Pair) -> dict[str, Any]:
     return {
         "line": pair.line,
         "prompt_ids": pair.prompt,
-        "chosen_ids": pair.better,
-        "rejected_ids": pair.worse,
+        "chosen_ids": pair.chosen,
+        "rejected_ids": pair.rejected,
     }
 
 
-TRAINER = PreferenceTrainer
+TRAINER = ExactDPOTrainer

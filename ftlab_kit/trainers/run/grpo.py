@@ -1,7 +1,7 @@
 """Group-relative policy optimisation: TRL's GRPOTrainer on the prompts of chats.
 
-For every prompt the model answers several times; answers that the reward prefers to their group's
-mean become likelier. The reward compares with the reference answer of the row.
+The model answers every prompt several times; answers with a reward above their group's mean become
+likelier. The reward compares an answer with the row's reference.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,24 +15,24 @@ from ftlab_kit.trainers.run.sampler import ShuffledSampler
 from ftlab_kit.trainers.run.trainer import ExactTrainerMixin
 
 ARGUMENTS = GRPOConfig
-READS_TOKENS = False  # a policy answers prompts, and learns from its own answers
+READS_TOKENS = False  # the policy is trained on its own answers to the prompts
 
 
-class RewardTrainer(ExactTrainerMixin, GRPOTrainer):  # type: ignore[misc]
-    """Learns what a reward prefers. Its micro-batches can't be cut: a group belongs together."""
+class ExactGRPOTrainer(ExactTrainerMixin, GRPOTrainer):  # type: ignore[misc]
+    """Trains on rewards. Its batches can't be split: the answers of a group belong together."""
 
     def __init__(self, *, rows: Sequence[dict[str, Any]], held_out: None, **kwargs: Any) -> None:
-        """Take rows with prompt, reference and line; the rest is Steered's and TRL's."""
+        """Take rows as `rows` returns them, and the arguments of ExactTrainerMixin and TRL."""
         from datasets import Dataset
 
         self.held_out = held_out
-        name = kwargs["live"].config.reward
+        name = kwargs["run_state"].config.reward
 
         def reward(completions: Any, reference: list[str], **_: Any) -> list[float]:
             """Return the reward of each answer."""
             return [
-                REWARDS[name](answer[0]["content"], wanted)
-                for answer, wanted in zip(completions, reference, strict=True)
+                REWARDS[name](answer[0]["content"], expected)
+                for answer, expected in zip(completions, reference, strict=True)
             ]
 
         reward.__name__ = name
@@ -45,11 +45,13 @@ class RewardTrainer(ExactTrainerMixin, GRPOTrainer):  # type: ignore[misc]
         )
 
     def _get_train_sampler(self, dataset: Any = None) -> ShuffledSampler:
-        config = self.live.config
-        found = _Groups(self.lengths, config.prompts_a_step, config.seed, start=self.first_step)
-        found.repeats = self.args.steps_per_generation
-        found.answers = config.answers_per_prompt
-        return found
+        config = self.run_state.config
+        sampler = _GroupSampler(
+            self.lengths, config.prompts_a_step, config.seed, start=self.first_step
+        )
+        sampler.repeats = self.args.steps_per_generation
+        sampler.answers_per_prompt = config.answers_per_prompt
+        return sampler
 
     @property
     def n_tokens(self) -> int:
@@ -57,14 +59,14 @@ class RewardTrainer(ExactTrainerMixin, GRPOTrainer):  # type: ignore[misc]
         return int(self.state.num_input_tokens_seen)
 
 
-class _Groups(ShuffledSampler):
-    """Each prompt as many times as it is answered."""
+class _GroupSampler(ShuffledSampler):
+    """Yields each prompt as many times as it is answered."""
 
-    answers = 1
+    answers_per_prompt = 1
 
     def __iter__(self) -> Iterator[int]:
         for row in super().__iter__():
-            yield from [row] * self.answers
+            yield from [row] * self.answers_per_prompt
 
 
 def rows(chats: Iterable[dict[str, Any]], config: Config) -> list[dict[str, Any]]:
@@ -80,7 +82,7 @@ def rows(chats: Iterable[dict[str, Any]], config: Config) -> list[dict[str, Any]
 
 
 def settings(config: Config, tokenizer: Any) -> dict[str, Any]:
-    """Return what this method alone adds to TRL's arguments."""
+    """Return this method's own arguments for TRL."""
     return {
         "num_generations": config.answers_per_prompt,
         "max_completion_length": config.max_new_tokens,
@@ -92,4 +94,4 @@ def settings(config: Config, tokenizer: Any) -> dict[str, Any]:
     }
 
 
-TRAINER = RewardTrainer
+TRAINER = ExactGRPOTrainer

@@ -1,7 +1,6 @@
-"""Rows as a trainer sees them: encoded at the start, or when they are needed, or packed.
+"""Rows as a trainer sees them: encoded at the start, encoded on demand, or packed.
 
-Each is a sequence of `Encoded`, whose lines in the dataset version go with it, so that whatever is
-wrong with a batch can be said by line.
+Line numbers of the dataset version go with the rows, so that a message about a batch can name them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,9 +16,9 @@ from ftlab_kit.lm.tokens import Encoded
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Encoded rows with their lines, numbered from 1, and their lengths in tokens.
+    """Encoded rows with their lines, counted from 1, and their lengths in tokens.
 
-    A pack has several lines and the lengths of its rows in `parts`.
+    A pack has several lines; `parts` has the lengths of its rows.
     """
 
     encoded: Sequence[Encoded]
@@ -31,25 +30,28 @@ class Rows:
         return len(self.lines)
 
 
-def at_once(encoded: Sequence[Encoded]) -> Rows:
-    """Return rows that are encoded already, without those in which nothing is trained."""
-    kept = [(line, row) for line, row in enumerate(encoded, 1) if row.n_trained]
-    rows = [row for _, row in kept]
-    return Rows(rows, [[line] for line, _ in kept], [len(row.input_ids) for row in rows])
+def eager(encoded: Sequence[Encoded]) -> Rows:
+    """Return rows that are encoded already, without those that have no trained token."""
+    trained = [(line, row) for line, row in enumerate(encoded, 1) if row.n_trained]
+    rows = [row for _, row in trained]
+    return Rows(rows, [[line] for line, _ in trained], [len(row.input_ids) for row in rows])
 
 
-def when_needed(path: Path, encode: Callable[[dict[str, Any]], Encoded]) -> Rows:
-    """Return the rows of a JSONL file, each encoded when it is asked for.
+def lazy(path: Path, encode: Callable[[dict[str, Any]], Encoded]) -> Rows:
+    """Return the rows of a JSONL file, each encoded when it is read.
 
-    Nothing but the offsets of the lines is held in memory. How long a row is in bytes stands for
-    its length in tokens.
+    Only the offsets of the lines are held in memory, and `lengths` are in bytes instead of tokens.
+
+    Args:
+        path: The file of a dataset version.
+        encode: Returns a row's tokens.
     """
-    lazy = _Lazy(path, encode)
-    return Rows(lazy, [[line] for line in range(1, len(lazy) + 1)], lazy.sizes)
+    encoded = _LazyFile(path, encode)
+    return Rows(encoded, [[line] for line in range(1, len(encoded) + 1)], encoded.sizes)
 
 
 def packed(rows: Rows, max_length: int) -> Rows:
-    """Return rows joined to packs of at most so many tokens, best fit first."""
+    """Return rows packed into sequences of at most `max_length` tokens, by best fit."""
     from datasets import Dataset, disable_progress_bars
     from trl import pack_dataset
 
@@ -57,7 +59,7 @@ def packed(rows: Rows, max_length: int) -> Rows:
     numbers = [[index] * length for index, length in enumerate(rows.lengths)]
     packs = pack_dataset(Dataset.from_dict({"row": numbers}), max_length)["row"]
     members = [list(dict.fromkeys(pack)) for pack in packs]
-    encoded = [_joined([rows.encoded[index] for index in pack]) for pack in members]
+    encoded = [_concatenate([rows.encoded[index] for index in pack]) for pack in members]
     return Rows(
         encoded,
         [[*chain.from_iterable(rows.lines[index] for index in pack)] for pack in members],
@@ -66,20 +68,20 @@ def packed(rows: Rows, max_length: int) -> Rows:
     )
 
 
-def _joined(rows: Sequence[Encoded]) -> Encoded:
+def _concatenate(rows: Sequence[Encoded]) -> Encoded:
     from ftlab_kit.lm.tokens import IGNORED
 
     return Encoded(
         input_ids=[*chain.from_iterable(row.input_ids for row in rows)],
-        # a row's first token is what no row predicts: not the one before it in the pack either
+        # the token before a row's first one belongs to another row and must not predict it
         labels=[*chain.from_iterable([IGNORED, *row.labels[1:]] for row in rows)],
         n_cut=sum(row.n_cut for row in rows),
         has_end=all(row.has_end for row in rows),
     )
 
 
-class _Lazy(Sequence[Encoded]):
-    """The lines of a file, encoded one by one."""
+class _LazyFile(Sequence[Encoded]):
+    """The lines of a file, each encoded when it is read."""
 
     def __init__(self, path: Path, encode: Callable[[dict[str, Any]], Encoded]) -> None:
         self.path, self.encode = path, encode

@@ -68,10 +68,10 @@ def generate(model: Any, tokenizer: Any, prompts: Sequence[Prompt], config: Conf
         batch = numbers[start : start + BATCH]
         try:
             with evaluation.preserve_rng(model):
-                answers |= zip(batch, evaluation.in_halves(batch, measure), strict=True)
+                answers |= zip(batch, evaluation.halve_on_oom(batch, measure), strict=True)
         except evaluation.EVALUATION_ERRORS as error:
             rows = _row_names(prompts, batch)
-            messages.append(f"{rows} could not be answered ({evaluation.said(error)})")
+            messages.append(f"{rows} could not be answered ({evaluation.first_line(error)})")
     return _scored(prompts, answers, messages)
 
 
@@ -85,7 +85,9 @@ def _rendered(
             text = tokens.prompt(tokenizer, prompt.messages, tools=prompt.tools)
             length = len(tokenizer(text, add_special_tokens=False)["input_ids"])
         except evaluation.EVALUATION_ERRORS as error:
-            messages.append(f"row {prompt.row} has no usable prompt ({evaluation.said(error)})")
+            messages.append(
+                f"row {prompt.row} has no usable prompt ({evaluation.first_line(error)})"
+            )
             continue
         if length > config.max_length:
             messages.append(f"row {prompt.row} has a prompt of {length} tokens, over max_length")

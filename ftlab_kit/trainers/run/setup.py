@@ -1,4 +1,4 @@
-"""From a config to what TRL's trainers want: arguments, adapter, model and rows."""
+"""From a config to the arguments, adapter, model and rows of TRL's trainers."""
 
 import importlib
 from pathlib import Path
@@ -11,7 +11,7 @@ from ftlab_kit import datasets
 from ftlab_kit.checkpoints import integrity
 from ftlab_kit.configs import Config
 from ftlab_kit.datasets import tokenized
-from ftlab_kit.errors import Conflict
+from ftlab_kit.errors import Conflict, NotFound
 from ftlab_kit.lm import adapters, loading
 from ftlab_kit.records import DatasetVersion, Model
 from ftlab_kit.trainers.forks import PARENT
@@ -28,12 +28,16 @@ METHODS = {
 def arguments(config: Config, folder: Path, tokenizer: Any) -> Any:
     """Return TRL's arguments for a config.
 
-    Cadence and the last step are Steering's, the schedule is Steered's: here they are off.
+    What CommandCallback decides (when to log, evaluate and save, the last step) and what
+    ExactTrainerMixin does (the schedule) is switched off here.
 
     Args:
-        folder: Where checkpoints are written before they are sealed.
+        config: The job's settings.
+        folder: Where checkpoints are written before they are committed.
+        tokenizer: The model's.
     """
     method = importlib.import_module(METHODS[config.method])
+    # a trainer that can split gets all rows of a step at once, and makes its own micro-batches
     loaded = config.share if method.TRAINER.can_split else config.rows_at_once
     precision = config.training_precision()
     return method.ARGUMENTS(
@@ -65,7 +69,7 @@ def arguments(config: Config, folder: Path, tokenizer: Any) -> Any:
 
 
 def adapter(config: Config) -> LoraConfig | None:
-    """Return PEFT's adapter for a config; its layers are found in the model, not in a table."""
+    """Return PEFT's adapter config; PEFT finds the layers in the model itself."""
     if config.adapter == "none":
         return None
     targets: Any = config.adapter_targets
@@ -81,36 +85,43 @@ def adapter(config: Config) -> LoraConfig | None:
 
 
 def rows(
-    ws: Workspace, version: DatasetVersion, config: Config, found: Model, tokenizer: Any
+    ws: Workspace, version: DatasetVersion, config: Config, base: Model, tokenizer: Any
 ) -> Any:
-    """Return the rows of a version as the config's method learns from them.
+    """Return the rows of a version in the form that the config's method trains on.
 
     Args:
-        found: The model, whose tokenizer this is.
+        ws: The workspace.
+        version: The dataset version.
+        config: The job's settings.
+        base: The base model; its files are here.
+        tokenizer: The base model's.
     """
-    assert found.path is not None
-    length = min(config.max_length, found.context_tokens)
+    folder = base.path
+    if folder is None:
+        raise NotFound(f"The files of model {base.id} are gone. Pull the model again.")
+    length = min(config.max_length, base.context_tokens)
     if config.streaming:
-        return row_forms.when_needed(
-            version.path, lambda row: tokenized.encode(tokenizer, row, length)[0]
-        )
+        return row_forms.lazy(version.path, lambda row: tokenized.encode(tokenizer, row, length)[0])
     method = importlib.import_module(METHODS[config.method])
     if method.READS_TOKENS:
-        return method.rows(tokenized.read(ws, version, found.path, length), config)
+        return method.rows(tokenized.read(ws, version, folder, length), config)
     return method.rows(datasets.rows(ws, version), config)
 
 
-def count(found: Any) -> int:
-    """Return how many rows of a version went into what a method learns from."""
-    if isinstance(found, row_forms.Rows):
-        return sum(len(lines) for lines in found.lines)
-    return len(found)
+def count_rows(training_rows: Any) -> int:
+    """Return how many rows of a version are in what `rows` has returned."""
+    if isinstance(training_rows, row_forms.Rows):
+        return sum(len(lines) for lines in training_rows.lines)
+    return len(training_rows)
 
 
 def model(ws: Workspace, row: dict[str, Any], folder: Path) -> Any:
-    """Return the model that a job starts from; a fork's has what its parent learnt in every weight.
+    """Return the model that a job starts from; a fork starts from its parent's full weights.
 
-    What a parent learnt in an adapter is taken over by `warm_start` into the new adapter.
+    If the parent has an adapter, `warm_start` copies it into the fork's new adapter instead.
+
+    Raises:
+        Conflict: The copy of the parent's checkpoint is damaged.
     """
     config = Config(**row["config"])
     precision = config.training_precision()
@@ -120,7 +131,9 @@ def model(ws: Workspace, row: dict[str, Any], folder: Path) -> Any:
         return loading.load(folder, dtype=dtype)
     damage = integrity.verify(parent)
     if damage:
-        raise Conflict(f"What job {row['id']} begins with is damaged: {damage}. Fork it anew.")
+        raise Conflict(
+            f"The checkpoint that job {row['id']} starts from is damaged: {damage}. Fork it again."
+        )
     if not (parent / "adapter_config.json").exists():
         return loading.load(parent, dtype=dtype)
     if config.adapter == "none":
@@ -129,11 +142,14 @@ def model(ws: Workspace, row: dict[str, Any], folder: Path) -> Any:
     return loading.load(folder, dtype=dtype)
 
 
-def warm_start(ws: Workspace, row: dict[str, Any], found: Any) -> None:
-    """Give a fork's new adapter what its parent's had learnt.
+def warm_start(ws: Workspace, row: dict[str, Any], peft_model: Any) -> None:
+    """Copy the parent's adapter into a fork's new one.
 
     A larger rank keeps the function: the parent's matrices, scaled to the new alpha / r, beside
     new rows of A and zero columns of B.
+
+    Raises:
+        Conflict: The new adapter is too small for the parent's.
     """
     parent = _parent(ws, row)
     if parent is None or not (parent / "adapter_config.json").exists():
@@ -142,47 +158,47 @@ def warm_start(ws: Workspace, row: dict[str, Any], found: Any) -> None:
         return
     from safetensors.torch import load_file
 
-    learnt = load_file(parent / "adapter_model.safetensors")
+    parent_weights = load_file(parent / "adapter_model.safetensors")
     old = LoraConfig.from_pretrained(str(parent))
-    new = found.peft_config["default"]
+    new = peft_model.peft_config["default"]
     scale = (old.lora_alpha / old.r) / (new.lora_alpha / new.r)
-    have = {name.replace(".default.", "."): weight for name, weight in found.named_parameters()}
+    weights = {name.replace(".default.", "."): w for name, w in peft_model.named_parameters()}
     with torch.no_grad():
-        for name, value in learnt.items():
-            if name not in have or any(
-                a < b for a, b in zip(have[name].shape, value.shape, strict=True)
+        for name, value in parent_weights.items():
+            if name not in weights or any(
+                a < b for a, b in zip(weights[name].shape, value.shape, strict=True)
             ):
                 raise Conflict(
                     f"The adapter of job {row['parent_id']} has rank {old.r} on {name}; the fork's "
-                    "adapter has no room for it. Keep adapter_targets, and a rank that is as large."
+                    "adapter has no room for it. Keep adapter_targets, and a rank as large."
                 )
-            target = have[name]
+            target = weights[name]
             if ".lora_B." in name:
                 target.zero_()
             target[tuple(slice(size) for size in value.shape)] = value.to(target) * (
                 scale if ".lora_B." in name else 1.0
             )
     if Config(**row["config"]).method != "sft":
-        _keep_as_reference(found, new)
+        _add_reference_adapter(peft_model, new)
 
 
 def reference(ws: Workspace, row: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Return the model that preferences are measured against, where TRL would take the wrong one.
+    """Return the reference model of a preference job as an argument, where TRL's is the wrong one.
 
-    A fork without an adapter begins with its parent's weights, which TRL does not find by name.
+    A fork without an adapter starts from its parent's weights, while TRL would load the base model.
     """
     config = Config(**row["config"])
-    is_wanted = config.method == "dpo" and config.adapter == "none" and row["parent_id"]
-    return {"ref_model": model(ws, row, folder)} if is_wanted else {}
+    is_needed = config.method == "dpo" and config.adapter == "none" and row["parent_id"]
+    return {"ref_model": model(ws, row, folder)} if is_needed else {}
 
 
-def _keep_as_reference(found: Any, new: Any) -> None:
-    """Give a model a second, frozen adapter with what the first one begins with.
+def _add_reference_adapter(peft_model: Any, config: LoraConfig) -> None:
+    """Add a second, frozen adapter with the weights that the first one starts from.
 
-    TRL measures preferences against an adapter of this name, else against the bare base model.
+    TRL uses an adapter named "ref" as the reference, and the bare base model if there is none.
     """
-    found.add_adapter("ref", new)
-    by_name = dict(found.named_parameters())
+    peft_model.add_adapter("ref", config)
+    by_name = dict(peft_model.named_parameters())
     for name, weight in by_name.items():
         if ".ref." in name:
             weight.data.copy_(by_name[name.replace(".ref.", ".default.")].data)

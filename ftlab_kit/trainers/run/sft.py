@@ -1,4 +1,7 @@
-"""Supervised fine-tuning: TRL's SFTTrainer, whose loss is computed at trained positions only."""
+"""Supervised fine-tuning: TRL's SFTTrainer, with the loss computed only at trained positions.
+
+B: rows of a batch, T: tokens.
+"""
 
 import math
 import sys
@@ -11,23 +14,24 @@ from trl import SFTConfig, SFTTrainer
 from ftlab_kit.configs import Config
 from ftlab_kit.lm import likelihood
 from ftlab_kit.lm.tokens import IGNORED, Encoded
-from ftlab_kit.trainers.run.evaluation import EvalLossMixin, in_halves
-from ftlab_kit.trainers.run.rows import Rows, at_once, packed
+from ftlab_kit.trainers.run.evaluation import EvalLossMixin, halve_on_oom
+from ftlab_kit.trainers.run.rows import Rows, eager, packed
 from ftlab_kit.trainers.run.trainer import ExactTrainerMixin
 
 ARGUMENTS = SFTConfig
 READS_TOKENS = True
-TOKENS_AT_ONCE = 2048  # on a processor: more make no product faster, and want memory
-PIECE_TOKENS = 200  # what a piece more costs, in the time that a token takes
+# on a processor; larger micro-batches multiply no faster, and take memory
+MAX_TOKENS = 2048
+OVERHEAD_TOKENS = 200  # what each micro-batch costs besides its tokens, in the time of a token
 
 
-class AnswerTrainer(EvalLossMixin, ExactTrainerMixin, SFTTrainer):  # type: ignore[misc]
-    """Learns answers; packs are told apart by their position ids."""
+class ExactSFTTrainer(EvalLossMixin, ExactTrainerMixin, SFTTrainer):  # type: ignore[misc]
+    """Trains on answers; the rows of a pack are kept apart by their position ids."""
 
     can_split = True
 
     def __init__(self, *, rows: Rows, held_out: Rows | None, **kwargs: Any) -> None:
-        """Take rows and held-out rows; the rest is Steered's and TRL's."""
+        """Take rows and held-out rows, and the arguments of ExactTrainerMixin and TRL."""
         self.held_out = held_out
         tokenizer = kwargs["processing_class"]
         super().__init__(
@@ -46,37 +50,37 @@ class AnswerTrainer(EvalLossMixin, ExactTrainerMixin, SFTTrainer):  # type: igno
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """Return the mean loss of a trained token, over all micro-batches of the step together."""
-        known = {name: value for name, value in inputs.items() if name != "n_real"}
-        total = model(**known, use_cache=False).loss
+        model_inputs = {name: value for name, value in inputs.items() if name != "n_real"}
+        total = model(**model_inputs, use_cache=False).loss
         count = (
             (inputs["labels"][:, 1:] != IGNORED).sum()
             if num_items_in_batch is None
             else num_items_in_batch
         )
-        # the processes' gradients are averaged, and the count is of all of them
+        # gradients are averaged over the processes, while the count is a sum over them
         mean = total / torch.as_tensor(count, device=total.device).clamp(min=1)
         return mean * self.args.world_size
 
-    def pieces(self, inputs: Any, size: int) -> Iterator[Any]:
-        """Yield rows in pieces of at most so many: joined without padding where the model can.
+    def micro_batches(self, inputs: Any, size: int) -> Iterator[Any]:
+        """Yield the rows in micro-batches of at most `size`, packed where the model can.
 
-        On a processor, unless the config says how many, they are cut where it takes the least time.
+        On a processor, unless the config has a micro-batch, they are split where it takes the least
+        time.
         """
-        config, n_rows = self.live.config, self.count_rows(inputs)
-        # NEFTune's noise is measured by a row's own length
-        is_joined = config.neftune_alpha is None and likelihood.can_pack(self.model)
-        is_free = config.micro_batch is None
+        config, n_rows = self.run_state.config, self.count_rows(inputs)
+        # NEFTune scales its noise by a row's own length
+        is_packed = config.neftune_alpha is None and likelihood.can_pack(self.model)
         ends = [*range(size, n_rows, size), n_rows]
-        if is_free and inputs["input_ids"].device.type == "cpu":
-            ends = cut(inputs["n_real"].tolist(), size, is_padded=not is_joined)
+        if config.micro_batch is None and inputs["input_ids"].device.type == "cpu":
+            ends = split_by_cost(inputs["n_real"].tolist(), size, is_padded=not is_packed)
         for start, end in zip([0, *ends], ends, strict=False):
             part = {name: value[start:end] for name, value in inputs.items()}
             n_real = part["n_real"]
-            if is_joined:
-                # where each row draws its own dropout, no two have a beginning in common
-                joined = likelihood.pack(**part, share_prefixes=not config.adapter_dropout)
-                del joined["rows"]
-                yield {**joined, "n_real": n_real}
+            if is_packed:
+                # with dropout each row draws its own mask, and so no two rows share a prefix
+                packed_rows = likelihood.pack(**part, share_prefixes=not config.adapter_dropout)
+                del packed_rows["rows"]
+                yield {**packed_rows, "n_real": n_real}
                 continue
             width = int(n_real.max())
             yield {
@@ -85,62 +89,64 @@ class AnswerTrainer(EvalLossMixin, ExactTrainerMixin, SFTTrainer):  # type: igno
             }
 
     def count_rows(self, inputs: Any) -> int:
-        """Return the rows of a micro-batch, joined or not."""
+        """Return the rows of a batch, packed or not."""
         return len(inputs["n_real"])
 
     def count_tokens(self, inputs: Any) -> int:
-        """Return the real tokens of a micro-batch, without padding."""
+        """Return the real tokens of a batch, without padding."""
         return int(inputs["n_real"].sum())
 
-    def sums(self, numbers: Sequence[int]) -> tuple[float, float]:
+    def eval_sums(self, numbers: Sequence[int]) -> tuple[float, float]:
         """Return the summed loss of the trained tokens of some held-out rows, and their count."""
-        assert self.held_out is not None
-        rows = [self.held_out.encoded[number] for number in numbers]
+        encoded = self.held_out.encoded if self.held_out else ()
+        rows = [encoded[number] for number in numbers]
         pad = self.processing_class.pad_token_id
-        found: list[float] = []
+        losses: list[float] = []
 
         def measure(batch: Sequence[int]) -> list[float]:
             return likelihood.nll(self.model, [rows[index] for index in batch], pad_token_id=pad)
 
         with self.accelerator.autocast():
             for batch in likelihood.batches([len(row.input_ids) for row in rows]):
-                found += in_halves(batch, measure)
-        return math.fsum(found), float(sum(row.n_trained for row in rows))
+                losses += halve_on_oom(batch, measure)
+        return math.fsum(losses), float(sum(row.n_trained for row in rows))
 
 
 def rows(encoded: Sequence[Encoded], config: Config) -> Rows:
-    """Return chats as a trainer sees them, packed if the config says so."""
-    found = at_once(encoded)
-    return packed(found, config.max_length) if config.packing else found
+    """Return chats in the form that the trainer reads, packed if the config says so."""
+    rows = eager(encoded)
+    return packed(rows, config.max_length) if config.packing else rows
 
 
-def cut(lengths: Sequence[int], most: int, *, is_padded: bool) -> list[int]:
-    """Return where to end the pieces of rows in this order so that they take the least time.
+def split_by_cost(lengths: Sequence[int], max_rows: int, *, is_padded: bool) -> list[int]:
+    """Return where the micro-batches end that take the least time for rows in this order.
 
     Args:
-        lengths: Of the rows, in tokens.
-        most: Rows of a piece at the most.
-        is_padded: Whether every row of a piece is as wide as its longest.
+        lengths: The rows' lengths in tokens.
+        max_rows: Rows of a micro-batch at most.
+        is_padded: Whether the rows of a micro-batch are padded to its longest.
     """
-    best, begins = [0] + [sys.maxsize] * len(lengths), [0] * (len(lengths) + 1)
+    # dynamic programming: cost[n] is the least time for the first n rows, in tokens, and starts[n]
+    # is where the last of their micro-batches starts
+    cost, starts = [0] + [sys.maxsize] * len(lengths), [0] * (len(lengths) + 1)
     for end in range(1, len(lengths) + 1):
         widest = real = 0
-        for start in range(end - 1, max(-1, end - 1 - most), -1):
+        for start in range(end - 1, max(-1, end - 1 - max_rows), -1):
             widest, real = max(widest, lengths[start]), real + lengths[start]
             tokens = (end - start) * widest if is_padded else real
-            if tokens > TOKENS_AT_ONCE and start < end - 1:
+            if tokens > MAX_TOKENS and start < end - 1:
                 break
-            if best[start] + tokens + PIECE_TOKENS < best[end]:
-                best[end], begins[end] = best[start] + tokens + PIECE_TOKENS, start
+            if cost[start] + tokens + OVERHEAD_TOKENS < cost[end]:
+                cost[end], starts[end] = cost[start] + tokens + OVERHEAD_TOKENS, start
     ends, end = [], len(lengths)
     while end:
         ends.append(end)
-        end = begins[end]
+        end = starts[end]
     return ends[::-1]
 
 
 def settings(config: Config, tokenizer: Any) -> dict[str, Any]:
-    """Return what this method alone adds to TRL's arguments."""
+    """Return this method's own arguments for TRL."""
     return {
         "max_length": None,
         "neftune_noise_alpha": config.neftune_alpha,
@@ -149,7 +155,7 @@ def settings(config: Config, tokenizer: Any) -> dict[str, Any]:
 
 
 def _dataset(rows: Rows) -> Any:
-    """Return rows as a dataset of `datasets`, which looks each up when it is asked for."""
+    """Return rows as a Hugging Face dataset that looks each one up when it is read."""
     from datasets import Dataset
 
     def look_up(batch: dict[str, list[int]]) -> dict[str, list[Any]]:
@@ -172,7 +178,7 @@ def _positions(lengths: Any) -> list[int]:
 
 
 def _collate(pad_token_id: int) -> Any:
-    """Return what joins rows to a batch `(B, T)`, filled on the right."""
+    """Return the function that collates rows to a batch `(B, T)`, padded on the right."""
 
     def collate(rows: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
         batch = likelihood.pad(
@@ -180,13 +186,14 @@ def _collate(pad_token_id: int) -> Any:
         )
         if "position_ids" not in rows[0]:
             return batch
-        # what fills up counts from 0 again, a row of its own that no one learns from
+        # padding counts from 0 again: a row of its own, with no trained token
         longest = batch["input_ids"].size(1)
-        known = [row["position_ids"] for row in rows]
-        positions = [[*row, *range(longest - len(row))] for row in known]
+        positions = [
+            [*row["position_ids"], *range(longest - len(row["position_ids"]))] for row in rows
+        ]
         return {**batch, "position_ids": torch.tensor(positions)}
 
     return collate
 
 
-TRAINER = AnswerTrainer
+TRAINER = ExactSFTTrainer

@@ -1,8 +1,8 @@
-"""What every method's trainer gets from us, over transformers' own loop.
+"""What the kit adds to the trainer of every method, over transformers' own loop.
 
-An endless order of rows that is entered at any step, a schedule that can be changed, checkpoints
-that are sealed, a step that heals itself when memory runs out, and a guard before every update.
-The method's trainer (TRL's) stays what computes the loss.
+An endless order of rows that can be entered at any step, a schedule that can be changed,
+checkpoints that are committed with hashes, a step that is done again in smaller micro-batches when
+memory runs out, and a guard before every update. TRL's trainer of the method computes the loss.
 """
 
 import gc
@@ -24,16 +24,16 @@ from ftlab_kit.trainers.run import guard
 from ftlab_kit.trainers.run.sampler import ShuffledSampler
 from ftlab_kit.trainers.run_state import RunState
 
-FULL_BYTES = 2**20  # torch does not say why it could not write; a disk with less is full
+FULL_BYTES = 2**20  # torch doesn't say why a write failed; with less free space the disk is full
 
 
 @dataclass(slots=True)
 class Step:
-    """What one optimizer step has seen so far."""
+    """What one optimizer step has processed so far; `lines` are those of its rows."""
 
-    chance: list[torch.Tensor]
+    rng_states: list[torch.Tensor]
     loss: float | torch.Tensor = 0.0
-    tokens: int = 0
+    n_tokens: int = 0
     lines: list[int] = field(default_factory=list)
 
 
@@ -41,22 +41,25 @@ class Step:
 class Hooks:
     """What the trainer calls.
 
-    `seal` with the folder of every written checkpoint, `halved` with a new micro-batch and why,
-    `skipped` with words and lines when the guard leaves a batch out, `stopped` with words when it
-    ends the run; `rollbacks` returns how often it went back already.
+    Attributes:
+        commit: With the folder of a checkpoint that is written.
+        halved: With a smaller micro-batch, and the reason.
+        skipped: With the reason and the lines, when the guard leaves a batch out.
+        stopped: With the reason, when the guard ends the run.
+        count_rollbacks: Returns how many rollbacks the job has had.
     """
 
-    seal: Callable[[Path], None]
+    commit: Callable[[Path], None]
     halved: Callable[[int, str], None]
     skipped: Callable[[str, list[int]], None]
     stopped: Callable[[str], None]
-    rollbacks: Callable[[], int]
+    count_rollbacks: Callable[[], int]
 
 
 class ExactTrainerMixin:
-    """The part of a trainer that is ours; stands before TRL's trainer among the bases."""
+    """The kit's part of a trainer; stands before TRL's trainer among the bases."""
 
-    # what transformers' Trainer brings
+    # attributes of transformers' Trainer
     args: Any
     accelerator: Any
     control: Any
@@ -69,30 +72,39 @@ class ExactTrainerMixin:
     def __init__(
         self,
         *,
-        live: RunState,
+        run_state: RunState,
         lengths: Sequence[int],
         hooks: Hooks,
         start: Path | None,
         **kwargs: Any,
     ) -> None:
-        """Take the state to begin with, the rows' lengths, and the checkpoint to start from."""
-        self.live, self.lengths, self.hooks, self.resumed = live, lengths, hooks, start
+        """Set up a run.
+
+        Args:
+            run_state: The state at its beginning.
+            lengths: The length of each row.
+            hooks: What is called on the way.
+            start: The checkpoint to start from; None for the first step.
+            **kwargs: The arguments of TRL's trainer.
+        """
+        self.run_state, self.lengths, self.hooks, self.checkpoint = run_state, lengths, hooks, start
         self.first_step = int(start.name.rpartition("-")[2]) if start else 0
         self.note: str | None = None
-        self.measured: dict[str, float] = {}
-        self._share = 1.0
-        self._is_fresh = start is not None
+        self.step_metrics: dict[str, float] = {}
+        self._loss_weight = 1.0
+        self._must_restore_rng = start is not None
         super().__init__(**kwargs)
-        self.data_collator = _Lines(self.data_collator)  # type: ignore[has-type]
-        self.step = Step(_chance())
-
-    # --- rows ---------------------------------------------------------------------------------
+        self.data_collator = _CollateLines(self.data_collator)  # type: ignore[has-type]
+        self.step = Step(_rng_states())
 
     def _get_train_sampler(self, dataset: Any = None) -> ShuffledSampler:
-        config = self.live.config
-        start, shares = self.first_step, config.processes
+        config = self.run_state.config
         return ShuffledSampler(
-            self.lengths, config.prompts_a_step, config.seed, start=start, shares=shares
+            self.lengths,
+            config.prompts_a_step,
+            config.seed,
+            start=self.first_step,
+            processes=config.processes,
         )
 
     def _set_signature_columns_if_needed(self) -> None:
@@ -102,86 +114,85 @@ class ExactTrainerMixin:
             self._signature_columns += ["line", "position_ids"]
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> Any:
-        """Fetch a step's rows; a resumed job takes its random states up after the first."""
-        found = super().get_batch_samples(*args, **kwargs)  # type: ignore[misc]
-        if self._is_fresh:  # a data loader draws a number when it begins
-            self._load_rng_state(str(self.resumed))  # type: ignore[attr-defined]
-            self._is_fresh = False
-        return found
-
-    # --- one step -----------------------------------------------------------------------------
+        """Fetch a step's rows; after the first fetch a resumed job restores its RNG state."""
+        samples = super().get_batch_samples(*args, **kwargs)  # type: ignore[misc]
+        if self._must_restore_rng:  # a data loader draws a random number when it starts
+            self._load_rng_state(str(self.checkpoint))  # type: ignore[attr-defined]
+            self._must_restore_rng = False
+        return samples
 
     def begin_step(self) -> None:
-        """Begin to collect what an optimizer step sees."""
-        self.step, self.note = Step(_chance()), None
-        # TRL's means since the last log would hang on where a run was cut
+        """Begin to record what an optimizer step processes."""
+        self.step, self.note = Step(_rng_states()), None
+        # TRL averages since the last log, and so would depend on where a run was interrupted
         self._metrics["train"].clear()  # type: ignore[attr-defined]
 
     def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
-        """Learn from what the loader brings, in pieces of the micro-batch's size.
+        """Compute the gradients of the loader's rows, one micro-batch after another.
 
-        Where a method can be split, the loader brings all rows of a step at once, so that a step in
-        which memory runs out is undone as a whole and done again in smaller pieces.
+        For a method that can be split, the loader brings all rows of a step at once. If memory runs
+        out, the whole step is undone and done again in smaller micro-batches.
         """
-        self.step.lines += _take_lines(inputs)
-        self.step.tokens += self.count_tokens(inputs)
+        self.step.lines += _pop_lines(inputs)
+        self.step.n_tokens += self.count_tokens(inputs)
         while True:
             try:
-                loss = self._in_pieces(model, inputs, num_items_in_batch)
+                loss = self._train_in_micro_batches(model, inputs, num_items_in_batch)
                 self.step.loss = self.step.loss + loss
                 return loss
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                words = (str(error) or "out of memory").splitlines()[0]
-            # past the handler, which would keep the whole graph alive
-            self._halve(words)
-            self._undo(model)
+                reason = (str(error) or "out of memory").splitlines()[0]
+            # outside the handler: the exception's traceback keeps the whole graph alive
+            self._halve(reason)
+            self._undo_step(model)
 
-    def _in_pieces(self, model: Any, inputs: Any, count: Any) -> Any:
-        learn = super().training_step  # type: ignore[misc]
+    def _train_in_micro_batches(self, model: Any, inputs: Any, count: Any) -> Any:
+        training_step = super().training_step  # type: ignore[misc]
         n_rows, total = self.count_rows(inputs), 0.0
-        parts = [*self.pieces(inputs, self.live.micro_batch)]
-        for number, part in enumerate(parts, 1):
-            self._share = self.count_rows(part) / n_rows
-            is_last = number == len(parts)
+        micro_batches = [*self.micro_batches(inputs, self.run_state.micro_batch)]
+        for number, micro_batch in enumerate(micro_batches, 1):
+            self._loss_weight = self.count_rows(micro_batch) / n_rows
+            is_last = number == len(micro_batches)
+            # processes exchange gradients once, with the last one
             with nullcontext() if is_last else self.accelerator.no_sync(model):
-                total = total + learn(model, part, count)
-        self._share = 1.0
+                total = total + training_step(model, micro_batch, count)
+        self._loss_weight = 1.0
         return total
 
-    def _halve(self, words: str) -> None:
-        if self.live.micro_batch == 1 or not self.can_split or self.args.world_size > 1:
-            rows = "one row" if self.live.micro_batch == 1 else f"{self.live.micro_batch} rows"
+    def _halve(self, reason: str) -> None:
+        size = self.run_state.micro_batch
+        if size == 1 or not self.can_split or self.args.world_size > 1:
             raise OutOfRoom(
-                f"The memory does not hold {rows} at a time ({words}). Lower max_length"
-                f"{'' if self.live.micro_batch == 1 else ' or micro_batch'}, or set "
+                f"The memory does not hold {'one row' if size == 1 else f'{size} rows'} at a time "
+                f"({reason}). Lower max_length{'' if size == 1 else ' or micro_batch'}, or set "
                 "gradient_checkpointing=True."
             )
-        self.live.micro_batch = math.ceil(self.live.micro_batch / 2)
-        self.hooks.halved(self.live.micro_batch, words)
+        self.run_state.micro_batch = math.ceil(size / 2)
+        self.hooks.halved(self.run_state.micro_batch, reason)
 
-    def _undo(self, model: Any) -> None:
-        """Take the step back to where it began."""
+    def _undo_step(self, model: Any) -> None:
+        """Undo the step: its gradients, and the random numbers that it has drawn."""
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-            torch.cuda.set_rng_state(self.step.chance[1])
-        torch.set_rng_state(self.step.chance[0])
+            torch.cuda.set_rng_state(self.step.rng_states[1])
+        torch.set_rng_state(self.step.rng_states[0])
         model.zero_grad()
         self._metrics["train"].clear()  # type: ignore[attr-defined]
-        self._share = 1.0
+        self._loss_weight = 1.0
 
-    def try_out(self, numbers: Sequence[int]) -> bool:
-        """Return whether some rows can be learnt from at once; nothing is kept of it."""
+    def fits(self, numbers: Sequence[int]) -> bool:
+        """Return whether a micro-batch of these rows fits in memory; it changes nothing."""
         rows = [self.train_dataset[number] for number in numbers]  # type: ignore[attr-defined]
         try:
             with torch.random.fork_rng():
                 inputs = self._prepare_inputs(self.data_collator(rows))  # type: ignore[attr-defined]
-                _take_lines(inputs)
-                for part in self.pieces(inputs, len(numbers)):
+                _pop_lines(inputs)
+                for micro_batch in self.micro_batches(inputs, len(numbers)):
                     with self.compute_loss_context_manager():  # type: ignore[attr-defined]
-                        loss = self.compute_loss(self.model, part)
+                        loss = self.compute_loss(self.model, micro_batch)
                     loss.backward()
             return True
         except (RuntimeError, MemoryError) as error:
@@ -191,80 +202,87 @@ class ExactTrainerMixin:
         finally:
             self.model.zero_grad()
 
-    # whether rows of a step can be learnt from in any pieces; else these stay as they are
+    # whether a step's rows can be divided into micro-batches of any size
     can_split = False
 
-    def pieces(self, inputs: Any, size: int) -> Iterator[Any]:
-        """Yield a micro-batch in pieces of at most so many rows; whole if it can't be split."""
+    def micro_batches(self, inputs: Any, size: int) -> Iterator[Any]:
+        """Yield the loader's rows in micro-batches of at most `size`; as one if it can't split."""
         yield inputs
 
     def count_rows(self, inputs: Any) -> int:
-        """Return the rows of a micro-batch."""
+        """Return the rows of a batch."""
         return len(inputs["input_ids"]) if isinstance(inputs, Mapping) else len(inputs)
 
     def count_tokens(self, inputs: Any) -> int:
-        """Return the real tokens of a micro-batch, without padding."""
+        """Return the real tokens of a batch, without padding."""
         return 0
 
     def compute_loss(self, *args: Any, **kwargs: Any) -> Any:
-        """Return TRL's loss, weighted by a piece's share of its micro-batch."""
+        """Return TRL's loss, weighted by the micro-batch's share of the rows."""
         loss = super().compute_loss(*args, **kwargs)  # type: ignore[misc]
-        return loss if self._share == 1.0 else loss * self._share
+        return loss if self._loss_weight == 1.0 else loss * self._loss_weight
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)  # type: ignore[misc]
-        self._guard(norm)
+        self._check_step(norm)
         return norm
 
-    def _guard(self, norm: Any) -> None:
-        """Look at a step before it changes a weight, and do what the config says."""
-        seen = [float(self.step.loss), float(self.step.tokens)]
+    def _check_step(self, norm: Any) -> None:
+        """Let the guard check a step before it changes a weight, and do what the config says."""
+        loss, n_tokens = float(self.step.loss), float(self.step.n_tokens)
         if self.args.world_size > 1:
-            box = torch.tensor(seen, dtype=torch.float64, device=self.args.device)
-            seen = self.accelerator.reduce(box, "sum").tolist()
-        self.live.n_tokens += int(seen[1])
-        self.measured = {"loss": seen[0] / self.args.world_size, "grad_norm": float(norm)}
-        words = guard.look(self.live, *self.measured.values(), is_scaled=self.args.fp16)
-        if words is None:
-            return
-        config, step = self.live.config, self.state.global_step + 1
+            own = torch.tensor([loss, n_tokens], dtype=torch.float64, device=self.args.device)
+            loss, n_tokens = self.accelerator.reduce(own, "sum").tolist()
+        self.run_state.n_tokens += int(n_tokens)
+        loss, grad_norm = loss / self.args.world_size, float(norm)
+        self.step_metrics = {"loss": loss, "grad_norm": grad_norm}
+        problem = guard.check_step(self.run_state, loss, grad_norm, is_scaled=self.args.fp16)
+        if problem is not None:
+            self._react(problem)
+
+    def _react(self, problem: str) -> None:
+        """Roll back, leave the batch out, or stop, as the config says."""
+        run_state, config, step = self.run_state, self.run_state.config, self.state.global_step + 1
         lines = sorted(set(gather_object(self.step.lines)))
-        where = f"{words} at step {step}, {guard.rows_in_words(lines)}"
+        message = f"{problem} at step {step}, {guard.describe_lines(lines)}"
         if config.guard == "rollback":
-            tried = self.together(self.hooks.rollbacks() if self.args.process_index == 0 else None)
-            if tried < config.guard_tries:
-                raise guard.RolledBack(step, where, lines, config.learning_rate)
-            where += f", after {tried} ways back with a lower learning rate"
-        if config.guard == "skip" and self.live.tries < config.guard_tries and not self.args.fp16:
-            self.live.tries += 1
-            self.note = f"left out: {where}"
-            self.optimizer.zero_grad(set_to_none=True)  # without a gradient nothing is changed
-            self.hooks.skipped(where, lines)
+            is_first = self.args.process_index == 0
+            n_rollbacks = self.broadcast(self.hooks.count_rollbacks() if is_first else None)
+            if n_rollbacks < config.guard_tries:
+                raise guard.RollbackRequested(step, message, lines, config.learning_rate)
+            message += f", after {n_rollbacks} rollbacks with a lower learning rate"
+        # under fp16 the scaler decides itself whether a step is taken
+        can_skip = config.guard == "skip" and not self.args.fp16
+        if can_skip and run_state.tries < config.guard_tries:
+            run_state.tries += 1
+            self.note = f"left out: {message}"
+            # AdamW skips a weight whose gradient is None, with its moments
+            self.optimizer.zero_grad(set_to_none=True)
+            self.hooks.skipped(message, lines)
             return
-        self.note = where
-        left = f" after {self.live.tries} batches left out" if self.live.tries else ""
-        self.hooks.stopped(where)
+        self.note = message
+        skipped = f" after {run_state.tries} batches left out" if run_state.tries else ""
+        self.hooks.stopped(message)
         raise JobFailed(
-            f"{where[0].upper()}{where[1:]}{left}. Look at these rows. Checkpoints before it are "
-            f"kept: lower learning_rate below {config.learning_rate:g} with trainers.adjust"
+            f"{message[0].upper()}{message[1:]}{skipped}. Look at these rows. Earlier checkpoints "
+            f"are kept: lower learning_rate below {config.learning_rate:g} with trainers.adjust"
             f"{'' if self.args.fp16 else ', or set its guard to skip or rollback'}, then resume."
         )
 
-    # --- schedule -----------------------------------------------------------------------------
-
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
-        """Return the schedule of the settings as they are now."""
+        """Return the learning rate schedule of the current settings."""
         if self.lr_scheduler is None:
-            found = optimizer or self.optimizer
-            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(found, self.live.rate())
+            self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+                optimizer or self.optimizer, self.run_state.rate()
+            )
             self._created_lr_scheduler = True
         return self.lr_scheduler
 
-    def retune(self) -> None:
-        """Take over what was adjusted: rate and schedule, weight decay, clipping, last step."""
-        config, schedule, rate = self.live.config, self.lr_scheduler, self.live.rate()
+    def apply_settings(self) -> None:
+        """Apply adjusted settings: learning rate, schedule, weight decay, clipping, last step."""
+        config, schedule, rate = self.run_state.config, self.lr_scheduler, self.run_state.rate()
         self.args.max_grad_norm = config.max_grad_norm
-        self.state.max_steps = self.live.total_steps
+        self.state.max_steps = self.run_state.total_steps
         decaying = set(self.get_decay_parameter_names(self.model))  # type: ignore[attr-defined]
         names = {id(weight): name for name, weight in self.model.named_parameters()}
         for group in self.optimizer.param_groups:
@@ -276,36 +294,34 @@ class ExactTrainerMixin:
         schedule.base_lrs = [config.learning_rate] * len(self.optimizer.param_groups)
         schedule._last_lr = [group["lr"] for group in self.optimizer.param_groups]
 
-    # --- checkpoints --------------------------------------------------------------------------
-
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         step = self.state.global_step
         folder = Path(self.args.output_dir) / f"checkpoint-{step}"
-        trouble: KitError | None = None
+        failure: KitError | None = None
         with ExitStack() as undo:
             undo.callback(shutil.rmtree, folder, ignore_errors=True)
             try:
                 self._write(folder, model, trial)
             except KitError as error:
-                trouble = error
-            if self.args.world_size > 1:  # what one of the processes can't write, none has written
-                words = [text for text in gather_object([str(trouble or "")]) if text]
-                trouble = trouble or (DiskFull(words[0]) if words else None)
-            if trouble:
-                raise trouble
+                failure = error
+            if self.args.world_size > 1:  # if one process can't write its part, no part counts
+                messages = [text for text in gather_object([str(failure or "")]) if text]
+                failure = failure or (DiskFull(messages[0]) if messages else None)
+            if failure:
+                raise failure
             undo.pop_all()
         if self.args.process_index == 0:
-            self.hooks.seal(folder)
+            self.hooks.commit(folder)
         self.accelerator.wait_for_everyone()
 
     def _write(self, folder: Path, model: Any, trial: Any) -> None:
         what = f"the checkpoint of step {self.state.global_step}"
         try:
             with room_on_disk(what):
-                # past TRL's own, which writes a model card into every checkpoint
+                # not TRL's own, which writes a model card into every checkpoint
                 transformers.Trainer._save_checkpoint(self, model, trial)
                 if self.args.process_index == 0:
-                    self.live.save(folder)
+                    self.run_state.save(folder)
         except RuntimeError as error:
             if shutil.disk_usage(self.args.output_dir).free > FULL_BYTES:
                 raise
@@ -315,20 +331,20 @@ class ExactTrainerMixin:
 
     @property
     def n_tokens(self) -> int:
-        """The real tokens so far, of all processes."""
-        return self.live.n_tokens
+        """The real tokens so far, over all processes."""
+        return self.run_state.n_tokens
 
-    def together(self, value: Any) -> Any:
-        """Return what the first process knows, in all of them."""
+    def broadcast(self, value: Any) -> Any:
+        """Return the first process's value in all processes."""
         if self.args.world_size == 1:
             return value
-        box = [value]
-        broadcast_object_list(box)
-        return box[0]
+        values = [value]
+        broadcast_object_list(values)
+        return values[0]
 
 
-class _Lines:
-    """A collator that keeps the rows' lines beside the batch."""
+class _CollateLines:
+    """A collator that keeps the rows' line numbers with the batch."""
 
     def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
         self.collate = collate
@@ -341,20 +357,21 @@ class _Lines:
         return [{**row, "line": line} for row, line in zip(batch, lines, strict=True)]
 
 
-def _take_lines(inputs: Any) -> list[int]:
-    """Remove the lines from a micro-batch and return them, numbered from 1."""
+def _pop_lines(inputs: Any) -> list[int]:
+    """Remove the line numbers from a batch and return them, counted from 1."""
     if isinstance(inputs, Mapping):
-        found = inputs.pop("line")  # type: ignore[attr-defined]
-        return [line for lines in found for line in (lines if isinstance(lines, list) else [lines])]
+        per_row = inputs.pop("line")  # type: ignore[attr-defined]
+        # a pack has several lines
+        return [line for row in per_row for line in (row if isinstance(row, list) else [row])]
     return sorted({row["line"] for row in inputs})
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Return whether an error says that memory has run out, on a GPU or a processor."""
+    """Return whether an error means that memory has run out, on a GPU or a processor."""
     return isinstance(error, MemoryError) or should_reduce_batch_size(error)
 
 
-def _chance() -> list[torch.Tensor]:
-    """Return the states of torch's random numbers."""
+def _rng_states() -> list[torch.Tensor]:
+    """Return the states of torch's random generators: the processor's, and the GPU's if any."""
     on_gpu = [torch.cuda.get_rng_state()] if torch.cuda.is_available() else []
     return [torch.get_rng_state(), *on_gpu]

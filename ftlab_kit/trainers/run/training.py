@@ -24,8 +24,8 @@ from ftlab_kit.lm import fast, loading
 from ftlab_kit.records import Event
 from ftlab_kit.trainers import forks, generations, reproducibility
 from ftlab_kit.trainers.run import batch_size, evaluation, setup
-from ftlab_kit.trainers.run.callback import CommandCallback, NothingLeft
-from ftlab_kit.trainers.run.guard import RolledBack
+from ftlab_kit.trainers.run.callback import AlreadyFinished, CommandCallback
+from ftlab_kit.trainers.run.guard import RollbackRequested
 from ftlab_kit.trainers.run.trainer import Hooks
 from ftlab_kit.trainers.run.wandb_log import Tracker
 from ftlab_kit.trainers.run_state import RunState
@@ -46,7 +46,7 @@ def train(ws: Workspace, job_id: int, callbacks: Sequence[TrainerCallback] = ())
     while True:
         try:
             return _run(ws, job_id, callbacks)
-        except RolledBack as rollback:
+        except RollbackRequested as rollback:
             _roll_back(ws, job_id, rollback)
 
 
@@ -63,7 +63,7 @@ def _run(ws: Workspace, job_id: int, callbacks: Sequence[TrainerCallback]) -> st
             trainer = _trainer(ws, row, state, start, commands)
             for callback in callbacks:
                 trainer.add_callback(callback)
-            with contextlib.suppress(NothingLeft):
+            with contextlib.suppress(AlreadyFinished):
                 trainer.train(resume_from_checkpoint=str(start) if start else None)
     finally:
         if tracker:
@@ -143,9 +143,9 @@ def _trainer(
     if held_out_id:  # its loss is measured row by row, so its rows are not packed
         unpacked = config.but(packing=False)
         held_out = setup.rows(ws, datasets.get(ws, held_out_id), unpacked, base, tokenizer)
-    n_measured = len(evaluation.chosen(len(held_out or ()), config.eval_rows))
+    n_measured = len(evaluation.choose_rows(len(held_out or ()), config.eval_rows))
     log.write(f"model {config.model}, {len(rows)} rows, {n_measured} held-out rows measured")
-    if n_left_out := datasets.get(ws, version_id).n_rows - setup.count(rows):
+    if n_left_out := datasets.get(ws, version_id).n_rows - setup.count_rows(rows):
         log.write(f"left out: {n_left_out} rows without a trained token")
     model = setup.model(ws, row, base.path)
     is_new = state is None
@@ -155,7 +155,7 @@ def _trainer(
         args=setup.arguments(state.config, ws.job_folder(row["id"]) / "writing", tokenizer),
         rows=rows,
         held_out=held_out,
-        live=state,
+        run_state=state,
         start=start,
         hooks=_hooks(ws, row, commands),
         peft_config=setup.adapter(config),
@@ -171,7 +171,7 @@ def _trainer(
     commands.prompts = generations.prompts(datasets.rows(ws, held_out_id or version_id))
     _require_world_size(trainer, config)
     if is_new:
-        state.micro_batch = batch_size.rows_at_once(ws, row, trainer)
+        state.micro_batch = batch_size.starting_micro_batch(ws, row, trainer)
     log.write(f"trained parameters: {_n_trained(trainer.model):,}")
     return trainer
 
@@ -189,13 +189,13 @@ def _hooks(ws: Workspace, row: dict[str, Any], commands: CommandCallback) -> Hoo
     job_id, config = row["id"], Config(**row["config"])
     facts = reproducibility.facts(ws, row)
 
-    def seal(written: Path) -> None:
+    def commit(written: Path) -> None:
         step = int(written.name.rpartition("-")[2])
-        state = commands.trainer.live
+        state = commands.trainer.run_state
         manifest = {**facts, "epoch": state.epoch(step), "config": state.config.model_dump()}
         integrity.commit(ws, job_id, step, written, losses=commands.losses, facts=manifest)
         integrity.prune(ws, job_id, keep=config.keep_checkpoints)
-        commands.sealed(step)
+        commands.committed(step)
         log.write(f"checkpoint at step {step}")
 
     def halved(rows: int, why: str) -> None:
@@ -206,20 +206,20 @@ def _hooks(ws: Workspace, row: dict[str, Any], commands: CommandCallback) -> Hoo
 
     def skipped(message: str, lines: list[int]) -> None:
         if commands.is_first:
-            arguments = {"lines": lines, **commands.trainer.measured}
+            arguments = {"lines": lines, **commands.trainer.step_metrics}
             step = commands.trainer.state.global_step
             _write_event(ws, job_id, "skip", step, arguments, message)
             log.write(message)
 
     def stopped(message: str) -> None:
         if commands.is_first:
-            step, values = commands.trainer.state.global_step + 1, commands.trainer.measured
+            step, values = commands.trainer.state.global_step + 1, commands.trainer.step_metrics
             metrics.write(ws, job_id, step, **values, note=message)
 
-    def rollbacks() -> int:
+    def count_rollbacks() -> int:
         return len(states.events(ws, job_id, command="rollback"))
 
-    return Hooks(seal, halved, skipped, stopped, rollbacks)
+    return Hooks(commit, halved, skipped, stopped, count_rollbacks)
 
 
 def _write_event(
@@ -235,7 +235,7 @@ def _write_event(
         )  # fmt: skip
 
 
-def _roll_back(ws: Workspace, job_id: int, rollback: RolledBack) -> None:
+def _roll_back(ws: Workspace, job_id: int, rollback: RollbackRequested) -> None:
     """Record a rollback, and halve the learning rate from its checkpoint on.
 
     A learning rate that a person has set since then is undone with the steps.

@@ -1,4 +1,4 @@
-"""The same metrics to Weights & Biases, for who wants them there; the store stays the truth."""
+"""The same metrics at Weights & Biases, for those who use it; the store stays authoritative."""
 
 from pathlib import Path
 from typing import Any
@@ -7,10 +7,10 @@ from ftlab_kit.configs import Config
 
 
 class Tracker:
-    """A run at Weights & Biases, or nothing at all where the config says 'off'."""
+    """A run at Weights & Biases; does nothing where the config's `wandb` is 'off'."""
 
     def __init__(self, config: Config, job_id: int, folder: Path) -> None:
-        """Open the run; offline ones are kept in the job's folder."""
+        """Start the run; offline runs are stored in the job's folder."""
         self._run: Any = None
         if config.wandb == "off":
             return
@@ -26,10 +26,10 @@ class Tracker:
         )
 
     def write(self, step: int, values: dict[str, Any]) -> None:
-        """Send the values of a step that are known."""
+        """Send the values of a step, without those that are None."""
         if self._run is not None:
-            known = {name: value for name, value in values.items() if value is not None}
-            self._run.log(known, step=step)
+            measured = {name: value for name, value in values.items() if value is not None}
+            self._run.log(measured, step=step)
 
     def close(self) -> None:
         """Flush and end the run."""

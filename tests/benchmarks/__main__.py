@@ -1,11 +1,11 @@
-"""Benchmarks; timings are no tests, and machines are noisy: trust ratios and medians.
+"""Benchmarks. Machines are noisy: trust ratios and medians.
 
 python -m tests.benchmarks quickstart    the first command, phase by phase
-python -m tests.benchmarks view          what the live view takes from the training
-python -m tests.benchmarks browser       what two thousand of its updates leave in the browser
+python -m tests.benchmarks view          what the live view costs the training
+python -m tests.benchmarks browser       what two thousand updates of it leave in the browser
 python -m tests.benchmarks train         fine-tuning beside TRL and LLaMA-Factory, by turns
 python -m tests.benchmarks perplexity    perplexity beside lm-eval's, where that is installed
-python -m tests.benchmarks order         what is learnt from shuffled batches, and from like lengths
+python -m tests.benchmarks order         shuffled batches against batches of similar length
 python -m tests.benchmarks startup       from trainers.start to the first optimizer step
 python -m tests.benchmarks rows          a million rows validated, beside `datasets`
 python -m tests.benchmarks duplicates    near duplicates among a hundred thousand rows
@@ -32,7 +32,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 @app.command()
 def quickstart(runs: int = 1) -> None:
-    """Run `ftlab quickstart` in a fresh workspace; it says itself where the time went."""
+    """Run `ftlab quickstart` in a fresh workspace; it prints the time of each phase."""
     minutes = []
     for _ in range(runs):
         with tempfile.TemporaryDirectory() as folder:
@@ -45,23 +45,23 @@ def quickstart(runs: int = 1) -> None:
 
 @app.command()
 def view(steps: int = 50_000, updates: int = 1_000) -> None:
-    """Follow a job with a long history: what the view takes of the processor, and how it grows."""
+    """Follow a job with a long history: the view's processor time, and how it grows."""
     with tempfile.TemporaryDirectory() as folder:
         watching.view(Path(folder), steps, updates)
 
 
 @app.command()
 def browser(updates: int = 2_000) -> None:
-    """Redraw a live view in a real JupyterLab so often, and print what the browser keeps."""
+    """Redraw a live view in a real JupyterLab, and print the memory that the browser keeps."""
     with tempfile.TemporaryDirectory() as folder:
         watching.browser_memory(Path(folder), updates)
 
 
 @app.command()
 def graph(facts: int = 10_000, neo4j: str = "") -> None:
-    """Store and search so many facts; beside Graphiti's own driver where a Neo4j is given.
+    """Store and search facts; beside Graphiti's own driver if a Neo4j is given.
 
-    That server must be an empty one without a password, as bolt://127.0.0.1:7687: it is wiped.
+    That server, such as bolt://127.0.0.1:7687, must be empty and without a password: it is wiped.
     """
     graphs.many(facts, neo4j or None)
 
@@ -79,10 +79,10 @@ def train(
     steps: int = 6,
     rounds: int = 3,
 ) -> None:
-    """Fine-tune under the kit and its rivals: the same rows, adapter, batch, and a process each.
+    """Fine-tune under the kit and its rivals: same rows, adapter and batch, a process each.
 
-    These are TRL, and LLaMA-Factory where FTLAB_RIVAL_PYTHON names the Python of an environment
-    that has it; tuned by hand for the processor, and taken once as they come.
+    The rivals are TRL, and LLaMA-Factory if FTLAB_RIVAL_PYTHON names the Python of an environment
+    with it; tuned by hand for the processor, and once with their defaults.
     """
     with tempfile.TemporaryDirectory() as folder:
         ws = Workspace(Path(folder) / "lab")
@@ -95,7 +95,7 @@ def train(
 
 @app.command()
 def order(model: str = "smollm2-135m-instruct", steps: int = 35, rounds: int = 2) -> None:
-    """Train by shuffled batches and by ones of like length; print the held-out losses."""
+    """Train with shuffled batches and with ones of similar length; print the held-out losses."""
     with tempfile.TemporaryDirectory() as folder:
         ws = Workspace(Path(folder) / "lab")
         models.pull(ws, model)
@@ -118,7 +118,7 @@ def perplexity(
 
 @app.command()
 def startup(model: str = "smollm2-135m-instruct", rounds: int = 5) -> None:
-    """Start jobs and print the seconds to their first optimizer step, by where they went."""
+    """Start jobs and print the seconds to their first optimizer step."""
     with tempfile.TemporaryDirectory() as folder:
         ws = Workspace(Path(folder) / "lab")
         models.pull(ws, model)
@@ -136,7 +136,7 @@ def validation(n_rows: int = 1_000_000, rounds: int = 3) -> None:
 
 @app.command()
 def duplicates(n_rows: int = 100_000) -> None:
-    """Find near duplicates among a hundred thousand rows, and look at their quality twice."""
+    """Find near duplicates among a hundred thousand rows, and measure their quality twice."""
     rows.duplicates(n_rows)
 
 

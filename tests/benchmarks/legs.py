@@ -4,7 +4,7 @@
 
 FOLDER is a workspace with the model, and with the rows as its first dataset version. Prints one
 line of JSON: the seconds of every step but the first, their tokens and the share that is trained,
-the losses, and the most memory there was.
+the losses, and the peak memory.
 """
 
 import json
@@ -41,7 +41,7 @@ LENGTH = 1024
 
 
 class Clock(TrainerCallback):
-    """The wall time from the beginning of each step to the beginning of the next, and the loss."""
+    """Records when each step starts, its loss and its tokens."""
 
     def __init__(self) -> None:
         self.began: list[float] = []
@@ -62,7 +62,7 @@ class Clock(TrainerCallback):
 
 
 def config(model: str, steps: int, seed: int, **changes: Any) -> Config:
-    """Return the job that every leg does; two steps more than are timed."""
+    """Return the job that every leg runs; it has two steps more than are timed."""
     return Config(
         model=model,
         max_steps=steps + 2,
@@ -77,7 +77,7 @@ def config(model: str, steps: int, seed: int, **changes: Any) -> Config:
 
 
 def kit(ws: Workspace, model: str, steps: int, seed: int, **changes: Any) -> dict[str, Any]:
-    """Run the job under the kit, and time what the engine adds to it besides."""
+    """Run the job under the kit, and time what the kit adds to the training itself."""
     clock, own = Clock(), [0.0]
     timed = {
         CommandCallback: ("on_step_begin", "on_step_end", "on_log"),
@@ -94,34 +94,36 @@ def kit(ws: Workspace, model: str, steps: int, seed: int, **changes: Any) -> dic
     return {"seconds": clock.steps(), "losses": losses, "own_s": own[0] / len(clock.began)}
 
 
-class LikeLength(ShuffledSampler):
-    """The rival's order: of every eight batches those rows share one that are of like length."""
+class SimilarLength(ShuffledSampler):
+    """The alternative order: the rows of every eight batches are grouped by length."""
 
     def __iter__(self) -> Iterator[int]:
         for window in count(self.start // 8):
             rows = self._stream(window * 8 * self.batch, 8 * self.batch)
             rows.sort(key=self.lengths.__getitem__)
-            chance = torch.Generator().manual_seed(self.seed + window)
-            for number in torch.randperm(8, generator=chance).tolist():
+            generator = torch.Generator().manual_seed(self.seed + window)
+            for number in torch.randperm(8, generator=generator).tolist():
                 yield from rows[number * self.batch : (number + 1) * self.batch]
 
 
-def learn(ws: Workspace, model: str, steps: int, seed: int, *, sampler: Any) -> dict[str, Any]:
-    """Train on the sample's train side and measure what came of it on its held-out side.
+def train_and_evaluate(
+    ws: Workspace, model: str, steps: int, seed: int, *, sampler: Any
+) -> dict[str, Any]:
+    """Train on the sample's train side and measure the loss on its held-out side.
 
     Args:
         sampler: The sampler class that orders the rows.
     """
     trainer.ShuffledSampler = sampler
     clock = Clock()
-    wanted = config(model, steps, seed, learning_rate=1e-3)
-    job = trainers._enqueue(ws, wanted, 2, held_out=3)
+    job_config = config(model, steps, seed, learning_rate=1e-3)
+    job = trainers._enqueue(ws, job_config, 2, held_out=3)
     assert worker.main(str(ws.root), job.id, run=partial(training.run, callbacks=[clock])) == 0, (
         trainers.logs(ws, job)
     )
-    found = trainers.metrics(ws, job)
-    tokens = (found[-2].n_tokens or 0) - (found[0].n_tokens or 0)
-    return {"seconds": clock.steps(), "eval_loss": found[-1].eval_loss, "tokens": tokens}
+    rows = trainers.metrics(ws, job)
+    tokens = (rows[-2].n_tokens or 0) - (rows[0].n_tokens or 0)
+    return {"seconds": clock.steps(), "eval_loss": rows[-1].eval_loss, "tokens": tokens}
 
 
 def _timed(plain: Callable[..., Any], total: list[float]) -> Callable[..., Any]:
@@ -136,13 +138,13 @@ def _timed(plain: Callable[..., Any], total: list[float]) -> Callable[..., Any]:
 
 
 class InOrder(SFTTrainer):
-    """TRL's trainer, given its rows in the order in which the kit takes them."""
+    """TRL's trainer, with the rows in the kit's order."""
 
     def _get_train_sampler(self, dataset: Any = None) -> SequentialSampler:
         return SequentialSampler(dataset if dataset is not None else self.train_dataset)
 
 
-# by hand for a processor: no recomputation, the precision it is fast in
+# tuned by hand for a processor: no gradient checkpointing, fp32
 TUNED = {"gradient_checkpointing": False, "optim": "adamw_torch_fused", "bf16": False}
 
 
@@ -150,14 +152,14 @@ def trl(ws: Workspace, model: str, steps: int, seed: int, **settings: Any) -> di
     """Run the job under TRL's own trainer, on the rows of the kit's steps.
 
     Args:
-        settings: SFTConfig's, where they are not its defaults.
+        settings: SFTConfig's, where they differ from its defaults.
     """
     from datasets import Dataset
 
-    wanted, clock = config(model, steps, seed), Clock()
+    job_config, clock = config(model, steps, seed), Clock()
     torch.set_num_threads(device.threads())
     folder = models.get(ws, model).path or Path()
-    taken = _taken(ws, folder, steps, seed)
+    rows = _rows_of_steps(ws, folder, steps, seed)
     set_seed(seed)
     racer = InOrder(
         model=_plain(folder),
@@ -165,7 +167,7 @@ def trl(ws: Workspace, model: str, steps: int, seed: int, **settings: Any) -> di
             output_dir=str(ws.root / "rival"),
             per_device_train_batch_size=ROWS,
             max_steps=steps + 2,
-            learning_rate=wanted.learning_rate,
+            learning_rate=job_config.learning_rate,
             lr_scheduler_type="constant",
             use_cpu=not torch.cuda.is_available(),
             max_length=None,
@@ -178,12 +180,12 @@ def trl(ws: Workspace, model: str, steps: int, seed: int, **settings: Any) -> di
         ),
         train_dataset=Dataset.from_dict(
             {
-                "input_ids": [row.input_ids for row in taken],
-                "labels": [row.labels for row in taken],
+                "input_ids": [row.input_ids for row in rows],
+                "labels": [row.labels for row in rows],
             }
         ),
         processing_class=loading.tokenizer(folder),
-        peft_config=setup.adapter(wanted),
+        peft_config=setup.adapter(job_config),
         callbacks=[clock],
     )
     racer.remove_callback(PrinterCallback)
@@ -201,35 +203,35 @@ def llama_factory(
     """Run the job under LLaMA-Factory, on the rows of the kit's steps.
 
     Args:
-        settings: LLaMA-Factory's, where they are not its defaults.
+        settings: LLaMA-Factory's, where they differ from its defaults.
     """
-    wanted, folder = config(model, steps, seed), models.get(ws, model).path or Path()
+    job_config, folder = config(model, steps, seed), models.get(ws, model).path or Path()
     every = [*datasets.rows(ws, 1)]
     chats = [every[number]["messages"] for number in _order(ws, folder, steps, seed)]
-    known = {
-        "lora_rank": wanted.adapter_rank,
-        "lora_alpha": wanted.adapter_alpha,
-        "learning_rate": wanted.learning_rate,
+    base_settings = {
+        "lora_rank": job_config.adapter_rank,
+        "lora_alpha": job_config.adapter_alpha,
+        "learning_rate": job_config.learning_rate,
         "per_device_train_batch_size": ROWS,
         "cutoff_len": LENGTH,
         "use_cpu": not torch.cuda.is_available(),
     }
     with tempfile.TemporaryDirectory() as rows:
-        made = [{"messages": [*_system(messages), *messages]} for messages in chats]
-        (Path(rows) / "rows.json").write_text(json.dumps(made))
+        rows_json = [{"messages": [*_system(messages), *messages]} for messages in chats]
+        (Path(rows) / "rows.json").write_text(json.dumps(rows_json))
         command = [os.environ[RIVAL_PYTHON], str(Path(__file__).with_name("rival.py"))]
-        command += [str(folder), rows, str(steps), str(seed), json.dumps(known | settings)]
+        command += [str(folder), rows, str(steps), str(seed), json.dumps(base_settings | settings)]
         env = dict(os.environ) | {"OMP_NUM_THREADS": str(device.threads())}
         done = subprocess.run(command, capture_output=True, text=True, env=env, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 def _system(messages: list[dict[str, str]]) -> list[dict[str, str]]:
     """Return the system prompt of SmolLM2's own template; LLaMA-Factory's differs by a dot."""
-    words = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
-    return [] if messages[0]["role"] == "system" else [{"role": "system", "content": words}]
+    prompt = "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+    return [] if messages[0]["role"] == "system" else [{"role": "system", "content": prompt}]
 
 
 def _plain(folder: Path) -> Any:
@@ -239,8 +241,8 @@ def _plain(folder: Path) -> Any:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
-def _taken(ws: Workspace, folder: Path, steps: int, seed: int) -> list[Any]:
-    """Return the rows of all steps in the order in which the kit takes them."""
+def _rows_of_steps(ws: Workspace, folder: Path, steps: int, seed: int) -> list[Any]:
+    """Return the rows of all steps in the kit's order."""
     rows = tokenized.read(ws, datasets.get(ws, 1), folder, LENGTH)
     return [rows[number] for number in _order(ws, folder, steps, seed)]
 
@@ -253,8 +255,8 @@ def _order(ws: Workspace, folder: Path, steps: int, seed: int) -> list[int]:
 
 
 LEGS: dict[str, Callable[..., dict[str, Any]]] = {
-    "shuffled": lambda *race: learn(*race, sampler=ShuffledSampler),
-    "like length": lambda *race: learn(*race, sampler=LikeLength),
+    "shuffled": lambda *race: train_and_evaluate(*race, sampler=ShuffledSampler),
+    "similar length": lambda *race: train_and_evaluate(*race, sampler=SimilarLength),
     "kit": kit,
     "kit fp32": lambda *race: kit(*race, precision="fp32"),
     "trl": lambda *race: trl(*race, **TUNED),
@@ -271,21 +273,21 @@ LEGS: dict[str, Callable[..., dict[str, Any]]] = {
 
 
 def main(name: str, folder: str, model: str, steps: int, seed: int) -> None:
-    """Run one leg and print what it took."""
+    """Run one leg and print its result."""
     ws = Workspace(folder)
-    found = LEGS[name](ws, model, steps, seed)
+    result = LEGS[name](ws, model, steps, seed)
     path = models.get(ws, model).path or Path()
-    taken = _taken(ws, path, steps, seed)
-    tokens = [len(row.input_ids) for row in taken]
-    trained = [row.n_trained for row in taken]
+    rows = _rows_of_steps(ws, path, steps, seed)
+    tokens = [len(row.input_ids) for row in rows]
+    trained = [row.n_trained for row in rows]
     timed = slice(ROWS, ROWS * (steps + 1))
-    found = {
+    result = {
         "tokens": sum(tokens[timed]),
         "trained": sum(trained[timed]) / sum(tokens[timed]),
         "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-        **found,
+        **result,
     }
-    print("\n" + json.dumps(found))
+    print("\n" + json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from tests.benchmarks import legs
 
 
 def train(ws: Workspace, folder: Path, model: str, *, steps: int, rounds: int) -> None:
-    """Run every leg of the training race by turns, and print medians, ratios and bounds.
+    """Run every leg of the training race by turns, and print medians, ratios and limits.
 
     LLaMA-Factory takes part where the environment names the Python that has it.
     """
@@ -38,18 +38,18 @@ def train(ws: Workspace, folder: Path, model: str, *, steps: int, rounds: int) -
     for number in range(rounds):
         for name in [*names, *(slow if number == 0 else [])]:
             few = 2 if name in slow else steps
-            for kind, found in peaks.items():
-                found.append(flops.peak_gflop_per_s(kind, device.threads()))
+            for kind, measured in peaks.items():
+                measured.append(flops.peak_gflop_per_s(kind, device.threads()))
             runs.setdefault(name, []).append(_leg(ws, name, model, few, number))
             print(f"round {number + 1}, {name}: {_speed(runs[name][-1]):.0f} tokens/s", flush=True)
     needed = flops.training_flop(folder, rank=Config().adapter_rank)
-    assert needed is not None, "the race is run by models of linear layers"
-    _show(runs, {kind: median(found) for kind, found in peaks.items()}, needed)
+    assert needed is not None, "the race needs a model of linear layers"
+    _show(runs, {kind: median(measured) for kind, measured in peaks.items()}, needed)
 
 
 def _leg(ws: Workspace, name: str, model: str, steps: int, seed: int) -> dict[str, Any]:
     command = [sys.executable, "-m", "tests.benchmarks.legs", name, str(ws.root), model]
-    # a worker is started with this by the kit; a rival is left as it is
+    # the kit starts its workers with these; a rival keeps the defaults
     env = dict(os.environ) | (
         {}
         if not name.startswith("kit")
@@ -59,8 +59,8 @@ def _leg(ws: Workspace, name: str, model: str, steps: int, seed: int) -> dict[st
         [*command, str(steps), str(seed)], capture_output=True, text=True, env=env, check=False
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 def _speed(run: dict[str, Any]) -> float:
@@ -70,20 +70,27 @@ def _speed(run: dict[str, Any]) -> float:
 def _show(
     runs: dict[str, list[dict[str, Any]]], peaks: dict[str, float], needed: flops.TokenFlop
 ) -> None:
-    """Print a line for each leg: speed, how much faster the kit is, memory, share of the bound."""
-    speeds = {name: median(_speed(run) for run in found) for name, found in runs.items()}
+    """Print a line for each leg: speed, how much faster the kit is, memory, share of the peak."""
+    speeds = {name: median(_speed(run) for run in leg) for name, leg in runs.items()}
     table = Table(
-        "leg", "tokens/s", "kit is", "kit fp32 is", "peak GiB", "fp32 bound", "bf16 bound", "loss"
+        "leg",
+        "tokens/s",
+        "kit is",
+        "kit fp32 is",
+        "peak GiB",
+        "of fp32 peak",
+        "of bf16 peak",
+        "loss",
     )
-    for name, found in runs.items():
-        first = found[0]
+    for name, leg in runs.items():
+        first = leg[0]
         done = speeds[name] * needed.mean(first["trained"]) / 1e9
         table.add_row(
             name,
             f"{speeds[name]:.0f}",
             _ratio(runs, "kit", name),
             _ratio(runs, "kit fp32", name),
-            f"{median(run['peak_gib'] for run in found):.2f}",
+            f"{median(run['peak_gib'] for run in leg):.2f}",
             *(f"{done / peak:.0%}" for peak in peaks.values()),
             " ".join(
                 f"{loss:.4f}" for loss in first["losses"][:: max(1, len(first["losses"]) - 1)]
@@ -100,9 +107,9 @@ def _show(
                 f"losses of {name} and of trl in fp32: {_apart(runs[name], runs['trl']):.1e} apart"
             )
     own = [run["own_s"] / median(run["seconds"]) for run in runs["kit"]]
-    print(f"what steering, metrics and guard take: {median(own):.2%} of the kit's step (limit 2%)")
-    print("tokens are real ones, without padding; loss: of the first and the last step")
-    print("LLaMA-Factory trains the line break after an answer too, so that its losses are others")
+    print(f"commands, metrics and guard take {median(own):.2%} of the kit's step (limit 2%)")
+    print("tokens are counted without padding; losses are of the first and the last step")
+    print("LLaMA-Factory also trains the line break after an answer: its losses can't be compared")
 
 
 def _ratio(runs: dict[str, list[dict[str, Any]]], one: str, other: str) -> str:
@@ -114,7 +121,7 @@ def _ratio(runs: dict[str, list[dict[str, Any]]], one: str, other: str) -> str:
 
 
 def _apart(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> float:
-    """Return by how much the losses of any step of two legs differ at the most, of their size."""
+    """Return the largest relative difference between the losses of two legs, over all steps."""
     pairs = [
         (left, right)
         for mine, theirs in zip(one, other, strict=True)
@@ -124,16 +131,16 @@ def _apart(one: list[dict[str, Any]], other: list[dict[str, Any]]) -> float:
 
 
 def order(ws: Workspace, model: str, *, steps: int, rounds: int) -> None:
-    """Print the held-out loss and the speed of shuffled batches, and of ones of like length."""
-    runs: dict[str, list[dict[str, Any]]] = {"shuffled": [], "like length": []}
+    """Print held-out loss and speed with shuffled batches and with ones of similar length."""
+    runs: dict[str, list[dict[str, Any]]] = {"shuffled": [], "similar length": []}
     for seed in range(rounds):
-        for name, found in runs.items():
-            found.append(_leg(ws, name, model, steps, seed))
-            last = found[-1]
+        for name, leg in runs.items():
+            leg.append(_leg(ws, name, model, steps, seed))
+            last = leg[-1]
             print(f"seed {seed}, {name}: held-out loss {last['eval_loss']:.4f}", flush=True)
-    for name, found in runs.items():
-        losses = [run["eval_loss"] for run in found]
-        speed = median(_speed(run) for run in found)
+    for name, leg in runs.items():
+        losses = [run["eval_loss"] for run in leg]
+        speed = median(_speed(run) for run in leg)
         print(f"{name}: held-out loss {median(losses):.4f}, {speed:.0f} tokens/s")
 
 
@@ -144,8 +151,8 @@ def perplexity(ws: Workspace, folder: Path, version: DatasetVersion, *, rounds: 
         return
     chats = [*datasets.rows(ws, version)]
     alone = [index for index, row in enumerate(chats) if len(row["messages"]) <= 3]
-    found = tokenized.read(ws, version, folder)
-    rows = [found[index] for index in alone]
+    encoded = tokenized.read(ws, version, folder)
+    rows = [encoded[index] for index in alone]
     tokenizer = loading.tokenizer(folder)
     ours, theirs, values = [], [], []
     fast, rival = loading.load(folder).eval(), _lm_eval(folder, tokenizer)
@@ -180,7 +187,7 @@ def _lm_eval(folder: Path, tokenizer: Any) -> Any:
 
 
 def _request(row: Any) -> Any:
-    """Return a row as lm-eval wants it: context and continuation as tokens."""
+    """Return a row in lm-eval's form: context and continuation as tokens."""
     start = next(at for at, label in enumerate(row.labels) if label == row.input_ids[at])
     end = max(at for at, label in enumerate(row.labels) if label == row.input_ids[at]) + 1
     return ("", ""), row.input_ids[:start], row.input_ids[start:end]

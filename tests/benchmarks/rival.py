@@ -2,8 +2,8 @@
 
     PYTHON rival.py MODEL ROWS STEPS SEED SETTINGS
 
-MODEL is a folder, ROWS a folder with a `rows.json` of chats in the order in which they are learnt,
-SETTINGS what is not LLaMA-Factory's default, as JSON. Prints one line of JSON as every leg does.
+MODEL is a folder, ROWS a folder with a `rows.json` of chats in training order, SETTINGS those that
+are not LLaMA-Factory's defaults, as JSON. Prints one line of JSON, as every leg does.
 """
 
 import json
@@ -19,7 +19,7 @@ from transformers import TrainerCallback
 
 
 class Clock(TrainerCallback):
-    """The wall time from the beginning of each step to the beginning of the next, and the loss."""
+    """Records when each step starts, and its loss."""
 
     def __init__(self) -> None:
         self.began: list[float] = []
@@ -34,12 +34,12 @@ class Clock(TrainerCallback):
 
 
 def main(model: str, rows: str, steps: int, seed: int, settings: dict[str, Any]) -> None:
-    """Train and print what it took."""
+    """Train and print time, losses and memory."""
     form = {"formatting": "sharegpt", "columns": {"messages": "messages"}}
     tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user"}
     tags |= {"assistant_tag": "assistant", "system_tag": "system"}
-    known = {"rows": {"file_name": "rows.json", **form, "tags": tags}}
-    (Path(rows) / "dataset_info.json").write_text(json.dumps(known))
+    dataset_info = {"rows": {"file_name": "rows.json", **form, "tags": tags}}
+    (Path(rows) / "dataset_info.json").write_text(json.dumps(dataset_info))
     clock = Clock()
     with tempfile.TemporaryDirectory() as folder:
         arguments = {

@@ -1,4 +1,4 @@
-"""What it costs to watch a job: the kernel's processor time and memory, and the browser's."""
+"""The cost of watching a job: processor time and memory of the kernel, memory of the browser."""
 
 import os
 import random
@@ -19,7 +19,7 @@ NOISE = random.Random(0)
 
 
 def measured(step: int) -> dict[str, Any]:
-    """Metrics of a step as noisy as they come: nothing that could be drawn with few points."""
+    """Very noisy metrics of a step, which can't be drawn with few points."""
     return {
         "loss": 3 * 0.9999**step + NOISE.gauss(0, 0.1),
         "eval_loss": 3 * 0.9999**step if step % 100 == 0 else None,
@@ -32,7 +32,7 @@ def measured(step: int) -> dict[str, Any]:
 
 
 def written(ws: Workspace, steps: int) -> Job:
-    """A job with so many steps behind it; they are written, not trained: a view reads the same."""
+    """A job with a history of steps, written to the store without training."""
     chats = datasets.add(ws, datasets.PUDDLE_AND_PINE)
     job = trainers._enqueue(ws, Config(model="tiny", max_steps=steps * 2), chats)
     rows = [
@@ -46,7 +46,7 @@ def written(ws: Workspace, steps: int) -> Job:
 
 
 def view(folder: Path, steps: int, updates: int) -> None:
-    """Print what a view of a long history takes: at its first sight, at each update, in memory."""
+    """Print the cost of a view of a long history: when first shown, per update, in memory."""
     os.environ["FTLAB_INTERACTIVE"] = "1"
     ws = Workspace(folder / "lab")
     job = written(ws, steps)
@@ -71,7 +71,7 @@ def view(folder: Path, steps: int, updates: int) -> None:
     print(f"share of {cores} cores, one update in {POLL_S:g} s: {share:.2%} (limit 1%)")
     traces = watched._history.traces.values()
     points = sum(len(trace._parts) for trace in traces)
-    print(f"after {steps} more steps: {points} stretches of {len(traces)} curves in memory")
+    print(f"after {steps} more steps: {points} buckets of {len(traces)} curves in memory")
     ws.close()
 
 
@@ -83,7 +83,7 @@ def _go_on(ws: Workspace, job: Job, steps: range) -> None:
 
 
 def browser_memory(folder: Path, updates: int) -> None:
-    """Print what so many updates of a view leave in a browser, after its rubbish is collected."""
+    """Print what a view's updates leave in a browser after garbage collection."""
     ws = Workspace(folder / "lab")
     job = written(ws, 2_000)
     cell = f"""

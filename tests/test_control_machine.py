@@ -217,13 +217,14 @@ class Mailbox(RuleBasedStateMachine):
             else:
                 states.send(ws, job_id, command)
 
-    @rule(order=ORDERS, target=st.sampled_from(states.STATES))
-    def two_sides_see_the_same_and_move(self, order: tuple[int, int], target: str) -> None:
-        is_allowed = target in states.NEXT.get(self.state, ())
-        if is_allowed and target not in ("cancelled", "failed"):
+    @rule(order=ORDERS, new_state=st.sampled_from(states.STATES))
+    def two_sides_see_the_same_and_move(self, order: tuple[int, int], new_state: str) -> None:
+        is_allowed = new_state in states.NEXT.get(self.state, ())
+        if is_allowed and new_state not in ("cancelled", "failed"):
             return  # no lab side does that
         moved = [
-            states.move(self.lab[side], self.job_id, target, only_from=self.state) for side in order
+            states.move(self.lab[side], self.job_id, new_state, only_from=self.state)
+            for side in order
         ]
         assert moved == [is_allowed, False]
 

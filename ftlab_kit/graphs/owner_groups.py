@@ -2,7 +2,8 @@
 
 Graphiti takes letters, digits, - and _ in a group. An owner whose name has only those is a group by
 that name. Any other owner gets a readable part and a hash of the whole name, so that two owners
-never share a group: `ada@x.org` is ada_x_org-85e3f4d0..., `ada.x@org` is ada_x_org-6b0c21a9...
+never share a group: `ada@x.org` has the group ada_x_org-210e59f6e61aa3a3, and `ada.x@org` has
+ada_x_org-a875600270f36bcc.
 
 An older kit only replaced the other characters, and put both into `ada_x_org`. Such a group is
 still opened, once it is clear whose it is: the graph then records its owner, and keeps every other

@@ -69,7 +69,7 @@ def test_a_masked_key_cannot_be_used():
 
 
 def test_no_text_takes_more_than_linear_time():
-    began = time.perf_counter()
+    began = time.process_time()  # not the clock: other work may take the processor
     for part in ("a@", "+1 ", "1 ", "0123-", "-----BEGIN PRIVATE KEY-----", "eyJ.", "A1 "):
         assert len([*pii.find(part * 20_000)]) < 20_000
-    assert time.perf_counter() - began < 20
+    assert time.process_time() - began < 20

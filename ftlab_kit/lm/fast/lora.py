@@ -60,7 +60,9 @@ def _is_fast(x: torch.Tensor, base: torch.Tensor, a: torch.Tensor) -> bool:
         return bool(a.dtype == torch.float32)
     # frozen weights are in bf16 already, while the adapter's are in fp32
     is_bf16 = base.dtype == torch.bfloat16 in (x.dtype, _autocast_dtype())
-    return bool(is_bf16 and x.device.type == "cpu" and x.numel() > 0)
+    # a processor with AVX2 alone has no bf16 product in oneDNN: PEFT computes there
+    can_bf16 = is_bf16 and x.device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return bool(can_bf16 and x.numel() > 0)
 
 
 def _autocast_dtype() -> torch.dtype | None:

@@ -15,7 +15,6 @@ import math
 import re
 import sys
 import textwrap
-import time
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
@@ -108,58 +107,6 @@ def _open(
     context.obj = functools.cache(lambda: Workspace(workspace))
 
 
-@app.command()
-def quickstart(
-    context: typer.Context,
-    model_name: Annotated[str, typer.Option("--model", help="Base model.")] = "",
-    epochs: Annotated[float | None, typer.Option(help="Passes over the rows.")] = None,
-) -> None:
-    """Fine-tune a real model on the sample chats, headless, and show what came of it."""
-    ws: Workspace = context.obj()
-    given = {"model": model_name, "epochs": epochs}
-    began, spent = time.perf_counter(), dict[str, float]()
-
-    def progress(done: int, total: int, heading: str, seconds: float) -> None:
-        spent[heading] = spent.get(heading, 0.0) + seconds
-        Out.print(f"cell {done:>2} of {total}  {seconds:6.1f} s  {heading}")
-
-    known = {item.id for item in evaluators.list(ws)}
-    copy = notebooks.run(
-        ws,
-        "00_quickstart",
-        {key: value for key, value in given.items() if value not in (None, "")},
-        progress=progress,
-    )
-    made = [item for item in evaluators.list(ws) if item.id not in known]
-    after = next(item for item in made if item.job_id is not None)
-    before = next(item for item in made if item.job_id is None)
-    done = trainers.status(ws, after.job_id or 0)
-    speeds = [item.tokens_per_s for item in trainers.metrics(ws, done) if item.tokens_per_s]
-    table = Table("", "before", "after", box=None)
-    for name in before.scores:
-        table.add_row(f"held-out {name}", show(before.scores[name]), show(after.scores[name]))
-    Out.print(table)
-    sample = after.samples[0]
-    facts = {
-        "minutes": show((time.perf_counter() - began) / 60),
-        "tokens per second": show(sorted(speeds)[len(speeds) // 2]) if speeds else "–",
-        "longest": ", ".join(
-            f"{heading} {seconds:.0f} s"
-            for heading, seconds in sorted(spent.items(), key=lambda item: -item[1])[:4]
-        ),
-        "notebook": str(copy),
-        "adapter": str(trainers.checkpoints(ws, done)[-1].path),
-        "log": str(ws.job_folder(done.id) / "log.txt"),
-        "asked": sample.prompt,
-        "before": before.samples[0].answer,
-        "after": sample.answer,
-    }
-    table = Table(show_header=False, box=None)
-    for name, value in facts.items():
-        table.add_row(name, value)
-    Out.print(table)
-
-
 def _commands() -> None:
     """Give every noun a group, and every public verb of its room a command in it."""
     for noun, room in NOUNS.items():
@@ -170,6 +117,7 @@ def _commands() -> None:
             is_own = inspect.isfunction(verb) and verb.__module__ == room.__name__
             if is_own and not name.startswith("_") and _can_be_typed(verb):
                 group.command(name)(_command(verb))
+    app.command("quickstart")(_command(notebooks.quickstart))
 
 
 def _can_be_typed(verb: Callable[..., Any]) -> bool:

@@ -50,7 +50,7 @@ from ftlab_kit.records.jobs import (
     Metric,
 )
 from ftlab_kit.records.models import Memory, Model
-from ftlab_kit.records.notebooks import Checked, Parameter
+from ftlab_kit.records.notebooks import Checked, Parameter, QuickStart, ScoreChange
 from ftlab_kit.records.numbers import (
     BestJob,
     Choice,
@@ -139,6 +139,7 @@ __all__ = [
     "Progress",
     "Quality",
     "Question",
+    "QuickStart",
     "RateSummary",
     "Record",
     "Report",
@@ -148,6 +149,7 @@ __all__ = [
     "SHOWN",
     "Sample",
     "Score",
+    "ScoreChange",
     "Summary",
     "Token",
     "Turn",

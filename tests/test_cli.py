@@ -1,3 +1,4 @@
+import importlib
 import inspect
 import json
 import subprocess
@@ -5,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer.main
 
 from ftlab_kit import Workspace, chats, cli, datasets, diagnostics, notebooks
 from ftlab_kit.configs import Config
@@ -118,27 +118,36 @@ def test_configs_are_saved_shown_changed_and_deleted(capsys, tmp_path: Path):
 
 
 def test_every_setting_is_a_flag_of_start():
-    root = typer.main.get_command(cli.app)
-    flags = {item.name for item in root.commands["job"].commands["start"].params}
+    flags = {item.name for item in cli.RoomCommands("job").get_command(None, "start").params}
     assert set(Config.model_fields) <= flags
 
 
-@pytest.mark.parametrize("noun", cli.NOUNS)
-def test_every_verb_of_a_room_is_a_command_with_its_help(noun: str):
-    group = typer.main.get_command(cli.app).commands[noun].commands
+@pytest.mark.parametrize(("noun", "room"), cli.NOUNS.items())
+def test_every_verb_of_a_room_is_a_command_with_its_help(noun: str, room: str):
+    group = cli.RoomCommands(noun)
+    module = importlib.import_module(f"ftlab_kit.{room}")
     verbs = {
         name: verb
-        for name, verb in vars(cli.NOUNS[noun]).items()
+        for name, verb in vars(module).items()
         if inspect.isfunction(verb)
-        and verb.__module__ == cli.NOUNS[noun].__name__
+        and verb.__module__ == module.__name__
         and not name.startswith("_")
-        # a record and a function, which a shell has none of; what stays open
+        # a record, any answer, and a model that stays open can't be typed
         and verb not in (diagnostics.explain, notebooks.exercise, chats.open)
     }
-    assert set(group) == set(verbs)
+    assert set(group.list_commands(None)) == set(verbs)
     for name, verb in verbs.items():
         first = " ".join((inspect.getdoc(verb) or "").split("\n\n")[0].split())
-        assert group[name].help == first
+        assert group.get_command(None, name).help == first
+
+
+def test_every_noun_is_listed_with_the_first_lines_of_its_room(capsys, tmp_path: Path):
+    code, out, _ = run(capsys, tmp_path, "--help")
+    assert code == 0
+    for noun in cli.NOUNS:
+        assert noun in out
+    assert "Chats: one call sends a chat to any model" in " ".join(out.split())
+    assert run(capsys, tmp_path, "nouns --help")[0] == 2
 
 
 def test_a_job_from_start_to_end(capsys, lab: Workspace):

@@ -20,6 +20,7 @@ from ftlab_kit.errors import (
     Conflict,
     InputError,
     KitError,
+    MissingExtra,
     NotFound,
     Unavailable,
     nearest,
@@ -199,6 +200,9 @@ def _fetch(
         try:
             with room_on_disk(f"the model {name}"):
                 sources.named(source).fetch(origin, partial)
+        except MissingExtra:  # the next source would meet it too
+            shutil.rmtree(partial)
+            raise
         except Unavailable as error:
             skipped[source] = str(error)
             if not any(partial.iterdir()):

@@ -6,16 +6,9 @@ https://docs.anthropic.com/en/api/messages
 from collections.abc import Generator, Sequence
 from typing import Any
 
-from ftlab_kit.chats.protocol import Completion
-from ftlab_kit.errors import Unavailable
+import anthropic
 
-try:
-    import anthropic
-except ImportError as error:
-    raise Unavailable(
-        "anthropic is not installed; expected it for models of that name. "
-        "Install it with: pip install 'ftlab-kit[anthropic]'."
-    ) from error
+from ftlab_kit.chats.protocol import Completion
 
 NAME = "Anthropic"
 KEY = "ANTHROPIC_API_KEY"

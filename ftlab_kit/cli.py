@@ -167,7 +167,8 @@ def _can_be_typed(verb: Callable[..., Any]) -> bool:
     at once.
     """
     hints = typing.get_type_hints(verb)
-    if hasattr(hints.get("return"), "__enter__"):
+    returned = hints.get("return")
+    if hasattr(returned, "__enter__") and returned not in SIMPLE:
         return False
     required = [
         hints[name]

@@ -20,15 +20,15 @@ GIB = 2**30
 CPUINFO = Path("/proc/cpuinfo")
 VECTORS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16")
 CGROUP = Path("/sys/fs/cgroup")
-# how long a thread of a product spins for the others before it sleeps: by libgomp's own measure a
-# job comes to a thirtieth of its speed as soon as something else keeps one of its cores busy
+# how long a thread of a matrix product spins for the others before it sleeps: with libgomp's own
+# default, training drops to a thirtieth of its speed if another process occupies one core
 SPIN = "2000"
 
 
 def share_cores() -> None:
-    """Let this process's threads sleep soon when they wait for each other.
+    """Let this process's threads go to sleep early when they wait for each other.
 
-    libgomp reads it once, when torch is loaded; in a process that has it already nothing changes.
+    libgomp reads the setting once, when torch is loaded; after that nothing changes.
     """
     if "torch" not in sys.modules:
         os.environ.setdefault("GOMP_SPINCOUNT", SPIN)
@@ -52,21 +52,21 @@ def name() -> str:
 
 
 def processor() -> str:
-    """Return the processor's name and those of its vector instructions that decide the kernels.
+    """Return the processor's name and the vector instructions that decide its kernels.
 
-    The same products by other instructions have other last bits.
+    The same products computed with other instructions differ in their last bits.
     """
     if not CPUINFO.exists():
         return f"{platform.machine()} {platform.processor()}".strip()
     lines = dict.fromkeys(CPUINFO.read_text().splitlines())
     facts = {name.strip(): value.strip() for name, _, value in (x.partition(":") for x in lines)}
     flags = facts.get("flags", facts.get("Features", "")).split()
-    found = [name for name in VECTORS if name in flags]
-    return " ".join([platform.machine(), facts.get("model name", ""), *found]).strip()
+    vectors = [name for name in VECTORS if name in flags]
+    return " ".join([platform.machine(), facts.get("model name", ""), *vectors]).strip()
 
 
 def gpus() -> list[str]:
-    """Return the names by which CUDA knows the GPUs that this process may use, without torch."""
+    """Return CUDA's names of the GPUs that this process may use, without loading torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [name for name in visible.split(",") if name.strip() not in ("", "-1")]
@@ -80,7 +80,7 @@ def gpus() -> list[str]:
 
 
 def has_bf16() -> bool:
-    """Return whether the device computes bf16 in silicon: AVX512-bf16, AMX or an Ampere GPU."""
+    """Return whether the device computes bf16 in hardware: AVX512-bf16, AMX or an Ampere GPU."""
     on_gpu = kind() == "cuda"
     import torch
 
@@ -89,33 +89,33 @@ def has_bf16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
-def precision(wanted: str) -> str:
-    """Return 'fp32', 'bf16' or 'fp16': what is wanted, or the best for 'auto'.
+def precision(setting: str) -> str:
+    """Return 'fp32', 'bf16' or 'fp16' for a setting; 'auto' is the best for this device.
 
     Raises:
-        InputError: This processor can't do what is wanted.
+        InputError: This device can't compute in that precision.
     """
     on_gpu = kind() == "cuda"
-    if wanted == "auto":
+    if setting == "auto":
         return ("bf16" if has_bf16() else "fp16") if on_gpu else "fp32"
-    if wanted == "bf16" and not has_bf16():
+    if setting == "bf16" and not has_bf16():
         raise InputError(
             "This processor has no bf16 arithmetic (AVX512-bf16, AMX or an Ampere GPU); "
             "expected precision 'fp32' here. Set precision='auto' to take what it does best."
         )
-    if wanted == "fp16" and not on_gpu:
+    if setting == "fp16" and not on_gpu:
         raise InputError(
-            "precision='fp16' wants a GPU and there is none; expected 'fp32' on a processor. "
-            "Set precision='auto' to take what it does best."
+            "precision='fp16' needs a GPU, and there is none; expected 'fp32' on a processor. "
+            "Set precision='auto' to use the best one."
         )
-    return wanted
+    return setting
 
 
-def threads(wanted: int | None = None) -> int:
-    """Return how many threads to compute with: what is wanted, or one a physical core."""
+def threads(setting: int | None = None) -> int:
+    """Return how many threads to compute with; None is one per physical core."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     physical = psutil.cpu_count(logical=False) or allowed
-    return wanted or min(physical or 1, allowed or 1)
+    return setting or min(physical or 1, allowed or 1)
 
 
 def threads_per_process(requested: int | None, n_processes: int = 1) -> int:
@@ -151,7 +151,7 @@ def training_precision(requested: str, *, method: str, adapter: str) -> str:
 
 
 def free_memory_gib() -> float:
-    """Return the free memory of the device that will train, in GiB; a container's limit counts."""
+    """Return the free memory of the device that will train, in GiB, within a container's limit."""
     if kind() == "cuda":
         import torch
 
@@ -169,10 +169,10 @@ def _number(path: Path) -> float | None:
 
 
 class Gauge:
-    """Memory and utilisation as they are now; None for what this machine does not tell."""
+    """Memory and utilisation as they are now; None for what this machine does not report."""
 
     def __init__(self) -> None:
-        """Open the process's own figures, and those of the GPU in use where there is one."""
+        """Open the counters of the process, and those of its GPU if there is one."""
         self._process = psutil.Process()
         self._times: tuple[float, float] | None = None
         self._gpu: Any = None
@@ -182,16 +182,16 @@ class Gauge:
 
             with contextlib.suppress(pynvml.NVMLError):
                 pynvml.nvmlInit()
-                # by its own name: NVML counts GPUs past CUDA_VISIBLE_DEVICES
+                # by its UUID: NVML ignores CUDA_VISIBLE_DEVICES
                 name = f"GPU-{torch.cuda.get_device_properties(0).uuid}"
                 self._gpu = pynvml.nvmlDeviceGetHandleByUUID(name)
 
     def read(self) -> dict[str, float | None]:
         """Return memory_gib of the process, gpu_memory_gib, and utilisations from 0 to 1.
 
-        That of the processor is the process's share of its threads' time since the last call.
+        The processor's is the share of its threads' time that the process used since the last call.
         """
-        found: dict[str, float | None] = {
+        values: dict[str, float | None] = {
             "cpu_utilisation": self._busy(),
             "memory_gib": self._process.memory_info().rss / GIB,
             "gpu_memory_gib": None,
@@ -201,14 +201,14 @@ class Gauge:
             import pynvml
 
             with contextlib.suppress(pynvml.NVMLError):
-                found["gpu_memory_gib"] = pynvml.nvmlDeviceGetMemoryInfo(self._gpu).used / GIB
-            with contextlib.suppress(pynvml.NVMLError):  # a slice of a GPU has none
+                values["gpu_memory_gib"] = pynvml.nvmlDeviceGetMemoryInfo(self._gpu).used / GIB
+            with contextlib.suppress(pynvml.NVMLError):  # a MIG slice of a GPU has none
                 rates = pynvml.nvmlDeviceGetUtilizationRates(self._gpu)
-                found["gpu_utilisation"] = rates.gpu / 100
-        return found
+                values["gpu_utilisation"] = rates.gpu / 100
+        return values
 
     def _busy(self) -> float | None:
-        """Return the share of its threads' time that the process computed since the last call."""
+        """Return the share of its threads' time that the process used since the last call."""
         import torch
 
         before, self._times = self._times, (time.perf_counter(), time.process_time())

@@ -1,12 +1,14 @@
-"""The only file that speaks SQL: tables, migrations, and eight plain verbs over them.
+"""The workspace's tables, their migrations, and plain verbs over them.
+
+SQL stands here and in `graphs/drivers`, which keep a graph in a database of its own.
 
 SQLAlchemy Core on SQLite. Every writing transaction is BEGIN IMMEDIATE with a long wait, in WAL
-mode: two writers queue, a reader never waits, and "database is locked" does not occur. (A plain
-BEGIN that reads first and writes later can't wait for the lock: SQLite refuses it at once.)
+mode: writers queue, a reader never waits, and "database is locked" does not occur. (A plain BEGIN
+that reads first and writes later can't wait for the lock: SQLite refuses it at once.)
 
-TABLES is today's schema, and what a new workspace gets. A schema change is also a new function at
-the end of MIGRATIONS, for the workspaces that exist: one made by an older kit is brought up to date
-when it is opened, one made by a newer kit is refused.
+TABLES is today's schema, which a new workspace gets. A change of schema is also a new function at
+the end of MIGRATIONS, for existing workspaces: one made by an older kit is migrated when it is
+opened, one made by a newer kit is refused.
 """
 
 import sqlite3
@@ -24,22 +26,22 @@ from sqlalchemy.dialects.sqlite import insert as insert_or_update
 from ftlab_kit.errors import Conflict, DiskFull, InputError, Unavailable
 
 Row = dict[str, Any]
-STRETCH = ("first", "last", "n", "low", "high", "mean")
-WAIT_S = 120  # SQLite's queue of writers is not a fair one: eight in a tight loop waited up to 12 s
+BUCKET = ("first", "last", "n", "low", "high", "mean")
+WAIT_S = 120  # SQLite's queue of writers is not fair: eight in a tight loop waited up to 12 s
 
 
 class UtcTime(sa.TypeDecorator[datetime]):
-    """A time that is UTC on both sides; SQLite itself keeps no zone."""
+    """A time that is UTC on both sides; SQLite itself stores no time zone."""
 
     impl = sa.DateTime
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        """Store the UTC time without its zone."""
+        """Return the UTC time without its zone."""
         return value.astimezone(UTC).replace(tzinfo=None) if value else None
 
     def process_result_value(self, value: Any, dialect: sa.Dialect) -> datetime | None:
-        """Give the zone back."""
+        """Return the time with its zone."""
         return value.replace(tzinfo=UTC) if value else None
 
 
@@ -271,11 +273,11 @@ sa.Table(
 
 
 def m001_first(connection: sa.Connection) -> None:
-    """The first release: there is nothing older to change."""
+    """The first release: nothing to change."""
 
 
 def m002_steering(connection: sa.Connection) -> None:
-    """Pause, resume, adjust, queue and lineage; sizes that fit; settings of the workspace."""
+    """Pause, resume, adjust, queue and lineage; batch sizes that fit; settings of the workspace."""
     new = {
         "jobs": "note TEXT, facts JSON, parent_id INTEGER REFERENCES jobs (id), "
         "parent_step INTEGER, slot INTEGER, launched_at DATETIME, boot_id VARCHAR, "
@@ -291,7 +293,7 @@ def m002_steering(connection: sa.Connection) -> None:
 
 
 def m003_datasets(connection: sa.Connection) -> None:
-    """Kinds of rows and what a version was made by; what was found in looking at its quality."""
+    """Kinds of rows and how a version was derived; reports of quality."""
     for column in ("kind VARCHAR NOT NULL DEFAULT 'chat'", "made JSON NOT NULL DEFAULT '{}'"):
         connection.exec_driver_sql(f"ALTER TABLE dataset_versions ADD COLUMN {column}")
     TABLES.tables["qualities"].create(connection)
@@ -299,7 +301,7 @@ def m003_datasets(connection: sa.Connection) -> None:
     for number, path in connection.execute(sa.select(versions.c.id, versions.c.path)).all():
         if not Path(path).exists():
             continue
-        # before there were kinds, a version's first row told
+        # before there were kinds, a version's first row showed it
         with Path(path).open("rb") as file:
             if b'"chosen":' in file.readline():
                 change = sa.update(versions).where(versions.c.id == number)
@@ -308,22 +310,22 @@ def m003_datasets(connection: sa.Connection) -> None:
 
 def m004_evaluations(connection: sa.Connection) -> None:
     """Scores of rows, steps and costs; evaluations without a dataset; exports."""
-    # SQLite can't take a NOT NULL back: the table is made anew
+    # SQLite can't drop a NOT NULL: the table is created anew
     connection.exec_driver_sql("ALTER TABLE evaluations RENAME TO evaluations_before")
     for name in ("job_id", "dataset_version_id"):
         connection.exec_driver_sql(f"DROP INDEX IF EXISTS ix_evaluations_{name}")
     for name in ("evaluations", "exports"):
         TABLES.tables[name].create(connection)
-    same = "id, target, job_id, dataset_version_id, n_rows, scores, details, samples, seconds"
+    columns = "id, target, job_id, dataset_version_id, n_rows, scores, details, samples, seconds"
     connection.exec_driver_sql(
-        f"INSERT INTO evaluations ({same}, counts, created_at) "
-        f"SELECT {same}, '{{}}', created_at FROM evaluations_before"
+        f"INSERT INTO evaluations ({columns}, counts, created_at) "
+        f"SELECT {columns}, '{{}}', created_at FROM evaluations_before"
     )
     connection.exec_driver_sql("DROP TABLE evaluations_before")
 
 
 def m005_processor(connection: sa.Connection) -> None:
-    """How busy the processor was with a job."""
+    """The processor utilisation of a job."""
     connection.exec_driver_sql("ALTER TABLE metrics ADD COLUMN cpu_utilisation FLOAT")
 
 
@@ -343,7 +345,7 @@ def m007_names(connection: sa.Connection) -> None:
     for table, columns in new_names.items():
         present = _columns(connection, table)
         for old, new in columns.items():
-            # a table that an earlier migration has just made has today's names already
+            # a table that an earlier migration has just created has today's names already
             if old in present:
                 connection.exec_driver_sql(f"ALTER TABLE {table} RENAME COLUMN {old} TO {new}")
     if _columns(connection, "fits"):
@@ -352,11 +354,17 @@ def m007_names(connection: sa.Connection) -> None:
         connection.exec_driver_sql(
             "ALTER TABLE jobs ADD COLUMN kind VARCHAR NOT NULL DEFAULT 'train'"
         )
-    for table, column in (("evaluations", "samples"), ("events", "result")):
+    new_keys = [
+        ("evaluations", "samples", "is_whole", "is_complete"),
+        ("events", "result", "is_whole", "is_complete"),
+        ("exports", "certificate", "least_same", "min_same"),
+        ("exports", "certificate", "most_change", "max_change"),
+    ]
+    for table, column, old, new in new_keys:
         # inside a JSON string the quotes are escaped, so that no person's text is touched
         connection.exec_driver_sql(
-            f"UPDATE {table} SET {column} = "
-            f"replace({column}, '\"is_whole\":', '\"is_complete\":') WHERE {column} IS NOT NULL"
+            f"UPDATE {table} SET {column} = replace({column}, '\"{old}\":', '\"{new}\":') "
+            f"WHERE {column} IS NOT NULL"
         )
 
 
@@ -376,7 +384,7 @@ def m008_document_owners(connection: sa.Connection) -> None:
 
 
 def _columns(connection: sa.Connection, table: str) -> set[str]:
-    """Return the names of a table's columns; none where there is no such table."""
+    """Return the names of a table's columns, none if there is no such table."""
     return {row[1] for row in connection.exec_driver_sql(f"PRAGMA table_info({table})")}
 
 
@@ -396,11 +404,11 @@ class Store:
     """The workspace's database. Rows go in and come out as plain dicts."""
 
     def __init__(self, path: Path) -> None:
-        """Open the database file, make it if missing, and bring its schema up to date.
+        """Open the database file, create it if missing, and bring its schema up to date.
 
         Raises:
             InputError: The file is not a database of this kit.
-            Conflict: A newer kit made it.
+            Conflict: A newer kit wrote it.
         """
         self.path = path
         engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": WAIT_S})
@@ -411,24 +419,24 @@ class Store:
         self._writer = engine.execution_options(immediate=True)
         with ExitStack() as undo:
             undo.callback(engine.dispose)
-            with FileLock(f"{path}.lock"), _in_words(path):
+            with FileLock(f"{path}.lock"), _explained(path):
                 _migrate(self._writer, path)
             undo.pop_all()
 
     @contextmanager
     def transaction(self) -> Iterator[sa.Connection]:
-        """Hold the write lock for several verbs that belong together: all are kept, or none.
+        """Hold the write lock for several verbs that belong together: all take effect, or none.
 
         Raises:
-            DiskFull: Nothing of the transaction is kept.
-            Unavailable: Another process has held the lock for as long as one waits for it.
+            DiskFull: Nothing of the transaction was written.
+            Unavailable: Another process holds the lock for longer than the time limit.
         """
-        if (held := self._current()) is not None:
-            yield held
+        if (current := self._current()) is not None:
+            yield current
             return
         wait_s = getattr(self._local, "wait_s", WAIT_S)
         writer = self._writer.execution_options(wait_s=wait_s)
-        with _in_words(self.path), writer.begin() as connection:
+        with _explained(self.path), writer.begin() as connection:
             self._local.connection = connection
             try:
                 yield connection
@@ -437,7 +445,7 @@ class Store:
 
     @contextmanager
     def lock_timeout(self, wait_s: float) -> Iterator[None]:
-        """Wait in this thread no longer than this for the lock of a writer."""
+        """Limit how long this thread waits for the write lock (seconds)."""
         self._local.wait_s = wait_s
         try:
             yield
@@ -469,21 +477,23 @@ class Store:
             )
 
     def update(self, table: str, where: Mapping[str, Any], **values: Any) -> int:
-        """Change the rows that match and return how many did: a compare-and-set at one stroke."""
+        """Change the rows that match and return how many did: a compare-and-set."""
         target = TABLES.tables[table]
         with self.transaction() as connection:
             return connection.execute(
-                sa.update(target).where(*_match(target, where)).values(**values)
+                sa.update(target).where(*_conditions(target, where)).values(**values)
             ).rowcount
 
     def delete(self, table: str, *, after: tuple[str, Any] | None = None, **where: Any) -> int:
-        """Remove the rows that match, with `after` only those in which a column is greater.
+        """Remove the rows that match and return how many.
 
-        Returns:
-            How many were removed.
+        Args:
+            table: The table.
+            after: A column and a value: only rows in which the column is greater.
+            where: Column and value; a list of values means any of them.
         """
         target = TABLES.tables[table]
-        conditions = _match(target, where)
+        conditions = _conditions(target, where)
         if after is not None:
             conditions.append(target.c[after[0]] > after[1])
         with self.transaction() as connection:
@@ -491,8 +501,8 @@ class Store:
 
     def get(self, table: str, **where: Any) -> Row | None:
         """Return the newest row that matches, or None."""
-        found = self.rows(table, descending=True, limit=1, **where)
-        return found[0] if found else None
+        rows = self.rows(table, descending=True, limit=1, **where)
+        return rows[0] if rows else None
 
     def rows(
         self,
@@ -508,20 +518,23 @@ class Store:
         """Return the rows that match, in the order of one column.
 
         Args:
-            only: The columns that are wanted; all if none is named.
-            order: The column; the first one if None.
+            table: The table.
+            order: The column to sort by; the first one if None.
             after: Only rows in which that column is greater.
+            descending: Whether to begin with the greatest.
+            limit: The largest number of rows; None is no limit.
+            only: The columns to return; all if none is named.
             where: Column and value; a list of values means any of them.
         """
         target = TABLES.tables[table]
         column = target.c[order] if order else next(iter(target.c))
-        wanted = [target.c[name] for name in only] or [*target.c]
-        statement = sa.select(*wanted).where(*_match(target, where))
+        columns = [target.c[name] for name in only] or [*target.c]
+        statement = sa.select(*columns).where(*_conditions(target, where))
         if after is not None:
             statement = statement.where(column > after)
         statement = statement.order_by(column.desc() if descending else column).limit(limit)
-        if (held := self._current()) is not None:
-            return [dict(row) for row in held.execute(statement).mappings()]
+        if (current := self._current()) is not None:
+            return [dict(row) for row in current.execute(statement).mappings()]
         with self._reader.begin() as connection:
             return [dict(row) for row in connection.execute(statement).mappings()]
 
@@ -535,38 +548,42 @@ class Store:
         within: tuple[int | None, int | None] = (None, None),
         **where: Any,
     ) -> dict[str, list[Row]]:
-        """Return columns in short: what each says in every stretch of so many of a whole number x.
+        """Downsample columns: per bucket of `width` values of `x`, what the column holds there.
 
         Args:
+            table: The table.
+            x: A column of whole numbers.
             ys: Columns of numbers; "more.loss" is a number inside a column of JSON.
-            within: Least and greatest x; None is no bound.
+            width: The values of x that one bucket covers.
+            within: Smallest and largest x; None is no bound.
+            where: Column and value; a list of values means any of them.
 
         Returns:
-            Of each column the stretches with a value, in order: the `first` and `last` x with one,
-            how many there are as `n`, and `low`, `high` and `mean`.
+            For each column its buckets that have a value, in order: the `first` and `last` x with
+            one, their number `n`, and `low`, `high` and `mean`.
         """
         target = TABLES.tables[table]
         place = target.c[x]
-        conditions = _match(target, where)
+        conditions = _conditions(target, where)
         conditions += [place >= within[0]] if within[0] is not None else []
         conditions += [place <= within[1]] if within[1] is not None else []
         parts: list[sa.ColumnElement[Any]] = []
         for name in ys:
             column, _, key = name.partition(".")
             y = target.c[column][key].as_float() if key else target.c[column]
-            there = sa.case((y.is_not(None), place))
-            parts += [sa.func.min(there), sa.func.max(there), sa.func.count(y)]
+            x_of_y = sa.case((y.is_not(None), place))
+            parts += [sa.func.min(x_of_y), sa.func.max(x_of_y), sa.func.count(y)]
             parts += [sa.func.min(y), sa.func.max(y), sa.func.avg(y)]
-        stretch = sa.cast(place, sa.Integer) // width
-        statement = sa.select(*parts).where(*conditions).group_by(stretch).order_by(stretch)
+        bucket = sa.cast(place, sa.Integer) // width
+        statement = sa.select(*parts).where(*conditions).group_by(bucket).order_by(bucket)
         with self._reader.begin() as connection:
-            found = connection.execute(statement).all()
-        size = len(STRETCH)
-        made: dict[str, list[Row]] = {}
+            buckets = connection.execute(statement).all()
+        size = len(BUCKET)
+        columns: dict[str, list[Row]] = {}
         for index, name in enumerate(ys):
-            rows = (row[index * size : (index + 1) * size] for row in found)
-            made[name] = [dict(zip(STRETCH, row, strict=True)) for row in rows if row[2]]
-        return made
+            rows = (row[index * size : (index + 1) * size] for row in buckets)
+            columns[name] = [dict(zip(BUCKET, row, strict=True)) for row in rows if row[2]]
+        return columns
 
     def close(self) -> None:
         """Close every connection."""
@@ -574,20 +591,20 @@ class Store:
 
 
 @contextmanager
-def _in_words(path: Path) -> Iterator[None]:
-    """Say in the kit's words what SQLite says of a lock, a full disk, or a file of another kind."""
+def _explained(path: Path) -> Iterator[None]:
+    """Raise the kit's errors for SQLite's of a lock, a full disk, or a file of another kind."""
     try:
         yield
     except (sa.exc.DatabaseError, sqlite3.DatabaseError) as error:
         if "disk is full" in str(error):
             raise DiskFull(
-                f"The disk is full while writing {path}; nothing was kept of it. "
+                f"The disk is full while writing {path}; nothing of it was kept. "
                 "Free some space, then try again."
             ) from error
         if "database is locked" in str(error):
             raise Unavailable(
-                f"Another process holds the lock on {path} and does not give it back; perhaps it "
-                "is suspended. End its job with trainers.cancel, or the process itself."
+                f"Another process holds the lock on {path} and does not release it; perhaps it is "
+                "suspended. End its job with trainers.cancel, or end the process."
             ) from error
         if "not a database" in str(error):
             raise InputError(
@@ -597,7 +614,7 @@ def _in_words(path: Path) -> Iterator[None]:
         raise
 
 
-def _match(table: sa.Table, where: Mapping[str, Any]) -> list[sa.ColumnElement[bool]]:
+def _conditions(table: sa.Table, where: Mapping[str, Any]) -> list[sa.ColumnElement[bool]]:
     return [
         table.c[name].in_(value) if isinstance(value, (list, tuple)) else table.c[name] == value
         for name, value in where.items()
@@ -605,7 +622,7 @@ def _match(table: sa.Table, where: Mapping[str, Any]) -> list[sa.ColumnElement[b
 
 
 def _set_up(connection: sqlite3.Connection, _: Any) -> None:
-    # the driver would begin transactions by itself, and always deferred ones
+    # the driver would begin transactions itself, and always deferred ones
     connection.isolation_level = None
     connection.execute("PRAGMA synchronous=NORMAL")
     connection.execute("PRAGMA foreign_keys=ON")
@@ -628,16 +645,18 @@ def _migrate(engine: sa.Engine, path: Path) -> None:
     finally:
         raw.close()
     with engine.begin() as connection:
-        known = sa.inspect(connection).has_table("schema")
-        version = connection.execute(sa.text("SELECT version FROM schema")).scalar() if known else 0
+        exists = sa.inspect(connection).has_table("schema")
+        version = (
+            connection.execute(sa.text("SELECT version FROM schema")).scalar() if exists else 0
+        )
         if version is None or version > len(MIGRATIONS):
             raise Conflict(
-                f"{path} has schema version {version}; this kit knows versions up to "
+                f"{path} has schema version {version}; this kit reads versions up to "
                 f"{len(MIGRATIONS)}. Update the kit: pip install -U ftlab-kit."
             )
-        if not known:
+        if not exists:
             TABLES.create_all(connection)
-        for migration in MIGRATIONS[version:] if known else ():
+        for migration in MIGRATIONS[version:] if exists else ():
             migration(connection)
         if version < len(MIGRATIONS):
             schema = TABLES.tables["schema"]

@@ -1,9 +1,9 @@
-"""The workspace: one folder that holds everything, handed to every verb as `ws`.
+"""The workspace: one folder that holds everything, passed to every verb as `ws`.
 
 ftlab.db     the store             models/     base models as safetensors
-datasets/    rows, by content      jobs/       a folder a job: log, checkpoints, adapter
+datasets/    rows, by content      jobs/       a folder per job: log, checkpoints, adapter
 tokens/      rows as tokens        notebooks/  executed copies
-exports/     models for elsewhere  graph.db   the knowledge graph
+exports/     models for elsewhere  graph.db    the knowledge graph
 ballast      4 MB that can be given up on a full disk
 """
 
@@ -22,48 +22,48 @@ BALLAST_BYTES = 4 * 2**20
 
 
 class HasClose(Protocol):
-    """Something that is closed once it is not needed."""
+    """Something that is closed when it is no longer needed."""
 
     def close(self) -> None:
-        """Give back what it holds."""
+        """Release its resources."""
         ...
 
 
-Closes = TypeVar("Closes", bound=HasClose)
+Closable = TypeVar("Closable", bound=HasClose)
 
 
 class Workspace:
-    """A folder with its store. Opening one twice, in two processes even, is safe.
+    """A folder with its store. Opening one twice is safe, even in two processes.
 
-    `owner` is who asks for what is asked through this workspace, kept with every command.
+    `owner` is the user, recorded with every command that goes through this workspace.
     """
 
     def __init__(self, root: str | Path = "~/ftlab") -> None:
-        """Open the folder as a workspace; make it if missing.
+        """Open the folder as a workspace; create it if missing.
 
         Raises:
             InputError: The path is a file, or can't be written.
-            Conflict: A newer kit made this workspace.
+            Conflict: A newer kit wrote this workspace.
         """
         self.root = Path(root).expanduser().absolute()
         self.owner = getpass.getuser()
-        self._held: dict[str, HasClose] = {}
+        self._shared: dict[str, HasClose] = {}
         self._lock = threading.RLock()
         if self.root.exists() and not self.root.is_dir():
             raise InputError(
                 f"{self.root} is a file; a workspace is a folder. "
-                "Give the path of a folder; it is made if missing."
+                "Give the path of a folder; it is created if missing."
             )
         try:
             with room_on_disk(str(self.root)):
                 for name in ("datasets", "tokens", "models", "jobs", "notebooks"):
                     (self.root / name).mkdir(parents=True, exist_ok=True)
             self.store = Store(self.root / "ftlab.db")
-            self._stow()
+            self._add_ballast()
         except (PermissionError, NotADirectoryError) as error:
             raise InputError(
-                f"{self.root} can't be made or written ({error.strerror}). "
-                "Give the path of a folder that you may write."
+                f"{self.root} can't be created or written ({error.strerror}). "
+                "Give the path of a folder that you may write to."
             ) from error
 
     @property
@@ -73,7 +73,7 @@ class Workspace:
 
     @property
     def tokens(self) -> Path:
-        """The folder of rows as tokens; it can be emptied at any time."""
+        """The folder of tokenised rows; it can be emptied at any time."""
         return self.root / "tokens"
 
     @property
@@ -88,7 +88,7 @@ class Workspace:
 
     @property
     def exports(self) -> Path:
-        """The folder of models that were written for use elsewhere."""
+        """The folder of models exported for use elsewhere."""
         return self.root / "exports"
 
     def job_folder(self, job_id: int) -> Path:
@@ -99,14 +99,14 @@ class Workspace:
     def _ballast(self) -> Path:
         return self.root / "ballast"
 
-    def _stow(self) -> None:
-        """Lay ballast by where there is plenty of room: a full disk can't even say that it is."""
-        room = os.statvfs(self.root)
-        if not self._ballast.exists() and room.f_bavail * room.f_frsize > 4 * BALLAST_BYTES:
+    def _add_ballast(self) -> None:
+        """Write the ballast if there is plenty of room: on a full disk no row could be written."""
+        disk = os.statvfs(self.root)
+        if not self._ballast.exists() and disk.f_bavail * disk.f_frsize > 4 * BALLAST_BYTES:
             self._ballast.write_bytes(bytes(BALLAST_BYTES))
 
     def drop_ballast(self) -> None:
-        """Give the ballast up, so that a few rows can still be written on a full disk."""
+        """Delete the ballast, so that a few rows can still be written on a full disk."""
         self._ballast.unlink(missing_ok=True)
 
     @property
@@ -114,17 +114,17 @@ class Workspace:
         """The file of the workspace's own knowledge graph."""
         return self.root / "graph.db"
 
-    def hold(self, name: str, make: Callable[[], Closes]) -> Closes:
-        """Return what is made once for this workspace, and closed with it: a graph, an embedder."""
+    def shared(self, name: str, make: Callable[[], Closable]) -> Closable:
+        """Return an object that the workspace makes once and closes: a graph, an embedder."""
         with self._lock:
-            if name not in self._held:
-                self._held[name] = make()
-            return cast(Closes, self._held[name])
+            if name not in self._shared:
+                self._shared[name] = make()
+            return cast(Closable, self._shared[name])
 
     def close(self) -> None:
-        """Close the store, and what is held."""
-        while self._held:
-            self._held.popitem()[1].close()
+        """Close the store and the shared objects."""
+        while self._shared:
+            self._shared.popitem()[1].close()
         self.store.close()
 
     def __repr__(self) -> str:

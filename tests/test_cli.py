@@ -34,8 +34,8 @@ def run(capsys: pytest.CaptureFixture[str], root: Path, command: str) -> tuple[i
     """Run a command line in this process and return its exit code, output and errors."""
     with pytest.raises(SystemExit) as end:
         cli.main(["--workspace", str(root), *command.split()])
-    said = capsys.readouterr()
-    return int(end.value.code or 0), said.out, said.err
+    captured = capsys.readouterr()
+    return int(end.value.code or 0), captured.out, captured.err
 
 
 @pytest.mark.parametrize("command", LISTINGS)
@@ -65,7 +65,7 @@ def test_validate_exits_1_on_a_bad_line(capsys, tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("command", "code", "words"),
+    ("command", "code", "message"),
     [
         ("dataset add none.jsonl", 1, "does not exist; expected a file of rows"),
         ("job start hues --learning-rate fast", 2, "learning_rate is 'fast'; expected a number"),
@@ -82,11 +82,11 @@ def test_validate_exits_1_on_a_bad_line(capsys, tmp_path: Path):
     ],
 )
 def test_an_error_is_one_sentence_and_an_exit_code(
-    capsys, lab: Workspace, command: str, code: int, words: str
+    capsys, lab: Workspace, command: str, code: int, message: str
 ):
-    found, out, err = run(capsys, lab.root, command)
-    assert found == code
-    assert words in err
+    exit_code, out, err = run(capsys, lab.root, command)
+    assert exit_code == code
+    assert message in err
     assert "Traceback" not in err
 
 
@@ -170,20 +170,22 @@ def test_a_job_from_start_to_end(capsys, lab: Workspace):
 
 
 def test_a_model_is_talked_to(capsys, lab: Workspace):
-    asked = ["tiny", "What is snow?", "--max-new-tokens", "4"]
-    said = chats.reply(lab, *asked[:2], max_new_tokens=4)
-    found = {}
+    arguments = ["tiny", "What is snow?", "--max-new-tokens", "4"]
+    message = chats.reply(lab, *arguments[:2], max_new_tokens=4)
+    printed = {}
     for verb in ("reply", "replies", "stream"):
         for form in ([], ["--json"]):
             with pytest.raises(SystemExit) as end:
-                cli.main(["--workspace", str(lab.root), "chat", verb, *asked, *form])
+                cli.main(["--workspace", str(lab.root), "chat", verb, *arguments, *form])
             assert not end.value.code
-            found[verb, *form] = capsys.readouterr().out
-    assert found["stream",].strip() == said.content
-    assert "".join(json.loads(found["stream", "--json"])).strip() == said.content
-    assert json.loads(found["reply", "--json"])["content"] == said.content
-    assert [item["content"] for item in json.loads(found["replies", "--json"])] == [said.content]
-    assert said.content in found["reply",] and said.content in found["replies",]
+            printed[verb, *form] = capsys.readouterr().out
+    assert printed["stream",].strip() == message.content
+    assert "".join(json.loads(printed["stream", "--json"])).strip() == message.content
+    assert json.loads(printed["reply", "--json"])["content"] == message.content
+    assert [item["content"] for item in json.loads(printed["replies", "--json"])] == [
+        message.content
+    ]
+    assert message.content in printed["reply",] and message.content in printed["replies",]
 
 
 def test_preflight_exits_1_when_it_refuses(capsys, lab: Workspace):

@@ -27,7 +27,7 @@ def test_nearest_is_silent_when_nothing_is_near():
     assert errors.nearest("zzz", ["learning_rate"]) == ""
 
 
-def test_a_full_disk_is_said_in_words():
+def test_a_full_disk_is_reported():
     with pytest.raises(errors.OutOfRoom, match="disk is full while writing the rows"):
         with errors.room_on_disk("the rows"):
             raise OSError(errno.ENOSPC, "No space left on device")

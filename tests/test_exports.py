@@ -1,4 +1,4 @@
-"""Models made of checkpoints: they say what the checkpoint said, or are not kept."""
+"""Models exported from checkpoints: they answer as the checkpoint does, or are not kept."""
 
 import json
 import shutil
@@ -17,60 +17,64 @@ from ftlab_kit import Workspace, checkpoints, datasets, evaluators, models, trai
 from ftlab_kit.checkpoints import gguf_file, integrity
 from ftlab_kit.errors import Conflict, InputError, NotFound
 from ftlab_kit.lm import loading
-from ftlab_kit.records import Job
+from ftlab_kit.records import Job, Progress
 from tests.conftest import TINY
 
 
 def perplexity(lab: Workspace, target, **settings) -> float:
-    found = evaluators.run(lab, target, "hues", metrics=["perplexity"], **settings)
-    value = found.scores["perplexity"]
+    evaluation = evaluators.run(lab, target, "hues", metrics=["perplexity"], **settings)
+    value = evaluation.scores["perplexity"]
     assert value is not None
     return value
 
 
 def test_a_merged_model_is_a_model_like_any_other(lab: Workspace, job: Job):
-    made = checkpoints.merge(lab, job, "merged")
-    assert made.certificate.is_ok and made.certificate.n_same == made.certificate.n_answers
-    assert models.get(lab, "merged").path == made.path
+    export = checkpoints.merge(lab, job, "merged")
+    assert export.certificate.is_ok and export.certificate.n_same == export.certificate.n_answers
+    assert models.get(lab, "merged").path == export.path
     assert perplexity(lab, "merged") == pytest.approx(perplexity(lab, job), rel=1e-5)
     again = trainers.start(lab, TINY.but(model="merged", max_steps=1), "hues")
     assert trainers.wait(lab, again, timeout_s=120).state == "completed"
-    assert made in checkpoints.exports(lab, job)
+    assert export in checkpoints.exports(lab, job)
     with pytest.raises(Conflict, match="There is a model 'merged' already"):
         checkpoints.merge(lab, job, "merged")
 
 
-def test_a_job_that_trained_every_weight_is_taken_as_it_is(lab: Workspace):
+def test_a_job_that_trained_every_weight_is_exported_as_it_is(lab: Workspace):
     full = trainers.start(lab, TINY.but(adapter="none", max_steps=2), "hues")
     full = trainers.wait(lab, full, timeout_s=120)
-    made = checkpoints.merge(lab, full, "whole")
-    assert made.certificate.change == pytest.approx(0, abs=1e-6)
+    export = checkpoints.merge(lab, full, "whole")
+    assert export.certificate.change == pytest.approx(0, abs=1e-6)
 
 
 def test_the_checkpoint_of_a_step_is_merged(lab: Workspace, job: Job):
     first = trainers.checkpoints(lab, job)[0].step
-    made = checkpoints.merge(lab, job, "early", checkpoint=first)
-    assert made.step == first
+    export = checkpoints.merge(lab, job, "early", checkpoint=first)
+    assert export.step == first
     assert perplexity(lab, "early") == pytest.approx(perplexity(lab, job, checkpoint=first))
 
 
 @pytest.mark.parametrize("format", ["safetensors-f16", "gguf-f32", "gguf-f16", "gguf-q8_0"])
-def test_an_export_says_what_the_checkpoint_says(lab: Workspace, job: Job, format: str):
-    told: list[str] = []
-    made = checkpoints.export(lab, job, format=format, progress=told.append)
-    assert made.certificate.is_ok
-    assert abs(made.certificate.change) <= made.certificate.most_change
-    assert perplexity(lab, made) == pytest.approx(made_of(lab, job), rel=0.03)
-    kept = (
-        json.loads((made.path.parent / "certificate.json").read_text()) if "gguf" in format else {}
+def test_an_export_answers_as_its_checkpoint(lab: Workspace, job: Job, format: str):
+    steps: list[Progress] = []
+    export = checkpoints.export(lab, job, format=format, progress=steps.append)
+    assert export.certificate.is_ok
+    assert abs(export.certificate.change) <= export.certificate.max_change
+    assert perplexity(lab, export) == pytest.approx(perplexity(lab, job), rel=0.03)
+    saved = (
+        json.loads((export.path.parent / "certificate.json").read_text())
+        if "gguf" in format
+        else {}
     )
-    assert not kept or kept["perplexity_after"] == made.certificate.perplexity_after
-    assert told[0] == "asked before" and told[-1] == "read back and asked again"
+    assert not saved or saved["perplexity_after"] == export.certificate.perplexity_after
+    kind, _, precision = format.partition("-")
+    assert [(step.done, step.total, step.note) for step in steps] == [
+        (0, 3, "measuring the checkpoint"),
+        (1, 3, f"writing {kind} in {precision}"),
+        (2, 3, "reading it back and measuring again"),
+        (3, 3, "done"),
+    ]
     assert not [*lab.exports.glob(".*")]
-
-
-def made_of(lab: Workspace, job: Job) -> float:
-    return perplexity(lab, job)
 
 
 def test_llama_cpp_reads_the_file_and_answers_the_same(lab: Workspace, job: Job):
@@ -100,9 +104,9 @@ def served(path: Path):
 def test_llama_cpp_makes_the_same_tokens_of_a_text(lab: Workspace, gguf_of_tiny: str, text: str):
     path = models.get(lab, "tiny").path
     assert path is not None
-    asked = {"content": text, "add_special": False}
-    found = httpx.post(f"{gguf_of_tiny}/tokenize", json=asked).json()["tokens"]
-    assert found == loading.tokenizer(path)(text, add_special_tokens=False)["input_ids"]
+    body = {"content": text, "add_special": False}
+    ids = httpx.post(f"{gguf_of_tiny}/tokenize", json=body).json()["tokens"]
+    assert ids == loading.tokenizer(path)(text, add_special_tokens=False)["input_ids"]
 
 
 @pytest.fixture(scope="module")
@@ -143,8 +147,8 @@ BYTES = {"type": "ByteLevel", "use_regex": False}
     ],
 )
 def test_how_texts_are_split_is_known_or_not_written(steps: list[dict], name: str | None):
-    known = {"pre_tokenizer": {"type": "Sequence", "pretokenizers": steps}}
-    assert gguf_file._splitter({**known, "model": {"type": "BPE"}}) == name
+    config = {"pre_tokenizer": {"type": "Sequence", "pretokenizers": steps}}
+    assert gguf_file._splitter({**config, "model": {"type": "BPE"}}) == name
 
 
 def test_what_does_not_say_the_same_is_not_kept(lab: Workspace, job: Job):
@@ -153,44 +157,44 @@ def test_what_does_not_say_the_same_is_not_kept(lab: Workspace, job: Job):
     other = lab.root / "loud"
     base = models.get(lab, "tiny").path
     assert base is not None
-    made = copy_of(base, other, scale=1e6)
-    models.add(lab, "loud", made)
+    export = copy_of(base, other, scale=1e6)
+    models.add(lab, "loud", export)
     loud = trainers.start(lab, TINY.but(model="loud", max_steps=1), "hues")
     loud = trainers.wait(lab, loud, timeout_s=120)
     with pytest.raises(Conflict, match="does not say what the checkpoint says: perplexity"):
         checkpoints.export(lab, loud, format="safetensors-f16")
     assert checkpoints.exports(lab, loud) == () and not [*lab.exports.glob(f"*job-{loud.id}-*")]
-    kept = checkpoints.export(lab, loud, format="safetensors-f16", anyway=True)
-    assert not kept.certificate.is_ok and kept.path.exists() and path.exists()
-    assert kept.certificate.perplexity_after is None
-    assert "NaN" not in (kept.path / "certificate.json").read_text()
+    forced = checkpoints.export(lab, loud, format="safetensors-f16", force=True)
+    assert not forced.certificate.is_ok and forced.path.exists() and path.exists()
+    assert forced.certificate.perplexity_after is None
+    assert "NaN" not in (forced.path / "certificate.json").read_text()
 
 
-def test_what_is_no_number_is_not_merged(lab: Workspace, job: Job):
-    found, partial = trainers.checkpoints(lab, job)[-1], lab.root / "partial"
-    shutil.copytree(found.path, partial, ignore=shutil.ignore_patterns("MANIFEST*"))
-    learnt = load_file(partial / "adapter_model.safetensors")
-    next(values for name, values in learnt.items() if "lora_B" in name).fill_(torch.nan)
-    save_file(learnt, partial / "adapter_model.safetensors", metadata={"format": "pt"})
+def test_an_adapter_with_nan_is_not_merged(lab: Workspace, job: Job):
+    last, partial = trainers.checkpoints(lab, job)[-1], lab.root / "partial"
+    shutil.copytree(last.path, partial, ignore=shutil.ignore_patterns("MANIFEST*"))
+    adapter = load_file(partial / "adapter_model.safetensors")
+    next(values for name, values in adapter.items() if "lora_B" in name).fill_(torch.nan)
+    save_file(adapter, partial / "adapter_model.safetensors", metadata={"format": "pt"})
     integrity.commit(lab, job.id, 99, partial, losses={"loss": 1.0, "eval_loss": None}, facts={})
     try:
-        with pytest.raises(Conflict, match="no number in places .* Take an earlier one"):
+        with pytest.raises(Conflict, match="holds NaN or infinity .* Use an earlier one"):
             checkpoints.merge(lab, job, "nothing", checkpoint=99)
     finally:
         lab.store.delete("checkpoints", job_id=job.id, step=99)
     assert not [*lab.models.glob("*nothing*")]
 
 
-def test_of_two_who_merge_at_once_under_a_name_one_is_refused(lab: Workspace, job: Job):
+def test_one_of_two_merges_at_once_under_a_name_is_refused(lab: Workspace, job: Job):
     def merge(_: int) -> str:
         try:
-            return str(checkpoints.merge(lab, job, "wanted").certificate.is_ok)
+            return str(checkpoints.merge(lab, job, "same-name").certificate.is_ok)
         except Conflict as error:
             return str(error)
 
     with ThreadPoolExecutor(2) as both:
-        said = sorted(both.map(merge, range(2)))
-    assert said[0].startswith("There is a model 'wanted' already") and said[1] == "True"
+        outcomes = sorted(both.map(merge, range(2)))
+    assert outcomes[0].startswith("There is a model 'same-name' already") and outcomes[1] == "True"
 
 
 def copy_of(base: Path, folder: Path, *, scale: float) -> Path:
@@ -223,11 +227,13 @@ def test_nothing_is_merged_into_4_bit_weights(lab: Workspace, job: Job):
 
 
 @pytest.mark.parametrize(
-    ("format", "words"),
+    ("format", "message"),
     [("gguf-q4", "gguf-q8_0"), ("onnx", "expected one of"), ("gguf", "gguf-f16")],
 )
-def test_an_unknown_form_names_the_known_ones(lab: Workspace, job: Job, format: str, words: str):
-    with pytest.raises(InputError, match=words):
+def test_an_unknown_format_names_the_known_ones(
+    lab: Workspace, job: Job, format: str, message: str
+):
+    with pytest.raises(InputError, match=message):
         checkpoints.export(lab, job, format=format)
 
 
@@ -238,19 +244,19 @@ def test_an_unknown_checkpoint_is_refused(lab: Workspace, job: Job):
         checkpoints.export(lab, job, checkpoint=77)
 
 
-def test_a_family_that_the_kit_can_not_write_wants_llama_cpps_converter(tmp_path: Path):
+def test_an_unsupported_family_needs_llama_cpps_converter(tmp_path: Path):
     (tmp_path / "config.json").write_text('{"model_type": "gpt_neox"}')
     (tmp_path / "tokenizer.json").write_text('{"model": {"type": "BPE"}}')
     with pytest.raises(InputError, match="Put llama.cpp's convert_hf_to_gguf.py on the PATH"):
         gguf_file.write(tmp_path, tmp_path / "model.gguf", "f16")
 
 
-def test_rows_of_q_and_k_change_places_as_llama_cpp_wants_them():
+def test_rows_of_q_and_k_are_permuted_for_llama_cpp():
     rows = torch.arange(8.0).reshape(8, 1).numpy()  # two heads of four numbers
-    assert gguf_file._turned(rows, 2).ravel().tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
+    assert gguf_file._permuted(rows, 2).ravel().tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
 
 
 def test_the_rows_of_the_certificate_are_held_out_ones(lab: Workspace, job: Job):
     held_out = datasets.get(lab, job.held_out_version_id or 0)
-    made = checkpoints.export(lab, job, format="safetensors-f32")
-    assert made.certificate.n_rows == min(16, held_out.n_rows)
+    export = checkpoints.export(lab, job, format="safetensors-f32")
+    assert export.certificate.n_rows == min(16, held_out.n_rows)

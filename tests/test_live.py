@@ -165,18 +165,18 @@ def test_curves_are_downsampled_in_the_store(lab: Workspace, history: Job):
     loss, norm, held_out = trainers.curves(
         lab, history, "loss", "grad_norm", "eval_loss", at_most=64
     )
-    assert len(loss.stretches) <= 64
+    assert len(loss.buckets) <= 64
     assert (loss.start, loss.end) == (3.1, 3.5)
-    assert max(item.high for item in loss.stretches) == 99.0
-    assert sum(item.n for item in loss.stretches) == 2000
-    assert {item.mean for item in norm.stretches} == {1.0}
-    assert (held_out.stretches, held_out.start) == ((), None)
+    assert max(item.high for item in loss.buckets) == 99.0
+    assert sum(item.n for item in loss.buckets) == 2000
+    assert {item.mean for item in norm.buckets} == {1.0}
+    assert (held_out.buckets, held_out.start) == ((), None)
 
 
 def test_a_short_curve_is_not_downsampled(lab: Workspace, job: Job):
     (loss,) = trainers.curves(lab, job, "loss")
     rows = trainers.metrics(lab, job)
-    assert [(item.first, item.mean) for item in loss.stretches] == [
+    assert [(item.first, item.mean) for item in loss.buckets] == [
         (row.step, row.loss) for row in rows if row.loss is not None
     ]
 
@@ -184,7 +184,7 @@ def test_a_short_curve_is_not_downsampled(lab: Workspace, job: Job):
 def test_a_metric_of_one_method_has_a_curve(lab: Workspace, history: Job):
     metrics.write(lab, history.id, 2001, more={"reward": 0.5})
     (reward,) = trainers.curves(lab, history, "more.reward")
-    assert (reward.start, reward.end, len(reward.stretches)) == (0.5, 0.5, 1)
+    assert (reward.start, reward.end, len(reward.buckets)) == (0.5, 0.5, 1)
 
 
 def test_an_unknown_curve_names_the_nearest(lab: Workspace, job: Job):

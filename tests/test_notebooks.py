@@ -80,22 +80,22 @@ def tags(cell: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_it_has_the_form_of_the_house(name: str):
-    found = cells(name)
+    book = cells(name)
     headings = [
         line
-        for cell in found
+        for cell in book
         if cell["cell_type"] == "markdown"
         for line in source(cell).splitlines()
         if re.match(r"#+ ", line)
     ]
-    assert 20 <= len(found) <= 30
+    assert 20 <= len(book) <= 30
     assert sum(line.startswith("# ") for line in headings) == 1
     assert headings[0].startswith("# ")
     assert sum(line.startswith("## ") for line in headings) >= 5
-    for wanted in ("## Summary", "## If it went wrong", "## Exercises", "## Next"):
-        assert wanted in headings
-    assert sum("exercise" in tags(cell) for cell in found) == 3
-    assert sum("solution" in tags(cell) for cell in found) == 3
+    for heading in ("## Summary", "## If it went wrong", "## Exercises", "## Next"):
+        assert heading in headings
+    assert sum("exercise" in tags(cell) for cell in book) == 3
+    assert sum("solution" in tags(cell) for cell in book) == 3
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -115,10 +115,10 @@ def test_its_code_is_short_plain_and_defines_nothing(name: str):
 def test_its_parameters_come_first_and_begin_with_the_workspace(name: str):
     first = next(cell for cell in cells(name) if cell["cell_type"] == "code")
     assert tags(first) == ["parameters"]
-    known = notebooks.parameters(name)
-    assert next(iter(known)) == "workspace"
-    assert len(known) <= 8
-    for parameter in known.values():
+    parameters = notebooks.parameters(name)
+    assert next(iter(parameters)) == "workspace"
+    assert len(parameters) <= 8
+    for parameter in parameters.values():
         assert parameter.type in notebooks.TYPES
         assert parameter.help
         assert not re.search("key|token$|secret|password", parameter.name)
@@ -158,9 +158,9 @@ def test_its_links_lead_somewhere(name: str):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_its_exercises_look_at_the_answers(executed, name: str):
-    said = executed[name][1].read_text()
-    assert said.count("Not answered yet.") >= 3
-    assert said.count("'Right.'") + said.count('"Right."') + said.count("✔ Right.") >= 3
+    text = executed[name][1].read_text()
+    assert text.count("Not answered yet.") >= 3
+    assert text.count("'Right.'") + text.count('"Right."') + text.count("✔ Right.") >= 3
 
 
 @pytest.fixture(scope="module")
@@ -192,14 +192,14 @@ def test_the_executed_copy_is_small_and_free_of_widgets(executed, name: str):
     _, copy = executed[name]
     text = copy.read_text()
     assert len(text) < 100_000
-    found = json.loads(text)
-    assert "widgets" not in found["metadata"]
+    executed_book = json.loads(text)
+    assert "widgets" not in executed_book["metadata"]
     assert "application/vnd.jupyter.widget-view+json" not in text
     assert f'alt=\\"{PICTURES.get(name, "loss: training from")}' in text
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_picture_has_words(executed, name: str):
+def test_every_picture_has_alt_text(executed, name: str):
     pictures = re.findall(r"<img [^>]*>", executed[name][1].read_text())
     assert pictures
     assert all("alt=" in picture for picture in pictures)
@@ -277,8 +277,8 @@ def test_the_evaluations_say_what_was_learnt_and_the_merged_model_is_certified(e
     ws, copy = executed["05_evaluate"]
     before, middle, after, few, *_ = evaluators.list(ws)
     assert [item.job_id for item in (before, middle, after, few)] == [None, 1, 1, None]
-    (found,) = evaluators.compare(ws, before, after, metrics=["perplexity"]).differences
-    assert (found.verdict, found.n) == ("better", 12)
+    (difference,) = evaluators.compare(ws, before, after, metrics=["perplexity"]).differences
+    assert (difference.verdict, difference.n) == ("better", 12)
     (merged,) = checkpoints.exports(ws, 1)
     assert merged.certificate.is_ok and models.get(ws, "job-1-merged").is_here
     assert len({item.step for item in trainers.samples(ws, 1)}) >= 4
@@ -288,18 +288,18 @@ def test_the_evaluations_say_what_was_learnt_and_the_merged_model_is_certified(e
 def test_three_jobs_are_set_side_by_side(executed):
     ws, copy = executed["06_analytics_and_cost"]
     assert len(trainers.list(ws)) == 5
-    found = analytics.compare(ws, 1, 2, 3)
-    assert {item.name for item in found.differences} >= {"learning_rate", "adapter_rank"}
+    comparison = analytics.compare(ws, 1, 2, 3)
+    assert {item.name for item in comparison.differences} >= {"learning_rate", "adapter_rank"}
     text = copy.read_text()
     assert "held-out loss: job 1 from" in text and "expected two or more" in text
 
 
 def test_a_graph_holds_what_is_left_and_the_lab_learns_from_it(executed):
     ws, copy = executed["09_graph"]
-    found = {document.name: document for document in graphs.documents(ws)}
-    assert {*found} == {"models.md", "rooms.md", "team.md", "lab"}
-    assert {document.state for document in found.values()} == {"completed"}
-    assert found["models.md"].version == 2 and graphs.contradictions(ws) == ()
+    documents = {document.name: document for document in graphs.documents(ws)}
+    assert {*documents} == {"models.md", "rooms.md", "team.md", "lab"}
+    assert {document.state for document in documents.values()} == {"completed"}
+    assert documents["models.md"].version == 2 and graphs.contradictions(ws) == ()
     whole, train, held_out = datasets.versions(ws, "pairs")
     assert (whole.n_refused, whole.n_rows) == (0, train.n_rows + held_out.n_rows)
     text = copy.read_text()
@@ -365,14 +365,14 @@ def test_a_voice_is_judged_by_its_rules_and_drafts_are_drawn(executed):
     assert len({item.step for item in trainers.samples(ws, 1)}) >= 3
 
 
-def test_code_is_asked_for_and_a_key_is_redacted(executed):
+def test_code_is_generated_and_a_key_is_redacted(executed):
     ws, copy = executed["21_internal_code"]
     before, after, prompted = evaluators.list(ws)
     assert [item.job_id for item in (before, after, prompted)] == [None, 1, None]
     assert "brindle" in before.details["regex"]["pattern"]
     leaky = datasets.versions(ws, "leaky_code")[-1]
-    said = "".join(turn.content for turn in datasets.preview(ws, leaky, n_rows=leaky.n_rows))
-    assert "[KEY]" in said and "ghp_" not in said
+    text = "".join(turn.content for turn in datasets.preview(ws, leaky, n_rows=leaky.n_rows))
+    assert "[KEY]" in text and "ghp_" not in text
     assert "108 of 113 rows are cut at 128 tokens" in copy.read_text()
 
 
@@ -401,7 +401,7 @@ def test_a_cell_that_takes_too_long_is_ended(ws: Workspace, small: Path):
         notebooks.run(ws, "small", {"seconds": 30}, timeout_s=2)
 
 
-def test_a_kernel_that_dies_is_said_in_words(ws: Workspace, small: Path):
+def test_a_kernel_that_dies_is_reported(ws: Workspace, small: Path):
     with pytest.raises(JobFailed, match="DeadKernelError"):
         notebooks.run(ws, "small", {"signal": 9})
 
@@ -433,7 +433,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("given", "words"),
+    ("given", "message"),
     [
         ({"epoch": 1}, "has no parameter 'epoch'. Did you mean 'epochs'"),
         (
@@ -444,10 +444,10 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ({"model": 3}, "Parameter model of notebook 00_quickstart is 3; expected str"),
     ],
 )
-def test_a_wrong_parameter_is_refused_before_a_kernel_starts(given: dict, words: str):
+def test_a_wrong_parameter_is_refused_before_a_kernel_starts(given: dict, message: str):
     with pytest.raises(ConfigError) as refused:
         notebooks.check("00_quickstart", given)
-    assert words in str(refused.value)
+    assert message in str(refused.value)
 
 
 def test_parameters_come_as_their_types():
@@ -455,8 +455,10 @@ def test_parameters_come_as_their_types():
 
 
 def test_the_parameters_of_the_quick_start_make_a_config():
-    known = notebooks.parameters("00_quickstart")
-    config = Config(**{name: known[name].default for name in known if name in Config.model_fields})
+    parameters = notebooks.parameters("00_quickstart")
+    config = Config(
+        **{name: parameters[name].default for name in parameters if name in Config.model_fields}
+    )
     assert config.model == "smollm2-135m-instruct"
 
 

@@ -12,9 +12,9 @@ from ftlab_kit.workspace import now
 
 @pytest.fixture
 def store(tmp_path: Path):
-    made = Store(tmp_path / "ftlab.db")
-    yield made
-    made.close()
+    store = Store(tmp_path / "ftlab.db")
+    yield store
+    store.close()
 
 
 def add(store: Store, name: str) -> int:
@@ -53,7 +53,7 @@ def test_insert_new_adds_a_key_once(store: Store):
     assert not store.insert_new("configs", name="a", **values)
 
 
-def test_rows_follow_on_after_a_value(store: Store):
+def test_rows_begin_after_a_value(store: Store):
     for name in "abc":
         add(store, name)
     assert [row["name"] for row in store.rows("configs", after="a")] == ["b", "c"]
@@ -97,11 +97,11 @@ def test_a_later_schema_reaches_old_and_new_workspaces(
         store.close()
 
 
-def test_a_newer_schema_is_refused_in_words(tmp_path: Path):
-    made = Store(tmp_path / "ftlab.db")
-    made.update("schema", {}, version=99)
-    made.close()
-    with pytest.raises(Conflict, match="schema version 99; this kit knows versions up to"):
+def test_a_newer_schema_is_refused(tmp_path: Path):
+    store = Store(tmp_path / "ftlab.db")
+    store.update("schema", {}, version=99)
+    store.close()
+    with pytest.raises(Conflict, match="schema version 99; this kit reads versions up to"):
         Store(tmp_path / "ftlab.db")
 
 
@@ -111,7 +111,7 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path):
         Store(tmp_path / "ftlab.db")
 
 
-def test_a_full_disk_is_said_in_words_and_loses_nothing(store: Store):
+def test_a_full_disk_is_reported_and_loses_nothing(store: Store):
     add(store, "before")
     with store.transaction() as connection:
         pages = connection.execute(sa.text("PRAGMA page_count")).scalar()
@@ -220,12 +220,30 @@ def test_the_names_of_an_older_kit_become_today_s(tmp_path: Path):
             """'[{"is_whole": true, "answer": "\\"is_whole\\": no"}]', 2.0, """
             "'2026-01-01 00:00:00')"
         )
+        connection.exec_driver_sql(
+            "INSERT INTO dataset_versions (key, dataset, side, n_rows, n_refused, content_sha256, "
+            "path, made, created_at, added_at) VALUES ('k', 'rows', 'all', 1, 0, '', '', '{}', "
+            "'2026-01-01 00:00:00', '2026-01-01 00:00:00')"
+        )
+        connection.exec_driver_sql(
+            "INSERT INTO jobs (state, model, step, dataset_version_id, config, created_at) VALUES "
+            "('completed', 'tiny', 1, 1, '{}', '2026-01-01 00:00:00')"
+        )
+        connection.exec_driver_sql(
+            "INSERT INTO exports (job_id, step, form, precision, path, size_bytes, certificate, "
+            "created_at) VALUES (1, 1, 'gguf', 'f16', '', 1, "
+            """'{"least_same": 0.5, "most_change": 0.1}', '2026-01-01 00:00:00')"""
+        )
         connection.exec_driver_sql("UPDATE schema SET version = 6")
     old.close()
     new = Store(path)
     assert new.rows("batch_sizes")[0]["rows"] == 8
     (sample,) = new.rows("evaluations")[0]["samples"]
     assert sample == {"is_complete": True, "answer": '"is_whole": no'}
-    for table in ("dataset_versions", "events", "exports", "documents", "jobs"):
-        assert new.rows(table) == []
+    (export,) = new.rows("exports")
+    assert export["format"] == "gguf"
+    assert export["certificate"] == {"min_same": 0.5, "max_change": 0.1}
+    assert [new.rows(name)[0][column] for name, column in (("jobs", "kind"),
+            ("dataset_versions", "derivation"))] == ["train", {}]  # fmt: skip
+    assert new.rows("events") == new.rows("documents") == []
     new.close()

@@ -8,10 +8,10 @@ from tests.conftest import fill
 
 
 def test_a_workspace_is_made_with_its_folders(tmp_path: Path):
-    made = Workspace(tmp_path / "new" / "lab")
-    names = {path.name for path in made.root.iterdir()}
+    workspace = Workspace(tmp_path / "new" / "lab")
+    names = {path.name for path in workspace.root.iterdir()}
     assert {"datasets", "models", "jobs", "notebooks", "ftlab.db"} <= names
-    made.close()
+    workspace.close()
 
 
 def test_opening_it_again_finds_what_was_there(tmp_path: Path):
@@ -25,7 +25,7 @@ def test_opening_it_again_finds_what_was_there(tmp_path: Path):
     again.close()
 
 
-def test_a_file_is_no_workspace(tmp_path: Path):
+def test_a_file_is_not_a_workspace(tmp_path: Path):
     path = tmp_path / "file"
     path.write_text("")
     with pytest.raises(InputError, match="is a file; a workspace is a folder"):
@@ -33,7 +33,7 @@ def test_a_file_is_no_workspace(tmp_path: Path):
     assert path.read_text() == ""
 
 
-def test_a_full_disk_is_said_in_words(small_disk: Path):
+def test_a_full_disk_is_reported(small_disk: Path):
     fill(small_disk, but_bytes=40_000)
     with pytest.raises(OutOfRoom, match="The disk is full"):
         Workspace(small_disk / "lab")
@@ -41,5 +41,5 @@ def test_a_full_disk_is_said_in_words(small_disk: Path):
 
 def test_a_folder_below_a_file_is_refused(tmp_path: Path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="can't be made or written"):
+    with pytest.raises(InputError, match="can't be created or written"):
         Workspace(tmp_path / "file" / "lab")

@@ -1,10 +1,10 @@
-"""Checkpoints: which there are and which is best, and the models that are made of them.
+"""Checkpoints: a job's list, its best one, and the models exported from them.
 
-How one is written so that it can't lie stands in `sealed`. What leaves the kit, merged or as GGUF,
-comes with a certificate: the same prompts and rows before and after, by numbers.
+A checkpoint is hashed and renamed when it is complete; `integrity` has that part, and other rooms
+use it for what a running job writes and resumes from. An exported model, merged or as GGUF, comes
+with a certificate: the same prompts and rows measured before and after.
 """
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +12,15 @@ from ftlab_kit import models
 from ftlab_kit.checkpoints import integrity
 from ftlab_kit.errors import InputError
 from ftlab_kit.models import names
-from ftlab_kit.records import Certificate, Checkpoint, Export, Job, Rows
+from ftlab_kit.records import Certificate, Checkpoint, Export, Job, OnProgress, Rows
 from ftlab_kit.workspace import Workspace, now
 
 if TYPE_CHECKING:
-    from ftlab_kit.checkpoints.standalone import Order
+    from ftlab_kit.checkpoints.standalone import ExportPlan
 
-HELD_OUT = "eval_loss"  # what best goes by unless another measure is named
+__all__ = ["best", "export", "exports", "get", "integrity", "list", "merge"]
+
+HELD_OUT = "eval_loss"  # the measure of `best` unless another one is named
 
 
 def list(ws: Workspace, job: Job | int) -> Rows[Checkpoint]:
@@ -30,7 +32,7 @@ def get(ws: Workspace, job: Job | int, step: int | None = None) -> Checkpoint:
     """Return the checkpoint of a step, or the newest.
 
     Raises:
-        NotFound: There is none.
+        NotFound: There is no such checkpoint.
     """
     return integrity.get(ws, _id(job), step)
 
@@ -39,25 +41,26 @@ def best(ws: Workspace, job: Job | int, *, by: str = HELD_OUT) -> Checkpoint:
     """Return the best checkpoint of a job by one measure.
 
     Args:
-        by: `eval_loss`, the loss on held-out rows, or a measure by which checkpoints were scored,
-            as perplexity or bleu.
+        ws: The workspace.
+        job: The job, or its number.
+        by: `eval_loss`, the loss on held-out rows, or a measure that its checkpoints were scored
+            by, such as perplexity or bleu.
 
     Raises:
         NotFound: There is no checkpoint yet.
-        InputError: None was measured so.
+        InputError: No checkpoint has that measure.
     """
-    found = list(ws, job)
     get(ws, job)
-    known = [item for item in found if _measure(item, by) is not None]
-    if not known:
+    measured = [item for item in list(ws, job) if _measure(item, by) is not None]
+    if not measured:
         raise InputError(
-            f"No checkpoint of job {_id(job)} has a measure {by!r}; expected one at least. Start "
-            "jobs with held_out=, or score its checkpoints with evaluators.run(ws, job, rows, "
+            f"No checkpoint of job {_id(job)} has the measure {by!r}; expected at least one. Start "
+            "jobs with held_out=, or score a checkpoint with evaluators.run(ws, job, rows, "
             "checkpoint=step)."
         )
-    # the first of equals: it has learnt as much in less time
+    # the first of equals: it is as good after less training
     sign = -1.0 if _is_greater_better(ws, by) else 1.0
-    return min(known, key=lambda item: sign * (_measure(item, by) or 0.0))
+    return min(measured, key=lambda item: sign * (_measure(item, by) or 0.0))
 
 
 def merge(
@@ -66,19 +69,21 @@ def merge(
     name: str,
     *,
     checkpoint: str | int = "last",
-    anyway: bool = False,
-    progress: Callable[[str], None] | None = None,
+    force: bool = False,
+    progress: OnProgress | None = None,
 ) -> Export:
-    """Merge what a job has learnt into its base, as a model of the workspace, and certify it.
+    """Merge a job's adapter into its base, as a model of the workspace, and certify it.
 
-    The model can be scored, trained on and exported like any other. Its files are in the precision
-    of the base's.
+    The model can be scored, trained and exported like any other. Its files have the precision of
+    the base's.
 
     Args:
-        name: What the model is called from now on.
+        ws: The workspace.
+        job: The job, or its number.
+        name: The new model's name.
         checkpoint: 'last', 'best' by held-out loss, or a step.
-        anyway: Keep it although its certificate fails.
-        progress: Called with what is being done.
+        force: Keep it even if its certificate fails.
+        progress: Called before each of three steps, which the note names.
 
     Raises:
         Conflict: The name is taken, the base is quantised, the checkpoint is damaged, or the
@@ -88,14 +93,15 @@ def merge(
     from ftlab_kit.checkpoints import standalone
 
     names.check_new(ws, name)
-    found = _chosen(ws, job, checkpoint)
-    base = standalone.base_of(ws, found)
-    order = standalone.Order(found, base, "safetensors", standalone.precision_of(base), anyway)
-    with standalone.alone(ws):
-        names.check_new(ws, name)  # again: someone may have been quicker
-        certificate = standalone.write(ws, order, ws.models / name, progress or _silently)
+    chosen = _chosen(ws, job, checkpoint)
+    base = standalone.base_of(ws, chosen)
+    precision = standalone.precision_of(base)
+    plan = standalone.ExportPlan(chosen, base, "safetensors", precision, force)
+    with standalone.export_lock(ws):
+        names.check_new(ws, name)  # again: another process may have been quicker
+        certificate = standalone.write(ws, plan, ws.models / name, progress)
         models.add(ws, name, ws.models / name)
-        return _written(ws, order, ws.models / name, certificate, name)
+        return _record(ws, plan, ws.models / name, certificate, name)
 
 
 def export(
@@ -104,39 +110,42 @@ def export(
     *,
     format: str = "safetensors-f16",
     checkpoint: str | int = "last",
-    anyway: bool = False,
-    progress: Callable[[str], None] | None = None,
+    force: bool = False,
+    progress: OnProgress | None = None,
 ) -> Export:
-    """Write what a job has learnt, merged into its base, for use elsewhere, and certify it.
+    """Write a job's adapter, merged into its base, for use elsewhere, and certify it.
 
     Args:
-        format: 'safetensors', a folder as transformers and vLLM read it, or 'gguf', one file as
-            llama.cpp and Ollama read it; with '-f32', '-f16', '-bf16' or, of gguf, '-q8_0'.
+        ws: The workspace.
+        job: The job, or its number.
+        format: 'safetensors', a folder for transformers and vLLM, or 'gguf', one file for llama.cpp
+            and Ollama; with '-f32', '-f16', '-bf16' or, for gguf only, '-q8_0'.
         checkpoint: 'last', 'best' by held-out loss, or a step.
-        anyway: Keep it although its certificate fails.
-        progress: Called with what is being done.
+        force: Keep it even if its certificate fails.
+        progress: Called before each of three steps, which the note names.
 
     Raises:
-        InputError: No such format, or a model that can't be written so.
+        InputError: There is no such format, or the model can't be written in it.
         Conflict: The base is quantised, the checkpoint is damaged, or the certificate fails;
             nothing was kept.
     """
     from ftlab_kit.checkpoints import standalone
 
-    kind, precision = standalone.parted(format)
-    found = _chosen(ws, job, checkpoint)
-    order = standalone.Order(found, standalone.base_of(ws, found), kind, precision, anyway)
-    folder = ws.exports / f"job-{found.job_id}-step-{found.step}-{format}"
-    with standalone.alone(ws):
-        certificate = standalone.write(ws, order, folder, progress or _silently)
+    kind, precision = standalone.parse_format(format)
+    chosen = _chosen(ws, job, checkpoint)
+    base = standalone.base_of(ws, chosen)
+    plan = standalone.ExportPlan(chosen, base, kind, precision, force)
+    folder = ws.exports / f"job-{chosen.job_id}-step-{chosen.step}-{format}"
+    with standalone.export_lock(ws):
+        certificate = standalone.write(ws, plan, folder, progress)
         path = folder / standalone.GGUF if kind == "gguf" else folder
-        return _written(ws, order, path, certificate, None)
+        return _record(ws, plan, path, certificate, None)
 
 
 def exports(ws: Workspace, job: Job | int | None = None) -> Rows[Export]:
-    """Return what was made of a job's checkpoints, or of all, the oldest first."""
-    found = ws.store.rows("exports")
-    return Rows(_export(row) for row in found if job is None or row["job_id"] == _id(job))
+    """Return the exports of a job, or of all jobs, the oldest first."""
+    rows = ws.store.rows("exports")
+    return Rows(_export(row) for row in rows if job is None or row["job_id"] == _id(job))
 
 
 def _chosen(ws: Workspace, job: Job | int, which: str | int) -> Checkpoint:
@@ -147,22 +156,18 @@ def _chosen(ws: Workspace, job: Job | int, which: str | int) -> Checkpoint:
     return get(ws, job, None if which == "last" else int(which))
 
 
-def _silently(words: str) -> None:
-    """Say nothing."""
-
-
-def _written(
-    ws: Workspace, order: "Order", path: Path, certificate: Certificate, model: str | None
+def _record(
+    ws: Workspace, plan: "ExportPlan", path: Path, certificate: Certificate, model: str | None
 ) -> Export:
-    """Write an export down and return it."""
+    """Record an export and return it."""
     files = [path] if path.is_file() else [item for item in path.rglob("*") if item.is_file()]
     ws.store.delete("exports", path=str(path))
     number = ws.store.insert(
         "exports",
-        job_id=order.got.job_id,
-        step=order.got.step,
-        format=order.format,
-        precision=order.precision,
+        job_id=plan.checkpoint.job_id,
+        step=plan.checkpoint.step,
+        format=plan.format,
+        precision=plan.precision,
         model=model,
         path=str(path),
         size_bytes=sum(item.stat().st_size for item in files),
@@ -180,7 +185,7 @@ def _export(row: dict[str, Any]) -> Export:
 
 
 def _is_greater_better(ws: Workspace, measure: str) -> bool:
-    """Return whether more of a measure is better, as the newest evaluation with it says."""
+    """Return whether a greater value is better, as the newest evaluation by the measure says."""
     for row in ws.store.rows("evaluations", descending=True, only=("details",)):
         facts = row["details"].get(measure)
         if isinstance(facts, dict):

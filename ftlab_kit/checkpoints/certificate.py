@@ -1,9 +1,9 @@
-"""A certificate: whether a model says after an export what it said before.
+"""A certificate: whether an exported model still answers as its checkpoint did.
 
-The same rows, held-out ones where there are some: perplexity of the references before and after,
-and greedy answers to the same prompts, character by character. What comes after is read back from
-the disk. How much may change hangs on the precision, and stands in the
-certificate.
+The same rows, held-out ones if the job had some, are measured before and after: the perplexity of
+the references, and greedy answers to the same prompts, character by character. After the export,
+the model is read back from the disk. How much may change depends on the precision, and is written
+into the certificate.
 """
 
 import contextlib
@@ -23,51 +23,49 @@ from ftlab_kit.records import Certificate, DatasetVersion, show
 from ftlab_kit.workspace import Workspace
 
 N_ROWS = 16
-MANNER = GenerationSettings(max_new_tokens=32)
-# by precision: the relative change of perplexity that is borne, and the share of equal answers; a
-# token that was nearly a tie may fall otherwise, and with it the rest of its answer
-BORNE = {"f32": (1e-3, 0.9), "f16": (1e-2, 0.75), "bf16": (2e-2, 0.5), "q8_0": (3e-2, 0.25)}
+GREEDY = GenerationSettings(max_new_tokens=32)
+# by precision: the largest relative change of perplexity, and the smallest share of equal answers;
+# a token that was nearly a tie may come out differently, and with it the rest of its answer
+LIMITS = {"f32": (1e-3, 0.9), "f16": (1e-2, 0.75), "bf16": (2e-2, 0.5), "q8_0": (3e-2, 0.25)}
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """What a model makes of the rows: its perplexity, and its answers to the prompts.
-
-    A perplexity that is no finite number is None.
-    """
+class Outputs:
+    """A model's perplexity on the rows, None if not finite, and its answers to the prompts."""
 
     perplexity: float | None
     answers: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Exam:
-    """What a model is asked before and after: rows as tokens, and prompts."""
+class Probe:
+    """What a model is measured on before and after: rows as tokens, and rendered prompts."""
 
     rows: Sequence[Encoded]
     prompts: Sequence[str]
 
-    def take(self, model: Any, tokenizer: Any) -> Said:
-        """Return what a model makes of it."""
+    def measure(self, model: Any, tokenizer: Any) -> Outputs:
+        """Return a model's outputs."""
         model = model.to(device.kind())
         sums = likelihood.nll(model, self.rows, pad_token_id=tokenizer.pad_token_id)
         n_trained = sum(row.n_trained for row in self.rows)
-        found = generation.complete(model, tokenizer, self.prompts, MANNER)
-        return Said(_perplexity(sums, n_trained), tuple(item.text for item in found if item))
+        answers = generation.complete(model, tokenizer, self.prompts, GREEDY)
+        texts = tuple(answer.text for answer in answers if answer)
+        return Outputs(_perplexity(sums, n_trained), texts)
 
 
 def _perplexity(sums: Sequence[float], n_tokens: int) -> float | None:
-    """Return e to the mean, or None where there is no token or it is no finite number."""
+    """Return e to the mean, or None if there is no token or the result is not finite."""
     with contextlib.suppress(OverflowError, ZeroDivisionError):
-        found = math.exp(math.fsum(sums) / n_tokens)
-        return found if math.isfinite(found) else None
+        perplexity = math.exp(math.fsum(sums) / n_tokens)
+        return perplexity if math.isfinite(perplexity) else None
     return None
 
 
-def exam(ws: Workspace, version: DatasetVersion, base: Path) -> Exam:
-    """Return what to ask: the first rows of a version, as the base model's tokenizer has them."""
+def probe(ws: Workspace, version: DatasetVersion, base: Path) -> Probe:
+    """Return the first rows of a version, as the base model's tokenizer encodes them."""
     encoded = tokenized.read(ws, version, base)
-    sides = len(encoded) // version.n_rows
+    n_sides = len(encoded) // version.n_rows
     tokenizer = loading.tokenizer(base)
     rows = [*islice(datasets.rows(ws, version), N_ROWS)]
     prompts = [
@@ -75,40 +73,42 @@ def exam(ws: Workspace, version: DatasetVersion, base: Path) -> Exam:
         for row in rows
         if schema.messages(row)
     ]
-    return Exam([encoded[number * sides] for number in range(len(rows))], prompts)
+    return Probe([encoded[number * n_sides] for number in range(len(rows))], prompts)
 
 
-def compare(taken: Exam, before: Said, after: Said, precision: str) -> Certificate:
-    """Return the certificate of an export from what was said before and after."""
-    most_change, least_same = BORNE[precision]
-    pairs = [*zip(taken.prompts, before.answers, after.answers, strict=True)]
-    n_same = sum(was == now for _, was, now in pairs)
-    old, new = before.perplexity, after.perplexity
-    change = None if old is None or new is None else new / old - 1
+def compare(probe: Probe, before: Outputs, after: Outputs, precision: str) -> Certificate:
+    """Return the certificate of an export from a model's outputs before and after."""
+    max_change, min_same = LIMITS[precision]
+    pairs = [*zip(probe.prompts, before.answers, after.answers, strict=True)]
+    n_same = sum(old == new for _, old, new in pairs)
+    was, now = before.perplexity, after.perplexity
+    change = None if was is None or now is None else now / was - 1
     share = n_same / len(pairs) if pairs else 1.0
     return Certificate(
-        is_ok=change is not None and abs(change) <= most_change and share >= least_same,
-        n_rows=len(taken.rows),
+        is_ok=change is not None and abs(change) <= max_change and share >= min_same,
+        n_rows=len(probe.rows),
         n_answers=len(pairs),
         n_same=n_same,
-        least_same=least_same,
-        perplexity_before=before.perplexity,
-        perplexity_after=after.perplexity,
+        min_same=min_same,
+        perplexity_before=was,
+        perplexity_after=now,
         change=change,
-        most_change=most_change,
+        max_change=max_change,
         first_difference=next((pair for pair in pairs if pair[1] != pair[2]), None),
     )
 
 
-def in_words(found: Certificate) -> str:
-    """Return what a certificate says, with the first answer that differs."""
-    change = "–" if found.change is None else f"{found.change:+.2%}"
-    words = (
-        f"perplexity {show(found.perplexity_before)} before and {show(found.perplexity_after)} "
-        f"after ({change}, {found.most_change:.1%} are borne), {found.n_same} of "
-        f"{found.n_answers} greedy answers the same ({found.least_same:.0%} are wanted)"
+def describe(certificate: Certificate) -> str:
+    """Return a certificate as text, with the first answer that differs."""
+    change = "–" if certificate.change is None else f"{certificate.change:+.2%}"
+    text = (
+        f"perplexity {show(certificate.perplexity_before)} before and "
+        f"{show(certificate.perplexity_after)} after ({change}; at most "
+        f"{certificate.max_change:.1%} is allowed), {certificate.n_same} of "
+        f"{certificate.n_answers} greedy answers the same (at least {certificate.min_same:.0%} "
+        "must be)"
     )
-    if found.first_difference:
-        _, old, new = found.first_difference
-        words += f"; the first to differ was {old!r} and is {new!r}"
-    return words
+    if certificate.first_difference:
+        _, old, new = certificate.first_difference
+        text += f"; the first that differs was {old!r} and is {new!r}"
+    return text

@@ -1,8 +1,8 @@
 """A model as one GGUF file, for llama.cpp and what is built on it, by the `gguf` package's writer.
 
-Written are models of the Llama family (SmolLM, Llama, Mistral) under a byte-level BPE tokenizer;
-others want llama.cpp's own converter. llama.cpp turns neighbouring pairs of a head's numbers where
-transformers turns halves, so the rows of q and k change places.
+The kit writes models of the Llama family (SmolLM, Llama, Mistral) with a byte-level BPE tokenizer;
+others need llama.cpp's own converter. llama.cpp rotates neighbouring pairs of a head's numbers
+where transformers rotates halves, so the rows of q and k are permuted.
 
 The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
@@ -20,7 +20,7 @@ from ftlab_kit.errors import InputError, Unavailable
 
 FAMILIES = ("llama", "mistral")
 CONVERTER = "convert_hf_to_gguf.py"
-# llama.cpp's name for how a text is split before merges, by the expression that splits it
+# llama.cpp's name for a pre-tokenizer, by the expression that splits the text before merges
 SPLITTERS = {
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+": "llama-bpe",
@@ -30,16 +30,16 @@ SPLITTERS = {
 
 
 def write(folder: Path, path: Path, precision: str) -> str:
-    """Write a folder of safetensors as a GGUF file and return who wrote it.
+    """Write a folder of safetensors as a GGUF file and return the name of the writer.
 
     Raises:
-        InputError: A model that neither the kit nor a converter here can write.
+        InputError: Neither the kit nor an installed converter can write this model.
         Unavailable: llama.cpp's converter failed.
     """
     config = json.loads((folder / "config.json").read_text())
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
-    is_ours = config["model_type"] in FAMILIES and _splitter(tokenizer) is not None
-    if not is_ours:
+    is_supported = config["model_type"] in FAMILIES and _splitter(tokenizer) is not None
+    if not is_supported:
         return _convert(folder, path, precision, config["model_type"])
     _write(folder, path, precision, config, tokenizer)
     return "gguf"
@@ -50,16 +50,16 @@ def _convert(folder: Path, path: Path, precision: str, family: str) -> str:
     tool = shutil.which(CONVERTER)
     if tool is None:
         raise InputError(
-            f"A model of the family {family!r} can't be written as GGUF by the kit; expected one "
-            f"of {', '.join(FAMILIES)} with a byte-level tokenizer that splits as GPT-2's, "
-            f"SmolLM's, Llama 3's or Qwen 2's does. Put llama.cpp's {CONVERTER} on the PATH, and "
-            "it will be used."
+            f"The kit can't write a model of the family {family!r} as GGUF; expected one of "
+            f"{', '.join(FAMILIES)} with a byte-level tokenizer that splits as GPT-2's, SmolLM's, "
+            f"Llama 3's or Qwen 2's does. Put llama.cpp's {CONVERTER} on the PATH, and it will be "
+            "used."
         )
     command = [sys.executable, tool, str(folder), "--outfile", str(path), "--outtype", precision]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        words = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise Unavailable(f"{CONVERTER} failed ({words}). Run it by hand to see more.")
+        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise Unavailable(f"{CONVERTER} failed ({reason}). Run it by hand to see more.")
     return CONVERTER
 
 
@@ -85,8 +85,8 @@ def _add_sizes(writer: Any, config: dict[str, Any], precision: str) -> None:
     rope = config.get("rope_parameters") or {}
     if rope.get("rope_type", "default") != "default":
         raise InputError(
-            f"The model stretches its positions ({rope['rope_type']}), which the kit does not "
-            f"write into a GGUF; expected plain ones. Put llama.cpp's {CONVERTER} on the PATH."
+            f"The model scales its rotary positions ({rope['rope_type']}), which the kit does not "
+            f"write as GGUF; expected plain ones. Put llama.cpp's {CONVERTER} on the PATH."
         )
     kinds = gguf.LlamaFileType
     files = {"f32": kinds.ALL_F32, "f16": kinds.MOSTLY_F16, "bf16": kinds.MOSTLY_BF16}
@@ -101,7 +101,7 @@ def _add_sizes(writer: Any, config: dict[str, Any], precision: str) -> None:
     writer.add_head_count(heads)
     writer.add_head_count_kv(config.get("num_key_value_heads") or heads)
     size = config.get("head_dim") or config["hidden_size"] // heads
-    # llama.cpp would take a head's share of the hidden size, which some models leave
+    # llama.cpp assumes hidden size / heads, which does not hold for some models
     writer.add_key_length(size)
     writer.add_value_length(size)
     writer.add_rope_dimension_count(size)
@@ -116,14 +116,14 @@ def _add_tokens(
     from transformers import AutoTokenizer
 
     added = {item["id"]: item for item in tokenizer["added_tokens"]}
-    words = {number: word for word, number in tokenizer["model"]["vocab"].items()}
-    words |= {number: item["content"] for number, item in added.items()}
+    vocabulary = {number: text for text, number in tokenizer["model"]["vocab"].items()}
+    vocabulary |= {number: item["content"] for number, item in added.items()}
     kinds = gguf.TokenType
     texts, types = [], []
     for number in range(config["vocab_size"]):
-        texts.append(words.get(number, f"[PAD{number}]"))
+        texts.append(vocabulary.get(number, f"[PAD{number}]"))
         special = added.get(number, {}).get("special")
-        kind = kinds.UNUSED if number not in words else kinds.NORMAL
+        kind = kinds.UNUSED if number not in vocabulary else kinds.NORMAL
         types.append(kind if special is None else kinds.CONTROL if special else kinds.USER_DEFINED)
     merges = [
         pair if isinstance(pair, str) else " ".join(pair) for pair in tokenizer["model"]["merges"]
@@ -133,22 +133,22 @@ def _add_tokens(
     writer.add_token_list(texts)
     writer.add_token_types(types)
     writer.add_token_merges(merges)
-    known = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     for name in ("bos", "eos", "pad", "unk"):
-        number = getattr(known, f"{name}_token_id")
+        number = getattr(loaded, f"{name}_token_id")
         if number is not None:
             getattr(writer, f"add_{name}_token_id")(number)
     writer.add_add_bos_token(False)
-    writer.add_chat_template(known.chat_template)
+    writer.add_chat_template(loaded.chat_template)
 
 
 def _splitter(tokenizer: dict[str, Any]) -> str | None:
-    """Return llama.cpp's name for how a byte-level BPE splits a text; None if it is none of these.
+    """Return llama.cpp's name for how a byte-level BPE splits a text, None if it has none.
 
-    A wrong name is no error anywhere: some texts become other tokens.
+    A wrong name would raise no error: some texts would become other tokens.
     """
-    found = tokenizer.get("pre_tokenizer") or {}
-    steps = found.get("pretokenizers", [found])
+    pre_tokenizer = tokenizer.get("pre_tokenizer") or {}
+    steps = pre_tokenizer.get("pretokenizers", [pre_tokenizer])
     if tokenizer["model"].get("type") != "BPE" or not steps or steps[-1]["type"] != "ByteLevel":
         return None
     before, last = steps[:-1], steps[-1]
@@ -167,29 +167,31 @@ def _add_tensors(writer: Any, folder: Path, config: dict[str, Any], precision: s
     kind = getattr(gguf.GGMLQuantizationType, precision.upper())
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
     heads = config["num_attention_heads"]
-    per = {"q_proj": heads, "k_proj": config.get("num_key_value_heads") or heads}
+    heads_of = {"q_proj": heads, "k_proj": config.get("num_key_value_heads") or heads}
     for file in sorted(folder.glob("model*.safetensors")):
         with safe_open(file, framework="pt") as tensors:
             for name in tensors.keys():
                 values = tensors.get_tensor(name).to(torch.float32).numpy()
-                turned = per.get(name.split(".")[-2])
-                values = values if turned is None else _turned(values, turned)
+                n_heads = heads_of.get(name.split(".")[-2])
+                values = values if n_heads is None else _permuted(values, n_heads)
                 new = names.get_name(name, try_suffixes=(".weight", ".bias"))
                 if new is None:
                     raise InputError(
-                        f"The tensor {name} has no place in a GGUF of the Llama family. Put "
+                        f"GGUF has no name for the tensor {name} in the Llama family. Put "
                         f"llama.cpp's {CONVERTER} on the PATH."
                     )
-                # vectors stay whole: they are few, and norms want it
+                # vectors stay in full precision: they are small, and norms need it
                 plain = gguf.GGMLQuantizationType.F32 if values.ndim == 1 else kind
                 if plain.name == "Q8_0" and values.shape[-1] % 32:
                     plain = gguf.GGMLQuantizationType.F16
-                with np.errstate(over="ignore"):  # what is too large for f16 the certificate finds
+                with np.errstate(over="ignore"):  # too large for f16: the certificate shows it
                     data = gguf.quants.quantize(values, plain)
                 writer.add_tensor(new, data, raw_dtype=plain)
 
 
-def _turned(values: "np.ndarray", heads: int) -> "np.ndarray":
-    """Return the rows of q or k as llama.cpp has them: `(heads * size, ...)`."""
+def _permuted(values: "np.ndarray", heads: int) -> "np.ndarray":
+    """Return the rows of q or k in llama.cpp's order: `(heads * size, ...)`."""
+    # (H * S, ...) -> (H, 2, S / 2, ...): transformers keeps a head's two halves one after the
+    # other, llama.cpp wants them interleaved
     halves = values.reshape(heads, 2, values.shape[0] // heads // 2, *values.shape[1:])
     return np.ascontiguousarray(halves.swapaxes(1, 2).reshape(values.shape))

@@ -1,8 +1,8 @@
-"""Checkpoints that can't lie: hashed, synced, and named only when they are whole.
+"""Checkpoints that are complete or not there: hashed, synced, and renamed at the end.
 
-A checkpoint is written into a folder of another name; `seal` syncs every file, writes MANIFEST.json
-with sizes and SHA-256 and that one's own hash, syncs both, and renames the folder. What has its
-name is complete, or `verify` says which file is not.
+A checkpoint is written into a folder of another name. `commit` syncs every file, writes
+MANIFEST.json with sizes and SHA-256, and the manifest's own hash, syncs both, and renames the
+folder. A folder with the final name is complete, or `verify` says which file is not.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from ftlab_kit.records import Checkpoint, Rows
 from ftlab_kit.workspace import Workspace, now
 
 MANIFEST = "MANIFEST.json"
-DIGEST = "MANIFEST.sha256"  # of the manifest itself, which says so much that it must not lie either
+DIGEST = "MANIFEST.sha256"  # of the manifest itself
 
 
 def commit(
@@ -69,7 +69,7 @@ def _folder(ws: Workspace, job_id: int, step: int) -> Path:
 
 
 def _record(ws: Workspace, job_id: int, facts: Mapping[str, Any], folder: Path) -> Checkpoint:
-    """Write the row of a sealed checkpoint."""
+    """Write the row of a committed checkpoint."""
     key = {"job_id": job_id, "step": facts["step"]}
     values = {"loss": facts["loss"], "eval_loss": facts["eval_loss"], "path": str(folder)}
     values["size_bytes"] = sum(entry["bytes"] for entry in facts["files"].values())
@@ -81,16 +81,16 @@ def _record(ws: Workspace, job_id: int, facts: Mapping[str, Any], folder: Path) 
 
 def list(ws: Workspace, job_id: int) -> Rows[Checkpoint]:
     """Return the checkpoints of a job, the oldest first."""
-    found = ws.store.rows("checkpoints", order="step", job_id=job_id)
+    rows = ws.store.rows("checkpoints", order="step", job_id=job_id)
     scores = _scores(ws, job_id)
     return Rows(
         Checkpoint(**{**row, "path": Path(row["path"])}, scores=scores.get(row["step"], {}))
-        for row in found
+        for row in rows
     )
 
 
 def _scores(ws: Workspace, job_id: int) -> dict[int, dict[str, float | None]]:
-    """Return the scores of each step's checkpoint; of several evaluations the newest counts."""
+    """Return the scores of each step's checkpoint; the newest evaluation counts."""
     scores: dict[int, dict[str, float | None]] = {}
     for row in ws.store.rows("evaluations", only=("step", "scores"), job_id=job_id):
         scores.setdefault(row["step"], {}).update(row["scores"])
@@ -103,26 +103,26 @@ def get(ws: Workspace, job_id: int, step: int | None = None) -> Checkpoint:
     Raises:
         NotFound: There is none.
     """
-    found = [item for item in list(ws, job_id) if step is None or item.step == step]
-    if not found:
+    matches = [item for item in list(ws, job_id) if step is None or item.step == step]
+    if not matches:
         which = "no checkpoint yet" if step is None else f"no checkpoint of step {step}"
         raise NotFound(
             f"Job {job_id} has {which}. See them with trainers.checkpoints(ws, {job_id})."
         )
-    return found[-1]
+    return matches[-1]
 
 
-def _best(found: Sequence[Checkpoint]) -> Checkpoint:
-    """Return the checkpoint with the lowest held-out loss; the newest where none was measured."""
-    measured = [item for item in found if item.eval_loss is not None]
-    return min(measured, key=lambda item: item.eval_loss or 0.0) if measured else found[-1]
+def _best(checkpoints: Sequence[Checkpoint]) -> Checkpoint:
+    """Return the checkpoint with the lowest held-out loss; the newest if none was measured."""
+    measured = [item for item in checkpoints if item.eval_loss is not None]
+    return min(measured, key=lambda item: item.eval_loss or 0.0) if measured else checkpoints[-1]
 
 
 def verify(checkpoint: Checkpoint | Path) -> str | None:
     """Return what is wrong with a checkpoint's files, or None if every byte is as written.
 
     Args:
-        checkpoint: The checkpoint, or the folder of one that was handed on.
+        checkpoint: The checkpoint, or its folder.
     """
     folder = checkpoint if isinstance(checkpoint, Path) else checkpoint.path
     path = folder / MANIFEST
@@ -136,49 +136,49 @@ def verify(checkpoint: Checkpoint | Path) -> str | None:
         file = folder / name
         if not file.exists():
             return f"{file} is missing"
-        found = _entry(file, sync=False)
-        if found != expected:
+        if _entry(file, sync=False) != expected:
             return f"{file} has other bytes than were written"
     return None
 
 
 def manifest(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return what was written down when a checkpoint was sealed."""
-    found: dict[str, Any] = json.loads((checkpoint.path / MANIFEST).read_text())
-    return found
+    """Return what was recorded when a checkpoint was committed."""
+    facts: dict[str, Any] = json.loads((checkpoint.path / MANIFEST).read_text())
+    return facts
 
 
 def newest_valid(ws: Workspace, job_id: int) -> tuple[Checkpoint | None, dict[int, str]]:
     """Return the newest checkpoint that verifies, and what is wrong with each newer one, by step.
 
-    A checkpoint that was sealed in the moment in which its worker was killed is found by its
-    folder. None where no checkpoint verifies.
+    A checkpoint whose worker was killed between the commit and the row is recognised by its folder.
+    None if no checkpoint verifies.
     """
     _adopt(ws, job_id)
     skipped: dict[int, str] = {}
     for checkpoint in reversed(list(ws, job_id)):
-        trouble = verify(checkpoint)
-        if trouble is None:
+        damage = verify(checkpoint)
+        if damage is None:
             return checkpoint, skipped
-        skipped[checkpoint.step] = trouble
+        skipped[checkpoint.step] = damage
     return None, skipped
 
 
 def _adopt(ws: Workspace, job_id: int) -> None:
+    """Record committed folders that have no row, and finish renames that a kill interrupted."""
     for path in (ws.job_folder(job_id) / "checkpoints").glob("step-*.old"):
         if path.with_suffix("").exists():
             shutil.rmtree(path, ignore_errors=True)
         else:  # killed between two renames
             path.rename(path.with_suffix(""))
-    known = {item.path for item in list(ws, job_id)}
+    recorded = {item.path for item in list(ws, job_id)}
     for path in (ws.job_folder(job_id) / "checkpoints").glob(f"step-*/{MANIFEST}"):
-        if path.parent not in known and path.parent.suffix == "":
-            with contextlib.suppress(ValueError, KeyError, TypeError):  # a damaged one is no find
+        if path.parent not in recorded and path.parent.suffix == "":
+            with contextlib.suppress(ValueError, KeyError, TypeError):  # a damaged manifest
                 _record(ws, job_id, json.loads(path.read_text()), path.parent)
 
 
 def set_aside(ws: Workspace, job_id: int, *, after_step: int) -> None:
-    """Take the checkpoints after a step out of the list; their folders stay, as `.damaged`."""
+    """Remove the checkpoints after a step from the list; their folders stay, as `.damaged`."""
     for item in list(ws, job_id):
         if item.step > after_step:
             ws.store.delete("checkpoints", id=item.id)
@@ -189,25 +189,25 @@ def set_aside(ws: Workspace, job_id: int, *, after_step: int) -> None:
 
 
 def prune(ws: Workspace, job_id: int, *, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints that are whole, and the best one."""
-    found = [item for item in list(ws, job_id) if _is_whole(item)]
-    if len(found) <= keep:
+    """Remove all but the newest `keep` complete checkpoints and the best one."""
+    complete = [item for item in list(ws, job_id) if _is_complete(item)]
+    if len(complete) <= keep:
         return
-    kept = {item.step for item in found[-keep:]} | {_best(found).step}
-    for item in found:
-        if item.step not in kept:
-            # out of the way first, or a kill would leave half of it under its name
+    keep_steps = {item.step for item in complete[-keep:]} | {_best(complete).step}
+    for item in complete:
+        if item.step not in keep_steps:
+            # renamed first, or a kill would leave half of it under its name
             gone = item.path.with_suffix(".gone")
             item.path.rename(gone)
             ws.store.delete("checkpoints", id=item.id)
             shutil.rmtree(gone, ignore_errors=True)
-    for left in found[0].path.parent.glob("step-*.*"):
-        if int(left.stem.rpartition("-")[2]) < found[-keep].step:
-            shutil.rmtree(left, ignore_errors=True)
+    for leftover in complete[0].path.parent.glob("step-*.*"):
+        if int(leftover.stem.rpartition("-")[2]) < complete[-keep].step:
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _is_whole(checkpoint: Checkpoint) -> bool:
-    """Return whether every file is there in its size: what can be told without reading it all."""
+def _is_complete(checkpoint: Checkpoint) -> bool:
+    """Return whether every file is there in its size, without reading the files."""
     try:
         files = manifest(checkpoint)["files"].items()
         return all(

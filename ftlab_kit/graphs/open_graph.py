@@ -95,7 +95,7 @@ class Graph:
             return self.graphiti.clients
         from ftlab_kit.graphs import graphiti_clients
 
-        model = self.ws.hold(f"reranker {reranker}", lambda: Reranker(reranker)).model
+        model = self.ws.shared(f"reranker {reranker}", lambda: Reranker(reranker)).model
         adapter = graphiti_clients.CrossEncoderAdapter(model)
         return self.graphiti.clients.model_copy(update={"cross_encoder": adapter})
 
@@ -133,7 +133,7 @@ def get(ws: Workspace, address: str | None = None, embedder: str | None = None) 
     """
     # the owner comes last: an address holds no line break, so no two keys are alike
     key = f"graph {address or ''}\n{ws.owner}"
-    graph = ws.hold(key, lambda: Graph(ws, address, embedder))
+    graph = ws.shared(key, lambda: Graph(ws, address, embedder))
     if embedder and graph.embedder.name != embedder:
         graph.use_embedder(embedder)
     return graph

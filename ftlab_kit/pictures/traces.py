@@ -40,13 +40,13 @@ class Trace:
         self.first: Point | None = None
         self.last: Point | None = None
         if curve and curve.start is not None and curve.end is not None:
-            for item in curve.stretches:
+            for item in curve.buckets:
                 # which of the two came first is not known: they are drawn between the ends
                 third = (item.last - item.first) / 3
                 low, high = (item.first + third, item.low), (item.last - third, item.high)
                 self._put(item.first, _Bucket(item.n, low, high, item.n * item.mean))
-            self.first = (float(curve.stretches[0].first), curve.start)
-            self.last = (float(curve.stretches[-1].last), curve.end)
+            self.first = (float(curve.buckets[0].first), curve.start)
+            self.last = (float(curve.buckets[-1].last), curve.end)
 
     def add(self, x: float, y: float) -> None:
         """Append a point; x must not fall."""

@@ -1,8 +1,8 @@
-"""What verbs leave behind: frozen records, units in the names, None for what is not known.
+"""What verbs return: frozen records, with units in the names and None for what is not known.
 
 Every record shows itself in a notebook; `Rows` is a tuple of records that shows as a table.
 
-A file holds the records of one room, or of one concern of it; all are read from here.
+A file holds the records of one room, or of one part of it; all are imported from here.
 """
 
 from ftlab_kit.records.chats import Message, Usage

@@ -1,4 +1,4 @@
-"""Records of chats: what was said, and what it took."""
+"""Records of chats: a model's answer, its tokens and its cost."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,9 @@ from ftlab_kit.records.shown import Record
 
 @dataclass(frozen=True, slots=True)
 class Usage(Record):
-    """What an answer took. A thinking model's thoughts are output; the cost is the list price.
+    """Tokens and cost of an answer. Reasoning tokens count as output; the cost is the list price.
 
-    None is what the server does not say, or what has no known price.
+    None is what the server does not report, or what has no known price.
     """
 
     n_input_tokens: int | None
@@ -19,9 +19,9 @@ class Usage(Record):
 
 @dataclass(frozen=True, slots=True)
 class Message(Record):
-    """What a chat model said. `is_complete` tells whether it ended by itself, None if not known.
+    """A chat model's answer. `is_complete` is whether it ended by itself, None if not known.
 
-    `left_out` names the settings that the model takes none of, and that it answered without.
+    `left_out` names the settings that the model does not support and that were not sent.
     """
 
     role: str

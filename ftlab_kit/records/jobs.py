@@ -42,20 +42,20 @@ class Job(Record):
 
     @property
     def progress(self) -> float | None:
-        """The share of the steps that are done, from 0 to 1; None before the worker knows."""
+        """The share of the steps that are done, from 0 to 1; None before the total is known."""
         return min(1.0, self.step / self.total_steps) if self.total_steps else None
 
     @property
     def is_over(self) -> bool:
-        """Whether the job has reached a state that it never leaves by itself."""
+        """Whether the job has reached a state that it can't leave by itself."""
         return self.state in ("completed", "failed", "cancelled")
 
 
 @dataclass(frozen=True, slots=True)
 class Metric(Record):
-    """What was measured at one step. Tokens are real ones, without padding; utilisations 0 to 1.
+    """What was measured at one step. Tokens exclude padding; utilisations are from 0 to 1.
 
-    `more` holds what one method alone measures, such as a reward, and the scores of sample answers;
+    `more` holds what only one method measures, such as a reward, and the scores of sample answers;
     `note` says what the guard did, and what could not be measured.
     """
 
@@ -80,7 +80,7 @@ class Metric(Record):
 
 @dataclass(frozen=True, slots=True)
 class Bucket(Record):
-    """Some steps of a curve: the first and last with a value, how many, and what they say."""
+    """Some steps of a curve: the first and last with a value, how many, min, max and mean."""
 
     first: int
     last: int
@@ -92,23 +92,23 @@ class Bucket(Record):
 
 @dataclass(frozen=True, slots=True)
 class Curve(Record):
-    """One metric of a job over its steps, in stretches of equal width; no spike is lost.
+    """One metric of a job over its steps, in buckets of equal width; no spike is lost.
 
-    `start` and `end` are its first and its last value, None where it has none.
+    `start` and `end` are its first and last value, None if it has no value.
     """
 
     name: str
     width_steps: int
-    stretches: "Rows[Bucket]" = field(metadata=LONG)
+    buckets: "Rows[Bucket]" = field(metadata=LONG)
     start: float | None
     end: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint(Record):
-    """A checkpoint whose every file was hashed and synced before it got its name.
+    """A checkpoint whose every file was hashed and synced before the folder got its name.
 
-    `scores` is what evaluations have measured of it, the newest of each.
+    `scores` has each measure that it was evaluated by, from the newest evaluation.
     """
 
     id: int
@@ -124,30 +124,31 @@ class Checkpoint(Record):
 
 @dataclass(frozen=True, slots=True)
 class Certificate(Record):
-    """Whether a model says after an export what it said before: by rows, answers and numbers.
+    """Whether an exported model still answers as its checkpoint did, measured on rows and prompts.
 
-    `n_same` of `n_answers` greedy answers are the same to the last character; `change` is that of
-    perplexity, relative; None where one of the two is no finite number. `first_difference` shows
-    prompt, answer before and answer after.
+    `n_same` of `n_answers` greedy answers are equal, character by character; at least the share
+    `min_same` must be. `change` is the relative change of perplexity, at most `max_change`; None
+    if one of the two is not finite. `first_difference` has a prompt, the answer before, and the
+    answer after.
     """
 
     is_ok: bool
     n_rows: int
     n_answers: int
     n_same: int
-    least_same: float
+    min_same: float
     perplexity_before: float | None
     perplexity_after: float | None
     change: float | None
-    most_change: float
+    max_change: float
     first_difference: tuple[str, ...] | None = field(default=None, metadata=LONG)
 
 
 @dataclass(frozen=True, slots=True)
 class Export(Record):
-    """A model made of a checkpoint that stands on its own, with its certificate.
+    """A standalone model made from a checkpoint, with its certificate.
 
-    `model` is its name among the workspace's models, None for what is not registered there.
+    `model` is its name among the workspace's models, None if it is not registered there.
     """
 
     id: int
@@ -164,11 +165,11 @@ class Export(Record):
 
 @dataclass(frozen=True, slots=True)
 class Event(Record):
-    """A command to a job: who asked for what, and what came of it at which step.
+    """A command to a job: its author, its arguments, and its result at which step.
 
-    `state` is pending, applied or refused, or undone by a rollback of the guard. `asked` and
-    `result` hold old and new values of an adjustment, prompts and answers of a sample, what a
-    resume skipped. A command with an `at_step` is not taken before that step.
+    `state` is pending, applied or refused, or undone by a rollback of the guard. `arguments` and
+    `result` hold new and old values of an adjustment, prompts and answers of a sample, or what a
+    resume skipped. A command with an `at_step` waits for that step.
     """
 
     id: int
@@ -186,9 +187,9 @@ class Event(Record):
 
 @dataclass(frozen=True, slots=True)
 class Lineage(Record):
-    """Where a job comes from, what was done to it, and what came of it.
+    """A job's origin, the commands it received, and what came of it.
 
-    `facts` is what decides its bits: configuration, dataset, libraries, threads, processes.
+    `facts` is what decides its exact result: config, dataset, libraries, threads, processes.
     """
 
     job: Job
@@ -216,7 +217,7 @@ class Lineage(Record):
 
 @dataclass(frozen=True, slots=True)
 class Check(Record):
-    """One thing that preflight looked at; a failed one refuses the job."""
+    """One check of preflight; a failed one refuses the job."""
 
     name: str
     is_ok: bool

@@ -1,4 +1,4 @@
-"""Records of models: what is known of one, and the memory it takes."""
+"""Records of models: what the kit knows of a model, and the memory that it needs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,9 +9,9 @@ from ftlab_kit.records.shown import LONG, Record
 
 @dataclass(frozen=True, slots=True)
 class Model(Record):
-    """A base model: what the catalogue says of it, and where it is once it is here.
+    """A base model: its catalogue entry, and its folder once it is in the workspace.
 
-    `skipped` names the sources that were tried before and why each was passed over. Memory is for a
+    `skipped` names the sources that were tried first, and why each was skipped. Memory is for a
     LoRA fine-tune of 1,024-token rows in bf16, weights and activations.
     """
 
@@ -30,7 +30,7 @@ class Model(Record):
 
 @dataclass(frozen=True, slots=True)
 class Memory(Record):
-    """An estimate of what a job takes; `trained` is gradients and optimizer of what is trained."""
+    """An estimate of a job's memory; `trained` is the gradients and the optimizer's state."""
 
     weights_gib: float
     trained_gib: float

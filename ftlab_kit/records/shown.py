@@ -1,4 +1,4 @@
-"""What a record is, and how values, records and tables of them show themselves."""
+"""The base of every record, and how values, records and tables show in a notebook."""
 
 import difflib
 import html
@@ -9,15 +9,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-LONG = {"long": True}  # metadata of a field that a table of many records leaves out
-SHOWN = 10  # records of a table inside another record
-ALIKE = 0.4  # share of words that two texts must have in common to be marked word by word
+LONG = {"long": True}  # metadata of a field that a table of several records omits
+SHOWN = 10  # rows of a table inside another record
+ALIKE = 0.4  # similarity from which two texts are compared word by word
 CELL = 'style="text-align:left;vertical-align:top;padding:2px 10px 2px 0"'
-LINES = 'style="text-align:left;white-space:pre-wrap"'  # of a cell whose text has lines
+LINES = 'style="text-align:left;white-space:pre-wrap"'  # of a cell with several lines
 
 
 def show(value: Any) -> str:
-    """Return a value as people read it: a dash for unknown, four digits for a number."""
+    """Return a value as text for people: a dash for unknown, four digits for a number."""
     if value is None or value == "":
         return "–"
     if isinstance(value, float):
@@ -32,41 +32,40 @@ def show(value: Any) -> str:
 
 
 def cell(text: str) -> str:
-    """Return text as a cell of a table; its lines stay lines."""
+    """Return text as a table cell that keeps its line breaks."""
     return f"<td {LINES if chr(10) in text else CELL}>{html.escape(text)}</td>"
 
 
 def percent(share: float | None) -> str:
-    """Return a share as people read it."""
+    """Return a share from 0 to 1 as a percentage."""
     if share is None or 0.005 <= share <= 0.995 or share in (0, 1):
         return show(share) if share is None else f"{share:.0%}"
     return f"{share:.1%}"
 
 
-def marked(was: str, what: str) -> str:
-    """Return a text with what was taken out and put in, word by word, marked as HTML has it.
+def marked(before: str, after: str) -> str:
+    """Return HTML that marks the deleted and inserted words between two texts.
 
     Texts that have little in common are marked as a whole: a few shared words would only confuse.
     """
-    old, new = (re.findall(r"\s+|\S+", text) for text in (was, what))
+    old, new = (re.findall(r"\s+|\S+", text) for text in (before, after))
     parts = []
     matcher = difflib.SequenceMatcher(None, old, new, autojunk=False)
-    # white space alone makes any two texts half alike
-    said = difflib.SequenceMatcher(None, was.split(), what.split(), autojunk=False).ratio()
-    changes = matcher.get_opcodes() if said >= ALIKE else [("replace", 0, len(old), 0, len(new))]
+    # by words only: white space alone makes any two texts half alike
+    ratio = difflib.SequenceMatcher(None, before.split(), after.split(), autojunk=False).ratio()
+    changes = matcher.get_opcodes() if ratio >= ALIKE else [("replace", 0, len(old), 0, len(new))]
     for kind, i, j, k, m in changes:
         if kind == "equal":
             parts.append(html.escape("".join(new[k:m])))
             continue
-        gone, came = html.escape("".join(old[i:j])), html.escape("".join(new[k:m]))
-        parts.append(
-            (f"<del>{gone}</del>" if gone else "") + (f"<ins>{came}</ins>" if came else "")
-        )
+        deleted, inserted = html.escape("".join(old[i:j])), html.escape("".join(new[k:m]))
+        parts.append(f"<del>{deleted}</del>" if deleted else "")
+        parts.append(f"<ins>{inserted}</ins>" if inserted else "")
     return "".join(parts)
 
 
 def plain(value: Any) -> Any:
-    """Return a value as JSON can carry it."""
+    """Return a value in a form that JSON can hold."""
     if isinstance(value, Record):
         return value.as_dict()
     if isinstance(value, datetime):
@@ -85,7 +84,7 @@ class Record:
     """A frozen result; `as_dict()` is its JSON form."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON can carry them."""
+        """Return the fields in a form that JSON can hold."""
         return {item.name: plain(getattr(self, item.name)) for item in fields(self)}
 
     def _repr_html_(self) -> str | None:
@@ -98,7 +97,7 @@ class Record:
 
 
 def fields_of(record: Record) -> list[str]:
-    """Return the names of the fields that a table of many such records shows."""
+    """Return the names of the fields that a table of such records shows."""
     return [item.name for item in fields(record) if "long" not in item.metadata]
 
 
@@ -111,7 +110,7 @@ class Rows(tuple[R, ...], Generic[R]):
     __slots__ = ()
 
     def __new__(cls, records: Iterable[R] = ()) -> "Rows[R]":
-        """Take any number of records."""
+        """Return a tuple of the records."""
         return super().__new__(cls, tuple(records))
 
     def _repr_html_(self) -> str:
@@ -127,7 +126,7 @@ class Rows(tuple[R, ...], Generic[R]):
 
 
 def grid(head: list[str], rows: list[list[str]]) -> str:
-    """Return a table of texts."""
+    """Return an HTML table of texts."""
     top = "".join(f"<th {CELL}>{html.escape(name)}</th>" for name in head)
     body = "".join(
         "<tr>" + "".join(f"<td {CELL}>{html.escape(cell)}</td>" for cell in row) + "</tr>"

@@ -83,7 +83,7 @@ def _cells(ws: Workspace, job: Job, *, is_live: bool) -> list[str]:
     """Return the cells of a job as HTML, in the order of the columns."""
     loss, held_out = trainers.curves(ws, job, "loss", "eval_loss", at_most=CURVE_BUCKETS)
     alt_text = f"loss of job {job.id} from {show(loss.start)} to {show(loss.end)}"
-    spark = charts.spark(alt_text, Trace(loss).points()) if loss.stretches else ""
+    spark = charts.spark(alt_text, Trace(loss).points()) if loss.buckets else ""
     curve = spark if is_live or not spark else charts.image(spark, alt_text)
     took = None
     if job.started_at and job.finished_at:

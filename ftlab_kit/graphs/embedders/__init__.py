@@ -54,4 +54,4 @@ def get(ws: Workspace, name: str) -> Embedder:
         embedder: Embedder = getattr(importlib.import_module(module), cls)(ws, name)
         return embedder
 
-    return ws.hold(f"embedder {name}", make)
+    return ws.shared(f"embedder {name}", make)

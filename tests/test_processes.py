@@ -63,9 +63,9 @@ def test_a_job_resumed_at_once_is_not_ended_by_its_old_supervisor(lab: Workspace
 def test_jobs_wait_for_a_slot_and_follow_one_another_without_a_kernel(lab: Workspace):
     assert trainers.slots(lab) == 1
     jobs = [trainers.start(lab, SHORT, "hues") for _ in range(3)]
-    states = [trainers.status(lab, job) for job in jobs]
-    assert [job.state for job in states].count("running") <= 1
-    assert (states[2].state, states[2].note) == ("queued", "waits for a free slot, 1 ahead of it")
+    at_start = [trainers.status(lab, job) for job in jobs]
+    assert [job.state for job in at_start].count("running") <= 1
+    assert (at_start[2].state, at_start[2].note) == ("queued", "waits for a free slot, 1 ahead of it")
     deadline = time.monotonic() + 120
     while states.read(lab, jobs[2]).state != "completed" and time.monotonic() < deadline:
         time.sleep(0.2)  # nothing here launches: each worker's supervisor starts the next

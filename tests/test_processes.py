@@ -65,7 +65,10 @@ def test_jobs_wait_for_a_slot_and_follow_one_another_without_a_kernel(lab: Works
     jobs = [trainers.start(lab, SHORT, "hues") for _ in range(3)]
     at_start = [trainers.status(lab, job) for job in jobs]
     assert [job.state for job in at_start].count("running") <= 1
-    assert (at_start[2].state, at_start[2].note) == ("queued", "waits for a free slot, 1 ahead of it")
+    assert (at_start[2].state, at_start[2].note) == (
+        "queued",
+        "waits for a free slot, 1 ahead of it",
+    )
     deadline = time.monotonic() + 120
     while states.read(lab, jobs[2]).state != "completed" and time.monotonic() < deadline:
         time.sleep(0.2)  # nothing here launches: each worker's supervisor starts the next

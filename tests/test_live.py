@@ -188,7 +188,7 @@ def test_a_metric_of_one_method_has_a_curve(lab: Workspace, history: Job):
 
 
 def test_an_unknown_curve_names_the_nearest(lab: Workspace, job: Job):
-    with pytest.raises(InputError, match="'los' is no number of a metric.*'loss'"):
+    with pytest.raises(InputError, match="Unknown metric 'los'.*'loss'"):
         trainers.curves(lab, job, "los")
 
 

@@ -145,7 +145,7 @@ def test_an_estimate_without_the_model_has_no_time(ws: Workspace):
     chats = datasets.add(ws, chats_file(ws.root / "hues.jsonl"))
     estimate = analytics.estimate(ws, Config(), chats)
     assert (estimate.n_tokens, estimate.seconds) == (None, None)
-    assert "not here yet" in estimate.basis and estimate.memory_gib > 0
+    assert "has not been pulled yet" in estimate.basis and estimate.memory_gib > 0
 
 
 def test_a_negative_price_is_refused(lab: Workspace):

@@ -1,6 +1,6 @@
-"""Analytics: what jobs will take, took, what came of them, and which did better.
+"""Analytics: what jobs will take, what they took, how they went, and which did better.
 
-Every number is computed from what was recorded while they ran; what is not known is None.
+Every number is computed from what was recorded while they ran; None is not known.
 """
 
 import math
@@ -15,7 +15,6 @@ from ftlab_kit.configs import Config
 from ftlab_kit.errors import InputError
 from ftlab_kit.records import (
     BestJob,
-    Choice,
     DatasetVersion,
     Estimate,
     Failure,
@@ -23,11 +22,14 @@ from ftlab_kit.records import (
     JobAnalytics,
     JobComparison,
     Loading,
-    Measure,
+    MeasureComparison,
     Rows,
+    SettingDifference,
     Summary,
 )
 from ftlab_kit.workspace import Workspace
+
+__all__ = ["compare", "estimate", "job", "record_lineage", "summary"]
 
 
 def job(
@@ -37,36 +39,37 @@ def job(
     usd_per_hour: float | None = None,
     watts: float | None = None,
 ) -> JobAnalytics:
-    """Return what a job took, how fast it was, and what came of it.
+    """Return what a job took, how fast it was, and how it went.
 
-    The machine's bound is measured in about a second, unless a job runs, and the greatest is kept:
-    where something else keeps the processor busy, efficiency looks better than it is.
+    Unless a job runs, the machine's peak is measured in about a second, and the highest one is
+    kept. If something else keeps the processor busy meanwhile, the MFU looks better than it is.
 
     Args:
-        usd_per_hour: What an hour of the machine costs, for the cost of the time that it ran.
-        watts: What the machine draws while it trains, for the energy of that time.
+        job: A job or its id.
+        usd_per_hour: The price of an hour of the machine, for the cost of the running time.
+        watts: The power of the machine while it trains, for the energy of the running time.
 
     Raises:
         NotFound: There is no such job.
         InputError: A price or a power below 0.
     """
-    _check_prices(usd_per_hour=usd_per_hour, watts=watts)
-    asked = trainers.status(ws, job)
-    found = efficiency.efficiency(ws, asked, history.of(ws, asked))
-    if found.running_s is None:
-        return found
-    hours = found.running_s / 3600
+    _check_not_negative("usd_per_hour", usd_per_hour)
+    _check_not_negative("watts", watts)
+    current = trainers.status(ws, job)
+    numbers = efficiency.with_mfu(ws, current, history.of(ws, current))
+    if numbers.running_s is None:
+        return numbers
+    hours = numbers.running_s / 3600
     return replace(
-        found,
+        numbers,
         energy_kwh=None if watts is None else hours * watts / 1000,
         cost_usd=None if usd_per_hour is None else hours * usd_per_hour,
     )
 
 
-def _check_prices(**prices: float | None) -> None:
-    for name, value in prices.items():
-        if value is not None and not (value >= 0 and math.isfinite(value)):
-            raise InputError(f"{name} is {value}; expected 0 or more. Leave it out if not known.")
+def _check_not_negative(name: str, value: float | None) -> None:
+    if value is not None and not (value >= 0 and math.isfinite(value)):
+        raise InputError(f"{name} is {value}; expected 0 or more. Leave it out if not known.")
 
 
 def estimate(
@@ -80,32 +83,37 @@ def estimate(
 ) -> Estimate:
     """Return what a job will take: steps, tokens, time, memory and money; nothing is started.
 
-    Its speed is that of the newest job like it here; without one it is reckoned from the machine's
-    own matrix product, which is measured in about a second. Only where the model is here can the
-    tokens be counted.
+    The speed is that of the newest similar job on this machine. Without one it is derived from the
+    machine's peak, which is measured in about a second. Tokens can only be counted once the model
+    has been pulled.
 
     Args:
-        usd_per_hour: What an hour of the machine costs.
-        watts: What the machine draws while it trains.
+        config: The job's settings.
+        dataset: The rows to train on: a version, its number, or a dataset's name.
+        held_out: The rows of the held-out losses, whose time is included.
+        usd_per_hour: The price of an hour of the machine.
+        watts: The power of the machine while it trains.
 
     Raises:
         InputError: A price or a power below 0.
+        NotFound: There is no such dataset or model.
     """
-    _check_prices(usd_per_hour=usd_per_hour, watts=watts)
+    _check_not_negative("usd_per_hour", usd_per_hour)
+    _check_not_negative("watts", watts)
     version = datasets.get(ws, dataset)
-    judged = datasets.get(ws, held_out) if held_out else None
-    counted = forecast.count(ws, config, version, judged)
-    speed, basis = None, "the model is not here yet, so its tokens can't be counted"
-    if counted:
+    held_out_version = datasets.get(ws, held_out) if held_out else None
+    tokens = forecast.count_tokens(ws, config, version, held_out_version)
+    speed, basis = None, "the model has not been pulled yet, so its tokens can't be counted"
+    if tokens:
         speed, basis = forecast.speed(ws, config, version)
-    seconds = (counted.learnt + counted.measured) / speed if counted and speed else None
+    seconds = (tokens.trained + tokens.held_out) / speed if tokens and speed else None
     hours = None if seconds is None else seconds / 3600
     return Estimate(
         n_steps=forecast.steps(config, version),
-        n_tokens=counted.learnt if counted else None,
+        n_tokens=tokens.trained if tokens else None,
         tokens_per_s=speed,
         seconds=seconds,
-        memory_gib=forecast.memory(ws, config, counted.longest if counted else None).total_gib,
+        memory_gib=forecast.memory(ws, config, tokens.longest if tokens else None).total_gib,
         free_memory_gib=device.free_memory_gib(),
         cost_usd=None if usd_per_hour is None or hours is None else hours * usd_per_hour,
         energy_kwh=None if watts is None or hours is None else hours * watts / 1000,
@@ -116,12 +124,12 @@ def estimate(
 def summary(ws: Workspace) -> Summary:
     """Return all jobs of a workspace in numbers: states, time, tokens, failures, and the best."""
     jobs = trainers.list(ws)[::-1]
-    found = [history.of(ws, item) for item in jobs]
-    trained_s = [item.trained_s for item in found if item.trained_s is not None]
-    n_tokens = [item.n_tokens for item in found if item.n_tokens is not None]
+    numbers = [history.of(ws, item) for item in jobs]
+    trained_s = [item.trained_s for item in numbers if item.trained_s is not None]
+    n_tokens = [item.n_tokens for item in numbers if item.n_tokens is not None]
     durations = [
         item.duration_s
-        for item in found
+        for item in numbers
         if item.state == "completed" and item.duration_s is not None
     ]
     states = [item.state for item in jobs]
@@ -131,38 +139,39 @@ def summary(ws: Workspace) -> Summary:
         hours_trained=sum(trained_s) / 3600 if trained_s else None,
         n_tokens=sum(n_tokens) if n_tokens else None,
         median_duration_s=median(durations) if durations else None,
-        tokens_per_s=_speeds(found),
-        n_checkpoints=sum(item.n_checkpoints for item in found),
-        checkpoints_bytes=sum(item.checkpoints_bytes for item in found),
+        tokens_per_s=_speeds(numbers),
+        n_checkpoints=sum(item.n_checkpoints for item in numbers),
+        checkpoints_bytes=sum(item.checkpoints_bytes for item in numbers),
         failures=Rows(_failures(jobs)),
-        best=Rows(_leaders(jobs, found)),
+        best=Rows(_best_jobs(jobs, numbers)),
     )
 
 
 def compare(ws: Workspace, *jobs: Job | int) -> JobComparison:
-    """Return jobs side by side: only what differs in their settings, and the best by each measure.
+    """Return jobs side by side: the settings that differ, and the best job by each measure.
 
-    A loss has a winner only where it is of the same rows, method and tokens; a duration where every
+    A loss has a winner only where rows, method and tokens are the same; a duration only where every
     job is completed.
 
     Args:
-        jobs: Two or more.
+        jobs: Two or more jobs or their ids.
 
     Raises:
         InputError: Fewer than two jobs, or one of them twice.
         NotFound: There is no such job.
     """
-    found = [trainers.status(ws, item) for item in jobs]
-    ids = [item.id for item in found]
+    current = [trainers.status(ws, item) for item in jobs]
+    ids = [item.id for item in current]
     if len(ids) < 2 or len({*ids}) < len(ids):
         named = f"only job {ids[0]}" if len(ids) == 1 else f"jobs {', '.join(map(str, ids))}"
         raise InputError(
             f"compare was given {named if ids else 'no job'}; expected two or more, each once. "
-            "Name them after ws; trainers.list(ws) shows which there are."
+            "List the jobs with trainers.list(ws)."
         )
-    differences = comparison.differences(ws, found)
-    measures = comparison.measures(ws, found, [history.of(ws, item) for item in found])
-    return JobComparison(_words(differences, measures, ids), Rows(found), differences, measures)
+    differences = comparison.differences(ws, current)
+    measures = comparison.measures(ws, current, [history.of(ws, item) for item in current])
+    message = _message(differences, measures, ids)
+    return JobComparison(message, Rows(current), differences, measures)
 
 
 def record_lineage(ws: Workspace, *, graph: str | None = None) -> Loading:
@@ -183,50 +192,55 @@ def record_lineage(ws: Workspace, *, graph: str | None = None) -> Loading:
     return lineage.record(ws, graph)
 
 
-def _words(differences: Rows[Choice], measures: Rows[Measure], ids: Sequence[int]) -> str:
-    """Return in one line in what jobs differ and which is best by what."""
+def _message(
+    differences: Rows[SettingDifference], measures: Rows[MeasureComparison], ids: Sequence[int]
+) -> str:
+    """Return one line: the settings that differ, and the measures by which each job is best."""
     names = ", ".join(item.name for item in differences)
-    words = [f"{len(ids)} jobs that differ in {names or 'no setting'}"]
+    parts = [f"{len(ids)} jobs that differ in {names or 'no setting'}"]
     for job_id in ids:
         won = [item.name for item in measures if item.winner == job_id]
         if won:
-            words.append(f"job {job_id} is best by {', '.join(won)}")
-    return "; ".join(words)
+            parts.append(f"job {job_id} is best by {', '.join(won)}")
+    return "; ".join(parts)
 
 
-def _speeds(found: Sequence[JobAnalytics]) -> dict[str, float]:
+def _speeds(numbers: Sequence[JobAnalytics]) -> dict[str, float]:
     """Return the median tokens per second of each model's jobs."""
     speeds: dict[str, list[float]] = {}
-    for item in found:
+    for item in numbers:
         if item.tokens_per_s.mean is not None:
             speeds.setdefault(item.model, []).append(item.tokens_per_s.mean)
     return {model: median(values) for model, values in speeds.items()}
 
 
 def _failures(jobs: Sequence[Job]) -> Iterator[Failure]:
-    """Yield the reasons for which jobs failed, the most frequent first, in the newest's words."""
-    alike: dict[str, list[Job]] = {}
+    """Yield the reasons why jobs failed, the most frequent first; the newest job's text is shown.
+
+    Reasons that differ only in their numbers are the same.
+    """
+    groups: dict[str, list[Job]] = {}
     for item in jobs:
         if item.state == "failed":
-            alike.setdefault(re.sub(r"[\d.]+", "0", _reason(item)), []).append(item)
-    for same in sorted(alike.values(), key=len, reverse=True):
+            groups.setdefault(re.sub(r"[\d.]+", "0", _reason(item)), []).append(item)
+    for same in sorted(groups.values(), key=len, reverse=True):
         yield Failure(_reason(same[-1]), len(same), tuple(item.id for item in same))
 
 
 def _reason(failed: Job) -> str:
-    """Return the first sentence of why a job failed; the others are advice."""
+    """Return the first sentence of a job's error; the others are advice."""
     return (failed.error or "").partition(". ")[0].rstrip(".")
 
 
-def _leaders(jobs: Sequence[Job], found: Sequence[JobAnalytics]) -> Iterator[BestJob]:
-    """Yield the best job of each group whose held-out losses can be compared."""
+def _best_jobs(jobs: Sequence[Job], numbers: Sequence[JobAnalytics]) -> Iterator[BestJob]:
+    """Yield the best job of each group whose held-out losses are comparable."""
     groups: dict[tuple[object, ...], list[BestJob]] = {}
-    for item, numbers in zip(jobs, found, strict=True):
-        loss, step = numbers.eval_loss.best, numbers.eval_loss.best_step
+    for item, its_numbers in zip(jobs, numbers, strict=True):
+        loss, step = its_numbers.eval_loss.best, its_numbers.eval_loss.best_step
         version_id = item.held_out_version_id
         if loss is not None and step is not None and version_id is not None:
-            leader = BestJob(version_id, item.model, 1, item.id, step, loss)
-            groups.setdefault(comparison.group(item), []).append(leader)
+            candidate = BestJob(version_id, item.model, 1, item.id, step, loss)
+            groups.setdefault(comparison.group(item), []).append(candidate)
     for same in groups.values():
-        best = min(same, key=lambda leader: leader.eval_loss)
+        best = min(same, key=lambda candidate: candidate.eval_loss)
         yield replace(best, n_jobs=len(same))

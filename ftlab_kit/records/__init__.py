@@ -5,6 +5,18 @@ Every record shows itself in a notebook; `Rows` is a tuple of records that shows
 A file holds the records of one room, or of one part of it; all are imported from here.
 """
 
+from ftlab_kit.records.analytics import (
+    BestJob,
+    Estimate,
+    Failure,
+    JobAnalytics,
+    JobComparison,
+    LossSummary,
+    MeasureComparison,
+    RateSummary,
+    SettingDifference,
+    Summary,
+)
 from ftlab_kit.records.chats import Message, Usage
 from ftlab_kit.records.datasets import (
     Card,
@@ -23,6 +35,7 @@ from ftlab_kit.records.datasets import (
     Token,
     Turn,
 )
+from ftlab_kit.records.diagnostics import Diagnosis, Finding
 from ftlab_kit.records.evaluations import Difference, Evaluation, RowChange, Sample, Score, Verdict
 from ftlab_kit.records.graphs import (
     Citation,
@@ -51,20 +64,6 @@ from ftlab_kit.records.jobs import (
 )
 from ftlab_kit.records.models import Memory, Model
 from ftlab_kit.records.notebooks import Checked, Parameter, QuickStart, ScoreChange
-from ftlab_kit.records.numbers import (
-    BestJob,
-    Choice,
-    Diagnosis,
-    Estimate,
-    Failure,
-    Finding,
-    JobAnalytics,
-    JobComparison,
-    LossSummary,
-    Measure,
-    RateSummary,
-    Summary,
-)
 from ftlab_kit.records.progress import OnProgress, Progress
 from ftlab_kit.records.shown import (
     ALIKE,
@@ -94,7 +93,6 @@ __all__ = [
     "Check",
     "Checked",
     "Checkpoint",
-    "Choice",
     "Citation",
     "Contradiction",
     "Curve",
@@ -124,7 +122,7 @@ __all__ = [
     "Loading",
     "LossSummary",
     "Mask",
-    "Measure",
+    "MeasureComparison",
     "Memory",
     "Message",
     "Metric",
@@ -150,6 +148,7 @@ __all__ = [
     "Sample",
     "Score",
     "ScoreChange",
+    "SettingDifference",
     "Summary",
     "Token",
     "Turn",

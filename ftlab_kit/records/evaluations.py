@@ -1,4 +1,4 @@
-"""Records of judging: evaluations, scores, differences, verdicts."""
+"""Records of evaluators: evaluations, scores, differences, verdicts."""
 
 import html
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ from ftlab_kit.records.shown import LONG, SHOWN, Record, Rows
 class Sample(Record):
     """One prompt with its reference and the model's answer.
 
-    In an evaluation `row` counts from 0 and `scores` holds the row's own, None where it has none;
-    `is_complete` tells whether the answer ended by itself. `step` is that of the weights.
+    In an evaluation `row` counts from 0 and `scores` holds the row's own scores, None where it has
+    none. `is_complete` says whether the answer ended by itself. `step` is that of the weights.
     """
 
     prompt: str
@@ -28,11 +28,11 @@ class Sample(Record):
 
 @dataclass(frozen=True, slots=True)
 class Evaluation(Record):
-    """The scores of one model on one dataset version, with how they were made.
+    """The scores of one model on one dataset version, and everything that decided them.
 
-    `counts` holds, of each measure, what every row adds to it, None for a row without: a score is
-    a function of their sums, so that intervals and comparisons need no model. `details` says of
-    each measure whether greater is better and, where it is None, why.
+    `counts` holds for each measure what every row adds to it, None for a row that has no score: a
+    score is a function of their sums, so intervals and comparisons need no model. `details` says
+    for each measure whether greater is better and, where the score is None, why.
     """
 
     id: int
@@ -52,13 +52,13 @@ class Evaluation(Record):
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> "Evaluation":
-        """Return the record of what the store holds."""
+        """Return the record of a row of the store."""
         return cls(**{**row, "samples": Rows(Sample(**item) for item in row["samples"])})
 
 
 @dataclass(frozen=True, slots=True)
 class Score(Record):
-    """One measure of an evaluation, with the interval in which it lies and the rows it is of."""
+    """One measure of an evaluation, with its confidence interval and its number of rows."""
 
     measure: str
     value: float | None
@@ -71,10 +71,11 @@ class Score(Record):
 
 @dataclass(frozen=True, slots=True)
 class Difference(Record):
-    """Two models on the same rows by one measure: what the second has more, and whether it counts.
+    """Two models on the same rows by one measure: the second score minus the first, and a verdict.
 
-    `low` and `high` bound the difference at `level`, which is higher where many are asked for.
-    Wins, ties and losses count rows, as the second sees them; None where no direction is better.
+    `low` and `high` bound the difference at `level`, which is higher with several differences.
+    Wins, ties and losses count the rows in which the second did better, the same or worse; None
+    where neither direction is better.
     """
 
     measure: str
@@ -95,7 +96,7 @@ class Difference(Record):
 
 @dataclass(frozen=True, slots=True)
 class RowChange(Record):
-    """A row whose score is quite another in the second evaluation."""
+    """A row whose score changed from the first evaluation to the second."""
 
     measure: str
     row: int
@@ -109,7 +110,7 @@ class RowChange(Record):
 
 @dataclass(frozen=True, slots=True)
 class Verdict(Record):
-    """What two or more evaluations of the same rows say about each other."""
+    """How evaluations of the same rows differ, and which rows changed most."""
 
     message: str
     differences: "Rows[Difference]"

@@ -1,4 +1,4 @@
-"""Records of what jobs took, what they will take, and what ails them."""
+"""Records of analytics: what jobs took, what they will take, and how they compare."""
 
 import html
 from collections.abc import Mapping
@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ftlab_kit.records.jobs import Job
-from ftlab_kit.records.shown import CELL, LONG, Record, Rows, fields_of, grid, show
+from ftlab_kit.records.shown import CELL, Record, Rows, fields_of, grid, show
 
 
 @dataclass(frozen=True, slots=True)
 class LossSummary(Record):
-    """A loss at the first, best and last step that it was measured at; None where it never was."""
+    """A loss at the first, best and last step with a measurement; None if there is none."""
 
     first: float | None = None
     first_step: int | None = None
@@ -31,7 +31,7 @@ class LossSummary(Record):
 
 @dataclass(frozen=True, slots=True)
 class RateSummary(Record):
-    """A rate over a job: in all, and the median and the greatest of what was measured."""
+    """A rate over a job: its overall mean, and the median and peak of the measurements."""
 
     mean: float | None = None
     median: float | None = None
@@ -46,12 +46,15 @@ class RateSummary(Record):
 
 @dataclass(frozen=True, slots=True)
 class JobAnalytics(Record):
-    """What a job took and what came of it, from what was recorded; None is what is not known.
+    """What a job took and how it went, from what was recorded; None is not known.
 
-    `duration_s` lasts from the job's start to its end, or until now; `running_s` is that without
-    the time in which it was paused or lay failed, `trained_s` the time within steps. Energy and
-    money are those of `running_s`. `efficiency` is the share of the machine's bound: the FLOP that
-    its tokens need in a second of a step, by those that a large matrix product does here.
+    `waited_s` is the time in the queue before its start, `duration_s` the time from its start to
+    its end, or until now. `running_s` is the duration without the time in which it was paused or
+    failed, `trained_s` the time within steps. Energy and cost are those of `running_s`.
+
+    `mfu` is model FLOPs utilisation (Chowdhery et al. 2022, arXiv 2204.02311): `gflop_per_s`, the
+    FLOP that the job's tokens need per second of a step, divided by `peak_gflop_per_s`, here
+    measured with a large matrix product. `mfu_note` says why it is None.
     """
 
     job_id: int
@@ -80,17 +83,17 @@ class JobAnalytics(Record):
     n_skipped: int
     gflop_per_s: float | None = None
     peak_gflop_per_s: float | None = None
-    efficiency: float | None = None
-    efficiency_note: str | None = None
+    mfu: float | None = None
+    mfu_note: str | None = None
     energy_kwh: float | None = None
     cost_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate(Record):
-    """What a job will take, before it is started; `basis` says where its speed is known from.
+    """What a job will take, before it starts; `basis` says where its speed comes from.
 
-    `n_tokens` are those it learns from, without padding. None is what can't be told.
+    `n_tokens` counts the tokens it trains on, without padding. None is not known.
     """
 
     n_steps: int
@@ -106,7 +109,7 @@ class Estimate(Record):
 
 @dataclass(frozen=True, slots=True)
 class Failure(Record):
-    """Jobs that failed for the same reason, but for the numbers in its words."""
+    """Jobs that failed for the same reason, apart from the numbers in it."""
 
     message: str
     n_jobs: int
@@ -115,7 +118,7 @@ class Failure(Record):
 
 @dataclass(frozen=True, slots=True)
 class BestJob(Record):
-    """The job with the lowest held-out loss among those whose losses can be compared."""
+    """The job with the lowest held-out loss among jobs whose losses are comparable."""
 
     held_out_version_id: int
     model: str
@@ -127,9 +130,9 @@ class BestJob(Record):
 
 @dataclass(frozen=True, slots=True)
 class Summary(Record):
-    """All jobs of a workspace: states, time, tokens and speed, failures, and the best of them.
+    """All jobs of a workspace: states, time, tokens and speed, failures, and the best ones.
 
-    `median_duration_s` is that of completed jobs, `tokens_per_s` the median of a model's jobs.
+    `median_duration_s` is over completed jobs, `tokens_per_s` the median over each model's jobs.
     """
 
     n_jobs: int
@@ -156,18 +159,18 @@ class Summary(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class Choice(Record):
-    """A setting, or a dataset version, in which jobs differ; a value for each job, in order."""
+class SettingDifference(Record):
+    """A setting, or a dataset version, that differs between jobs: one value for each job."""
 
     name: str
     values: tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Measure(Record):
-    """One measure of some jobs: a value for each in order, and the job that did best by it.
+class MeasureComparison(Record):
+    """One measure of several jobs: one value for each job, and the best job by it.
 
-    Without a winner, `note` says why there is none.
+    `note` says why there is no winner, where there is none.
     """
 
     name: str
@@ -179,12 +182,12 @@ class Measure(Record):
 
 @dataclass(frozen=True, slots=True)
 class JobComparison(Record):
-    """Jobs side by side: only what differs in their settings, and who did best by each measure."""
+    """Jobs side by side: the settings that differ, and the best job by each measure."""
 
     message: str
     jobs: "Rows[Job]"
-    differences: "Rows[Choice]"
-    measures: "Rows[Measure]"
+    differences: "Rows[SettingDifference]"
+    measures: "Rows[MeasureComparison]"
 
     def _repr_html_(self) -> str:
         names = [f"job {job.id}" for job in self.jobs]
@@ -202,54 +205,3 @@ class JobComparison(Record):
             f"<p>{html.escape(self.message)}</p>{grid(['setting', *names], settings)}"
             f"{grid(['measure', *names, 'best', 'note'], measures)}"
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Finding(Record):
-    """What is wrong with a job: the problem, the numbers that show it, its cause and its cure.
-
-    `changes` are the settings that cure it, None where the rows or the machine must change. `side`
-    is where the trouble lies: settings, data or machine. `importance` is 1 for what spoils a run, 2
-    for what makes it worse, 3 for what makes it slow.
-    """
-
-    problem: str
-    importance: int
-    side: str
-    evidence: str
-    cause: str
-    fix: str
-    changes: Mapping[str, Any] | None = field(hash=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Diagnosis(Record):
-    """Whether a model learnt a few rows by heart, and on which side the trouble lies therefore.
-
-    `loss_least` is what no model gets below on these rows; `loss_last` is the mean of the last
-    losses, and rows are known by heart where it is at most `loss_known` above that and none
-    contradict. `contradicting` names rows of the version asked about, counted from 0, that ask what
-    an earlier one asks and answer otherwise. Without a job, preflight had refused the rows.
-    """
-
-    side: str
-    message: str
-    is_learnt: bool | None
-    job_id: int | None
-    n_rows: int
-    n_steps: int | None
-    loss_first: float | None
-    loss_last: float | None
-    loss_known: float
-    loss_least: float
-    findings: "Rows[Finding]"
-    contradicting: tuple[int, ...] = field(metadata=LONG)
-
-    def _repr_html_(self) -> str:
-        names = [item for item in fields_of(self) if item not in ("words", "findings")]
-        rows = "".join(
-            f"<tr><th {CELL}>{name}</th><td {CELL}>{html.escape(show(getattr(self, name)))}</td>"
-            for name in names
-        )
-        found = f"<h3>findings</h3>{self.findings._repr_html_()}"
-        return f"<p>{html.escape(self.message)}</p><table>{rows}</table>{found}"

@@ -1,4 +1,4 @@
-"""Each look against a planted trouble and against a healthy job; cures and ten rows for real."""
+"""Each check against a planted problem and a healthy job; fixes and ten rows for real."""
 
 import json
 import math
@@ -11,7 +11,7 @@ import pytest
 
 from ftlab_kit import Workspace, datasets, device, diagnostics, metrics, trainers
 from ftlab_kit.configs import Config
-from ftlab_kit.diagnostics import row_findings as looks
+from ftlab_kit.diagnostics import curve_findings, machine_findings, overfit, row_findings
 from ftlab_kit.errors import Conflict, InputError, NotFound
 from ftlab_kit.lm.tokens import Encoded
 from ftlab_kit.records import DatasetVersion, Finding, Job, Progress
@@ -87,9 +87,6 @@ def only(ws: Workspace, job: Job | int) -> Finding:
     return finding
 
 
-# --- healthy jobs -----------------------------------------------------------------------------
-
-
 def test_a_healthy_job_has_no_finding(lab: Workspace, healthy: Job):
     assert diagnostics.check(lab, healthy) == ()
 
@@ -117,16 +114,13 @@ def test_noise_on_a_flat_loss_is_a_plateau(ws: Workspace, seed: int):
     assert names(ws, plant(ws, noisy, learning_rate=1e-6)) == ["plateau"]
 
 
-def test_a_small_but_sure_fall_is_no_plateau(ws: Workspace):
+def test_a_small_but_sure_fall_is_not_a_plateau(ws: Workspace):
     slow = [2.0 - 0.002 * step + 0.002 * (-1) ** step for step in range(40)]
     assert names(ws, plant(ws, slow)) == []
 
 
 def test_the_loss_of_grpo_says_nothing(ws: Workspace):
     assert names(ws, plant(ws, [0.01] * 40, method="grpo")) == []
-
-
-# --- curves -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -142,7 +136,7 @@ def test_the_loss_of_grpo_says_nothing(ws: Workspace):
         ([*FALLING[:20], 9.0, *FALLING[20:]], 5e-4, "spike", {"learning_rate": 1.7e-4}),
     ],
 )
-def test_a_curve_is_told_with_its_cure(
+def test_a_curve_is_found_with_its_fix(
     ws: Workspace, losses: list[float], rate: float, problem: str, changes: dict[str, float] | None
 ):
     finding = only(ws, plant(ws, losses, learning_rate=rate))
@@ -150,13 +144,13 @@ def test_a_curve_is_told_with_its_cure(
 
 
 @pytest.mark.parametrize(
-    ("rate", "words"),
+    ("rate", "cause"),
     [(1e-6, "too low"), (0.5, "too high"), (1e-3, "the rows may contradict")],
 )
-def test_a_plateau_has_a_cause_by_its_rate(ws: Workspace, rate: float, words: str):
+def test_a_plateau_has_a_cause_by_its_rate(ws: Workspace, rate: float, cause: str):
     finding = only(ws, plant(ws, [4.0, 4.01] * 10, learning_rate=rate))
-    assert words in finding.cause
-    assert "began at 4 and is 4.005 over the second half of 20 steps" in finding.evidence
+    assert cause in finding.cause
+    assert "began at 4 and averages 4.005 over the second half of 20 steps" in finding.evidence
 
 
 @pytest.mark.parametrize(
@@ -167,18 +161,18 @@ def test_a_plateau_has_a_cause_by_its_rate(ws: Workspace, rate: float, words: st
         (1, {}, "data", None),
     ],
 )
-def test_what_the_guard_said_of_no_number_is_found(
+def test_a_guards_note_of_a_non_finite_loss_is_found(
     ws: Workspace, step: int, settings: dict, side: str, changes: dict | None
 ):
     job_id = plant(ws, **settings)
-    words = f"the loss became nan at step {step}, lines 3, 4"
-    metrics.write(ws, job_id, 40, loss=math.nan, note=words)
+    note = f"the loss became nan at step {step}, lines 3, 4"
+    metrics.write(ws, job_id, 40, loss=math.nan, note=note)
     finding = only(ws, job_id)
-    assert (finding.problem, finding.side, finding.changes) == ("no number", side, changes)
+    assert (finding.problem, finding.side, finding.changes) == ("non-finite loss", side, changes)
     assert f"became nan at step {step}, lines 3, 4" in finding.evidence
 
 
-def test_a_gradient_without_end_is_no_number(ws: Workspace):
+def test_an_infinite_gradient_is_a_non_finite_loss(ws: Workspace):
     job_id = plant(ws)
     metrics.write(ws, job_id, 40, grad_norm=math.inf)
     assert "was inf at step 40" in only(ws, job_id).evidence
@@ -192,10 +186,10 @@ def test_a_spike_that_the_guard_skipped_is_found(ws: Workspace):
     assert "jumped to 9.1, 3.3 times the usual at step 12, lines 8, 9" in only(ws, job_id).evidence
 
 
-def test_a_job_that_is_no_number_is_no_plateau_besides(ws: Workspace):
+def test_a_non_finite_loss_is_not_also_a_plateau(ws: Workspace):
     job_id = plant(ws, [4.0] * 20, learning_rate=0.1)
     metrics.write(ws, job_id, 20, loss=math.nan, note="the loss became nan at step 20, lines 1")
-    assert names(ws, job_id) == ["no number"]
+    assert names(ws, job_id) == ["non-finite loss"]
 
 
 def test_a_burst_of_the_gradient_at_the_peak_is_a_short_warmup(ws: Workspace):
@@ -214,18 +208,20 @@ def test_a_burst_after_a_long_warmup_or_much_later_is_not(ws: Workspace, step: i
 
 
 @pytest.mark.parametrize(
-    ("measured", "found"),
+    ("evaluations", "problems"),
     [
-        ({10: 3.0, 20: 2.0, 30: 2.2, 40: 2.4}, ["over-fitting"]),
+        ({10: 3.0, 20: 2.0, 30: 2.2, 40: 2.4}, ["overfitting"]),
         ({10: 3.0, 20: 2.0, 30: 1.9, 40: 1.91}, []),
         ({20: 2.0, 40: 2.4}, []),
     ],
 )
-def test_a_held_out_loss_that_rises_is_overfitting(ws: Workspace, measured: dict, found: list):
+def test_a_held_out_loss_that_rises_is_overfitting(
+    ws: Workspace, evaluations: dict, problems: list
+):
     job_id = plant(ws)
-    for step, loss in measured.items():
+    for step, loss in evaluations.items():
         metrics.write(ws, job_id, step, eval_loss=loss)
-    assert names(ws, job_id) == found
+    assert names(ws, job_id) == problems
 
 
 def test_overfitting_names_the_best_step(ws: Workspace):
@@ -237,60 +233,57 @@ def test_overfitting_names_the_best_step(ws: Workspace):
     assert "from 2 at step 20 to 2.4 at step 40" in finding.evidence
 
 
-def test_a_loss_that_rises_on_both_sides_is_no_overfitting(ws: Workspace):
+def test_a_loss_that_rises_on_both_sides_is_not_overfitting(ws: Workspace):
     job_id = plant(ws, [*FALLING[:20], *reversed(FALLING[:20])])
     for step, loss in {10: 3.0, 20: 2.0, 30: 2.2, 40: 2.4}.items():
         metrics.write(ws, job_id, step, eval_loss=loss)
-    assert "over-fitting" not in names(ws, job_id)
+    assert "overfitting" not in names(ws, job_id)
 
 
-# --- rows and answers -------------------------------------------------------------------------
-
-
-def test_answers_that_are_cut_are_named_with_the_length_they_want(lab: Workspace):
+def test_truncated_answers_are_found_with_the_length_they_need(lab: Workspace):
     chats = [pair("Hi", "Good day. " * 20), *[pair(f"Hi {n}", "Hello.") for n in range(9)]]
     version = add_rows(lab, "cut", chats)
     finding = only(lab, insert(lab, version, Config(model="tiny", max_length=60)))
-    assert (finding.problem, finding.side) == ("cut answers", "settings")
+    assert (finding.problem, finding.side) == ("truncated answers", "settings")
     assert finding.evidence.startswith("1 of 10 rows are cut at 60 tokens (10%): row 0;")
     longer = Config(model="tiny").but(**finding.changes)
     assert names(lab, insert(lab, version, longer)) == []
 
 
-def test_rows_longer_than_the_model_reads_want_parting(lab: Workspace):
+def test_rows_longer_than_the_model_reads_must_be_split(lab: Workspace):
     version = add_rows(lab, "endless", [pair("Hi", "Good day. " * 3000)])
     finding = only(lab, insert(lab, version, Config(model="tiny", max_length=60)))
     assert (finding.changes, finding.side) == (None, "data")
-    assert finding.fix.startswith("Part these rows: the model reads ")
+    assert finding.fix.startswith("Split these rows: the model reads at most ")
 
 
 def test_a_question_longer_than_the_model_reads_masks_its_row_for_good(lab: Workspace):
     version = add_rows(lab, "masked", [pair("Hi", "Hello."), pair("Why? " * 9000, "So.")])
     masked, _ = diagnostics.check(lab, insert(lab, version, Config(model="tiny")))
     assert (masked.problem, masked.changes) == ("all-masked rows", None)
-    assert masked.fix == f"Leave them out: datasets.filter(ws, {version.id}, without=[1])."
+    assert masked.fix == f"Remove them: datasets.filter(ws, {version.id}, without=[1])."
 
 
 def test_a_question_that_fills_the_length_masks_its_row(lab: Workspace):
     version = add_rows(lab, "long", [pair("Why? " * 80, "So."), pair("Hi", "Hello.")])
     job_id = insert(lab, version, Config(model="tiny", max_length=60))
     masked, cut = diagnostics.check(lab, job_id)
-    assert (masked.problem, cut.problem) == ("all-masked rows", "cut answers")
+    assert (masked.problem, cut.problem) == ("all-masked rows", "truncated answers")
     assert masked.changes == cut.changes
     assert "1 of 2 rows have no trained token: row 0" in masked.evidence
 
 
 @pytest.mark.parametrize(
-    ("answer", "is_complete", "found"),
+    ("answer", "is_complete", "problems"),
     [
         ("and so on " * 20, False, ["never-ending answers"]),
         ("and so on " * 20, True, []),
-        ("and", False, []),  # who asked had cut it there
+        ("and", False, []),  # max_new_tokens cut it there
         ("and so on " * 20, None, []),
     ],
 )
 def test_answers_that_never_end_are_found(
-    ws: Workspace, answer: str, is_complete: bool | None, found: list[str]
+    ws: Workspace, answer: str, is_complete: bool | None, problems: list[str]
 ):
     job_id = plant(ws)
     sample = {
@@ -303,25 +296,22 @@ def test_answers_that_never_end_are_found(
         "evaluations", target="job", job_id=job_id, n_rows=5, scores={}, details={}, counts={},
         samples=[sample] * 5, seconds=1.0, created_at=now(),
     )  # fmt: skip
-    assert names(ws, job_id) == found
-    if found:
+    assert names(ws, job_id) == problems
+    if problems:
         assert only(ws, job_id).changes == {"max_steps": 80}
 
 
-def test_the_least_loss_is_what_chance_leaves():
+def test_the_minimum_loss_is_the_entropy_of_the_answers():
     same = Encoded([1, 2, 3, 4], [-100, -100, 3, 4], 0, True)
     other = Encoded([1, 2, 5, 4], [-100, -100, 5, 4], 0, True)
-    assert looks.least_loss([same, same]) == 0
+    assert row_findings.min_loss([same, same]) == 0
     # of two tokens the first is a coin toss, the second certain
-    assert looks.least_loss([same, other]) == pytest.approx(math.log(2) / 2)
+    assert row_findings.min_loss([same, other]) == pytest.approx(math.log(2) / 2)
 
 
-def test_rows_that_contradict_an_earlier_one_are_told(lab: Workspace):
+def test_rows_that_contradict_an_earlier_one_are_found(lab: Workspace):
     chats = [pair("Hi", "Yes."), pair("Ho", "No."), pair("Hi", "No."), pair("Ho", "No.")]
-    assert looks.contradicting(lab, add_rows(lab, "against", chats)) == (2,)
-
-
-# --- machine ----------------------------------------------------------------------------------
+    assert row_findings.contradicting(lab, add_rows(lab, "against", chats)) == (2,)
 
 
 def paced(ws: Workspace, seconds: float, *, every: int = 100, **settings: Any) -> int:
@@ -363,7 +353,7 @@ def test_cores_that_no_thread_uses_are_found(ws: Workspace):
     assert (finding.problem, finding.changes) == ("low utilisation", {"threads": None})
 
 
-def test_memory_that_ran_out_is_found_with_what_fitted(ws: Workspace):
+def test_steps_repeated_in_smaller_batches_are_found_with_the_size_that_fitted(ws: Workspace):
     job_id = plant(ws)
     values = {"state": "applied", "step": 3, "note": "memory ran out: no room"}
     values |= {"arguments": {"rows": 4}, "created_at": now()}
@@ -376,18 +366,17 @@ def test_memory_that_ran_out_is_found_with_what_fitted(ws: Workspace):
 @pytest.mark.parametrize(
     ("micro_batch", "changes"), [(8, {"micro_batch": 4}), (1, {"gradient_checkpointing": True})]
 )
-def test_a_job_that_memory_ended_wants_less_at_once(ws: Workspace, micro_batch: int, changes: dict):
+def test_a_job_that_ran_out_of_memory_needs_fewer_rows_at_once(
+    ws: Workspace, micro_batch: int, changes: dict
+):
     job_id = plant(ws, micro_batch=micro_batch)
-    words = "The memory does not hold 8 rows at a time (no room). Lower micro_batch."
-    ws.store.update("jobs", {"id": job_id}, state="failed", error=words)
+    error = "The memory does not hold 8 rows at a time (no room). Lower micro_batch."
+    ws.store.update("jobs", {"id": job_id}, state="failed", error=error)
     finding = only(ws, job_id)
     assert (finding.importance, finding.changes) == (1, changes)
 
 
-# --- cures ------------------------------------------------------------------------------------
-
-
-def test_a_rate_that_is_too_low_is_cured_by_a_job_that_learns(lab: Workspace, flat: Job):
+def test_a_rate_that_is_too_low_is_fixed_by_a_job_that_learns(lab: Workspace, flat: Job):
     finding = only(lab, flat)
     assert (finding.problem, finding.side) == ("plateau", "settings")
     cured = trainers.wait(lab, diagnostics.cure(lab, flat, finding), timeout_s=180)
@@ -397,13 +386,13 @@ def test_a_rate_that_is_too_low_is_cured_by_a_job_that_learns(lab: Workspace, fl
     assert last[1] < last[0]
 
 
-def test_rows_learnt_by_heart_are_cured_by_fewer_steps(lab: Workspace):
+def test_overfitting_is_fixed_by_fewer_steps(lab: Workspace):
     few, held_out = (datasets.sample(lab, side, 8) for side in splits(lab))
     config = LEARNS.but(max_steps=40, learning_rate=2e-2, effective_batch=8, schedule="constant")
     config = config.but(max_length=256, eval_every_steps=5)
     job = trainers.wait(lab, trainers.start(lab, config, few, held_out=held_out), timeout_s=180)
     finding = only(lab, job)
-    assert finding.problem == "over-fitting"
+    assert finding.problem == "overfitting"
     cured = trainers.wait(lab, diagnostics.cure(lab, job, finding), timeout_s=180)
     assert cured.held_out_version_id == held_out.id
     assert names(lab, cured) == []
@@ -423,7 +412,7 @@ def test_a_running_job_is_adjusted(lab: Workspace):
     trainers.cancel(lab, job)
 
 
-def test_a_fork_is_cured_from_where_it_was_forked(lab: Workspace, healthy: Job):
+def test_a_fork_is_fixed_from_where_it_was_forked(lab: Workspace, healthy: Job):
     fork = trainers.fork(lab, healthy, learning_rate=1e-7, max_steps=8)
     fork = trainers.wait(lab, fork, timeout_s=180)
     cured = diagnostics.cure(lab, fork, only(lab, fork))
@@ -434,66 +423,63 @@ def test_a_fork_is_cured_from_where_it_was_forked(lab: Workspace, healthy: Job):
 
 def test_a_finding_without_changes_says_what_to_do_by_hand(ws: Workspace):
     job_id = plant(ws, [4.0, 4.01] * 10, learning_rate=1e-3)
-    with pytest.raises(InputError, match="No setting cures 'plateau'.*By hand: Give it more steps"):
+    with pytest.raises(InputError, match="No setting fixes 'plateau'.*By hand: Give it more steps"):
         diagnostics.cure(ws, job_id, only(ws, job_id))
 
 
-def test_a_finding_is_explained_with_its_path(ws: Workspace):
-    words = diagnostics.explain(only(ws, plant(ws, [4.0, 4.01] * 10, learning_rate=1e-6)))
-    assert words.startswith("Plateau. The loss began at 4 ")
-    assert "Does the loss fall? No, it is flat from the start: that is the model's side" in words
-    assert words.endswith("Set learning_rate=0.0005.")
+def test_a_finding_is_explained_with_its_side(ws: Workspace):
+    text = diagnostics.explain(only(ws, plant(ws, [4.0, 4.01] * 10, learning_rate=1e-6)))
+    assert text.startswith("Plateau. The loss began at 4 ")
+    assert "Does the loss fall? No, it is flat from the start: that is the model's side" in text
+    assert text.endswith("Set learning_rate=0.0005.")
 
 
-# --- ten rows ---------------------------------------------------------------------------------
-
-
-def test_ten_rows_that_are_learnt_point_to_the_data(lab: Workspace):
+def test_ten_rows_that_are_memorised_point_to_the_data(lab: Workspace):
     chats = [pair(f"Is {thing} number {n} a hue?", "No.") for thing in HUES for n in range(2)]
     version = add_rows(lab, "learnable", chats)
-    found = diagnostics.overfit_ten(lab, LEARNS.but(learning_rate=3e-2), version, steps=40)
-    assert (found.is_learnt, found.side, found.n_rows) == (True, "data", 10)
-    assert found.loss_last is not None and found.loss_last < found.loss_known
-    assert "learnt by heart. Model and settings can learn" in found.message
+    diagnosis = diagnostics.overfit_ten(lab, LEARNS.but(learning_rate=3e-2), version, steps=40)
+    assert (diagnosis.is_memorised, diagnosis.side, diagnosis.n_rows) == (True, "data", 10)
+    assert diagnosis.last_loss is not None and diagnosis.last_loss < diagnosis.loss_margin
+    assert "memorised. Model and settings can learn" in diagnosis.message
 
 
-def test_ten_rows_that_contradict_each_other_are_told(lab: Workspace):
-    chats = [pair(f"Is {thing} blue?", said) for thing in HUES for said in ("Yes.", "No.")]
+def test_ten_rows_that_contradict_each_other_are_found(lab: Workspace):
+    chats = [pair(f"Is {thing} blue?", answer) for thing in HUES for answer in ("Yes.", "No.")]
     version = add_rows(lab, "coins", chats)
-    found = diagnostics.overfit_ten(lab, LEARNS.but(learning_rate=3e-2), version, steps=40)
-    assert (found.is_learnt, found.side) == (False, "data")
-    assert [item.problem for item in found.findings] == ["contradicting answers"]
-    assert found.contradicting == (1, 3, 5, 7, 9)
-    assert found.loss_least == pytest.approx(math.log(2) / 3, rel=0.01)  # Yes or No, ., end
-    assert "the data's side" in diagnostics.explain(found)
+    diagnosis = diagnostics.overfit_ten(lab, LEARNS.but(learning_rate=3e-2), version, steps=40)
+    assert (diagnosis.is_memorised, diagnosis.side) == (False, "data")
+    assert [item.problem for item in diagnosis.findings] == ["contradictory answers"]
+    assert diagnosis.contradicting == (1, 3, 5, 7, 9)
+    assert diagnosis.min_loss == pytest.approx(math.log(2) / 3, rel=0.01)  # Yes or No, ., end
+    assert "the data's side" in diagnostics.explain(diagnosis)
 
 
 def test_ten_rows_at_a_rate_too_low_point_to_the_settings(lab: Workspace):
-    found = diagnostics.overfit_ten(lab, LEARNS.but(learning_rate=1e-7), "hues", steps=8)
-    assert (found.is_learnt, found.side) == (False, "settings")
-    assert [item.problem for item in found.findings] == ["plateau"]
-    assert "too low" in found.findings[0].cause
+    diagnosis = diagnostics.overfit_ten(lab, LEARNS.but(learning_rate=1e-7), "hues", steps=8)
+    assert (diagnosis.is_memorised, diagnosis.side) == (False, "settings")
+    assert [item.problem for item in diagnosis.findings] == ["plateau"]
+    assert "too low" in diagnosis.findings[0].cause
 
 
 def test_ten_rows_that_teach_nothing_are_not_trained_on(lab: Workspace):
     version = add_rows(lab, "mute", [pair("Why? " * 80, f"So {n}.") for n in range(10)])
-    found = diagnostics.overfit_ten(lab, LEARNS, version)
-    assert (found.is_learnt, found.job_id, found.side) == (None, None, "data")
-    assert "10 of 10 rows have no trained token" in found.message
+    diagnosis = diagnostics.overfit_ten(lab, LEARNS, version)
+    assert (diagnosis.is_memorised, diagnosis.job_id, diagnosis.side) == (None, None, "data")
+    assert "10 of 10 rows have no trained token" in diagnosis.message
 
 
 @pytest.mark.parametrize(
-    ("config", "sizes", "words"),
+    ("config", "sizes", "message"),
     [
-        (LEARNS.but(method="dpo"), {}, "Method 'dpo' learns no answers by heart"),
+        (LEARNS.but(method="dpo"), {}, "Method 'dpo' does not train on answers"),
         (LEARNS, {"steps": 2}, "2 steps on 10 rows; expected at least 8 steps"),
         (LEARNS, {"n_rows": 0}, "60 steps on 0 rows"),
     ],
 )
-def test_what_ten_rows_can_not_answer_is_refused(
-    lab: Workspace, config: Config, sizes: dict[str, int], words: str
+def test_settings_that_ten_rows_can_not_test_are_refused(
+    lab: Workspace, config: Config, sizes: dict[str, int], message: str
 ):
-    with pytest.raises(InputError, match=words):
+    with pytest.raises(InputError, match=message):
         diagnostics.overfit_ten(lab, config, "hues", **sizes)
 
 
@@ -507,4 +493,33 @@ def test_progress_counts_the_steps_of_the_job(lab: Workspace):
 def test_a_record_shows_itself(lab: Workspace):
     version = add_rows(lab, "silent", [pair("Why? " * 80, f"So {n}.") for n in range(3)])
     page = diagnostics.overfit_ten(lab, LEARNS, version)._repr_html_()
-    assert "preflight refuses them" in page and "<h3>findings</h3>" in page
+    assert "preflight refused them" in page and "<h3>findings</h3>" in page
+
+
+def test_the_thresholds_are_these():
+    curves = curve_findings
+    assert (curves.FIRST, curves.MIN_LOSSES, curves.MIN_EVALUATIONS, curves.WINDOW) == (3, 8, 3, 20)
+    assert (curves.FALL, curves.SURE_FALL, curves.CHANCE) == (0.10, 0.005, 0.01)
+    assert (curves.ROSE, curves.ROSE_FAR, curves.RISE, curves.HELD_OUT_FALL) == (
+        1.15, 1.25, 1.02, 0.01,
+    )  # fmt: skip
+    assert (curves.NOISE, curves.JUMP_NATS, curves.BURST, curves.SOON, curves.WARM) == (
+        4, 1.0, 3, 10, 0.10,
+    )  # fmt: skip
+    machine = machine_findings
+    assert (machine.WAITING, machine.WAITING_S, machine.MIN_INTERVALS) == (0.3, 0.05, 5)
+    assert machine.BUSY == 0.5
+    assert (row_findings.MOST, row_findings.MIN_ANSWERS, row_findings.LONGER) == (0.5, 4, 1.5)
+    assert (overfit.MARGIN, overfit.LAST, overfit.FALLING, diagnostics.STEPS) == (0.2, 3, 0.9, 60)
+
+
+def test_every_problem_of_model_or_data_has_its_question():
+    machine = {*machine_findings.MACHINE_CHECKS}
+    named = {*curve_findings.CURVE_CHECKS, *row_findings.ROW_CHECKS, overfit.CONTRADICTORY}
+    assert {*diagnostics.FLOWCHART} == named | {"overfitting", "never-ending answers"}
+    assert not machine & {*diagnostics.FLOWCHART}
+
+
+def test_the_checks_of_rows_are_preflights(lab: Workspace):
+    preflight = {check.name for check in trainers.preflight(lab, LEARNS, "hues")}
+    assert preflight >= overfit.CHECKS_OF_ROWS

@@ -310,7 +310,7 @@ def test_a_graph_holds_what_is_left_and_the_lab_learns_from_it(executed):
 def test_five_broken_jobs_are_diagnosed_and_cured(executed):
     ws, copy = executed["12_troubleshoot"]
     jobs = {job.id: job for job in trainers.list(ws)}
-    broken = {1: "loss rises", 3: "plateau", 5: "over-fitting", 7: "cut answers"}
+    broken = {1: "loss rises", 3: "plateau", 5: "overfitting", 7: "truncated answers"}
     for number, problem in broken.items():
         assert problem in [item.problem for item in diagnostics.check(ws, number)]
         assert problem not in [item.problem for item in diagnostics.check(ws, number + 1)]

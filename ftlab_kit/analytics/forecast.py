@@ -9,7 +9,7 @@ from ftlab_kit.analytics import efficiency, history
 from ftlab_kit.configs import Config
 from ftlab_kit.datasets import tokenized
 from ftlab_kit.jobs import states
-from ftlab_kit.lm import loading
+from ftlab_kit.lm import adapters
 from ftlab_kit.records import DatasetVersion, Memory
 from ftlab_kit.trainers import run_state
 from ftlab_kit.workspace import Workspace
@@ -65,7 +65,7 @@ def memory(ws: Workspace, config: Config, longest: int | None) -> Memory:
     Args:
         longest: Tokens of the longest row; max_length if None.
     """
-    dtype = loading.dtype(config.training_precision(), adapter=config.adapter)
+    dtype = adapters.weight_dtype(config.training_precision(), adapter=config.adapter)
     actual = config if longest is None else config.but(max_length=max(8, longest))
     return models.memory(ws, actual, bytes_per_weight=4 if dtype == "float32" else 2)
 

@@ -1,12 +1,13 @@
-"""Diagnostics: what is wrong with a job, why, and the change that cures it.
+"""Diagnostics: what is wrong with a job, why, and the change that fixes it.
 
-The documents' flowchart made runnable. Its first question is always the same: model or data? A loss
-that is flat from the start, rises, or is no number points at the model's side, its settings; rows
-that are learnt fast and held-out ones that get worse point at the data. `overfit_ten` asks it of a
-config and a dataset before they cost a night.
+This is the documents' flowchart, made runnable. Its first question is always: model or data? A loss
+that is flat from the start, rises, or is not finite points to the model's side, its settings. Rows
+that are learned fast while held-out rows get worse point to the data. `overfit_ten` answers the
+question for a config and a dataset before they cost a night.
 
-A look is a function from what a job has left to a finding or None, and stands in a table beside its
-like: `curves.py`, `rows.py`, `machine.py`. Thresholds are constants there, each with its reason.
+A check is a function from a job's evidence to a finding or None, and stands in a table beside its
+like: `curve_findings`, `row_findings`, `machine_findings`. Thresholds are constants there, each
+with its reason.
 """
 
 from ftlab_kit import trainers
@@ -16,119 +17,130 @@ from ftlab_kit.records import DatasetVersion, Diagnosis, Finding, Job, OnProgres
 from ftlab_kit.trainers.run_state import is_live
 from ftlab_kit.workspace import Workspace
 
-# the question of the flowchart at which a finding turns off, and the answer there
-SIGNS = {
-    "no number": "Is the loss a number? Not at every step",
+__all__ = ["check", "cure", "explain", "overfit_ten"]
+
+# the question of the flowchart that a problem answers, and the answer
+FLOWCHART = {
+    "non-finite loss": "Is the loss finite? Not at every step",
     "loss rises": "Does the loss fall? No, it rises",
     "plateau": "Does the loss fall? No, it is flat from the start",
-    "spike": "Does it fall evenly? No, it jumps",
-    "short warm-up": "Does it fall evenly? Not in its first steps",
-    "over-fitting": "Do rows that were held out get better too? No",
-    "all-masked rows": "Is every row learnt from? No",
-    "cut answers": "Is every row learnt whole? No",
-    "no end token": "Is every row learnt whole? Not its end",
+    "spike": "Does it fall smoothly? No, it jumps",
+    "short warm-up": "Does it fall smoothly? Not in its first steps",
+    "overfitting": "Does the held-out loss fall too? No, it rises",
+    "all-masked rows": "Does every row have a trained token? No",
+    "truncated answers": "Is every answer complete? No",
+    "no end token": "Is every answer complete? Its end is missing",
     "never-ending answers": "Do answers end? No",
-    "contradicting answers": "Can ten rows be learnt by heart? Not these",
+    "contradictory answers": "Can ten rows be memorised? Not these",
 }
-# what it answers to "model or data?", by the side on which the trouble lies
-PATHS = {
+# the answer to "model or data?", by the side of the trouble
+SIDES = {
     "settings": "the model's side: its settings must let it learn before rows can matter",
     "data": "the data's side: the model does what it can with these rows",
-    "machine": "neither: the run learns what it should, and the machine is in its way",
+    "machine": "neither: the run learns as it should, and the machine slows it down",
 }
-STEPS = 60  # as many passes over ten rows; a model that can learn them does so in about thirty
+STEPS = 60  # passes over ten rows; a model that can memorise them needs about thirty
 
 
 def check(ws: Workspace, job: Job | int) -> Rows[Finding]:
-    """Return what is wrong with a job, the gravest first; nothing of a healthy one.
+    """Return what is wrong with a job, the gravest first; no finding for a healthy one.
 
-    Reads metrics, events, settings, rows as tokens, and evaluations. A job that runs is judged by
+    Reads metrics, events, settings, rows as tokens, and evaluations. A running job is judged by
     what it has done so far.
+
+    Args:
+        job: A job or its id.
 
     Raises:
         NotFound: There is no such job.
     """
     from ftlab_kit.diagnostics import curve_findings, evidence, machine_findings, row_findings
 
-    seen = evidence.gather(ws, job)
-    found = [next(filter(None, (look(seen) for look in curve_findings.CURVES.values())), None)]
-    found += [curve_findings.overfitting(seen), row_findings.endless(seen)]
-    if seen.reading is not None:
-        found += [look(seen.reading) for look in row_findings.ROWS.values()]
-    found += [look(seen) for look in machine_findings.MACHINE.values()]
-    return Rows(sorted(filter(None, found), key=lambda item: item.importance))
+    of_job = evidence.gather(ws, job)
+    curves = (check(of_job) for check in curve_findings.CURVE_CHECKS.values())
+    findings = [next(filter(None, curves), None)]
+    findings += [curve_findings.overfitting(of_job), row_findings.never_ending_answers(of_job)]
+    if of_job.rows is not None:
+        findings += [check(of_job.rows) for check in row_findings.ROW_CHECKS.values()]
+    findings += [check(of_job) for check in machine_findings.MACHINE_CHECKS.values()]
+    return Rows(sorted(filter(None, findings), key=lambda finding: finding.importance))
 
 
 def cure(ws: Workspace, job: Job | int, finding: Finding | str) -> Job:
-    """Apply what a finding says and return the job that has it.
+    """Apply a finding's changes and return the job that has them.
 
-    A running job is adjusted where all of the settings can change while it runs. Else a new job
-    starts on the same rows, held out ones too, with the settings of the old one and the changes; a
-    fork begins again where it was forked. What runs goes on: `trainers.cancel` ends it.
+    A running job is adjusted if all of the settings can change while it runs. Otherwise a new job
+    starts on the same rows and held-out rows, with the settings of the old one and the changes; a
+    fork starts where it was forked. A running job goes on; end it with `trainers.cancel`.
 
     Args:
-        finding: What `check` has found, or its problem in its words.
+        job: A job or its id.
+        finding: A finding of `check`, or the name of its problem.
 
     Raises:
         NotFound: The job has no such problem.
-        InputError: No setting cures it; says what to do by hand. Or preflight refuses the new job.
+        InputError: No setting fixes it, and the message says what to do by hand; or preflight
+            refuses the new job.
         Conflict: The settings have these values already.
     """
     from ftlab_kit.diagnostics import evidence
 
     if isinstance(finding, str):
-        finding = _named(ws, job, finding)
+        finding = _finding(ws, job, finding)
     if not finding.changes:
         raise InputError(
-            f"No setting cures {finding.problem!r}: {finding.cause}; expected a finding with "
+            f"No setting fixes {finding.problem!r} ({finding.cause}); expected a finding with "
             f"changes. By hand: {finding.fix}"
         )
-    found = trainers.status(ws, job)
-    changes, old = dict(finding.changes), trainers.settings(ws, found)
+    current = trainers.status(ws, job)
+    changes, old = dict(finding.changes), trainers.settings(ws, current)
     config = old.but(**changes)
     if config == old:
         raise Conflict(
-            f"Job {found.id} has {evidence.in_words(changes)} already; expected a finding of this "
-            "job as it is now. Look again with diagnostics.check."
+            f"Job {current.id} has {evidence.as_arguments(changes)} already; expected a finding of "
+            "the job as it is now. Call diagnostics.check again."
         )
-    if found.state == "running" and all(is_live(name) for name in changes):
-        trainers.adjust(ws, found, **changes)
-        return trainers.status(ws, found)
-    held_out = found.held_out_version_id
-    if found.parent_id is None:
-        return trainers.start(ws, config, found.dataset_version_id, held_out=held_out)
+    if current.state == "running" and all(is_live(name) for name in changes):
+        trainers.adjust(ws, current, **changes)
+        return trainers.status(ws, current)
+    held_out = current.held_out_version_id
+    if current.parent_id is None:
+        return trainers.start(ws, config, current.dataset_version_id, held_out=held_out)
     return trainers.fork(
         ws,
-        found.parent_id,
-        from_checkpoint=found.parent_step,
-        dataset=found.dataset_version_id,
+        current.parent_id,
+        from_checkpoint=current.parent_step,
+        dataset=current.dataset_version_id,
         held_out=held_out,
         **config.model_dump(),
     )
 
 
-def _named(ws: Workspace, job: Job | int, problem: str) -> Finding:
-    """Return what is found wrong with a job under a name."""
-    found = {item.problem: item for item in check(ws, job)}
-    if problem not in found:
+def _finding(ws: Workspace, job: Job | int, problem: str) -> Finding:
+    """Return a job's finding by the name of its problem."""
+    findings = {finding.problem: finding for finding in check(ws, job)}
+    if problem not in findings:
         raise NotFound(
-            f"Nothing of the name {problem!r} is wrong with the job; found is "
-            f"{', '.join(map(repr, found)) or 'nothing'}.{nearest(problem, found)}"
+            f"The job does not have the problem {problem!r}.{nearest(problem, findings)} Its "
+            f"problems: {', '.join(map(repr, findings)) or 'none'}."
         )
-    return found[problem]
+    return findings[problem]
 
 
 def explain(finding: Finding | Diagnosis) -> str:
-    """Return a finding in a short paragraph: what, how it shows, model or data, why, and the cure.
+    """Return a finding as a short paragraph: problem, evidence, model or data, cause and fix.
 
-    Of a diagnosis of ten rows it is what they say, and the path that follows.
+    For a diagnosis it is the message, and the side that follows from it.
+
+    Args:
+        finding: What `check` or `overfit_ten` returned.
     """
     if isinstance(finding, Diagnosis):
-        return f"{finding.message} Model or data? That is {PATHS[finding.side]}."
-    sign = SIGNS.get(finding.problem, "Does it learn? Yes")
+        return f"{finding.message} Model or data? That is {SIDES[finding.side]}."
+    answer = FLOWCHART.get(finding.problem, "Does it learn? Yes")
     return (
         f"{finding.problem[0].upper()}{finding.problem[1:]}. {finding.evidence} Model or data? "
-        f"{sign}: that is {PATHS[finding.side]}. Cause: {finding.cause}. {finding.fix}"
+        f"{answer}: that is {SIDES[finding.side]}. Cause: {finding.cause}. {finding.fix}"
     )
 
 
@@ -141,19 +153,21 @@ def overfit_ten(
     n_rows: int = 10,
     progress: OnProgress | None = None,
 ) -> Diagnosis:
-    """Train on ten rows, all of them in each step, and tell a model's trouble from the data's.
+    """Train on ten rows, all of them in each step, and tell model trouble from data trouble.
 
-    A model with settings that work learns ten rows by heart. If it does, look for the trouble in
-    the rows; if not, the rows say whether they or the settings prevent it.
+    A model with good settings memorises ten rows. If it does, look for the trouble in the rows; if
+    not, the rows show whether they or the settings prevent it.
 
     Args:
-        steps: Optimizer steps, each a pass over the rows, at the config's learning rate.
+        config: The settings to test; its learning rate is kept.
+        dataset: The rows to draw from: a version, its number, or a dataset's name.
+        steps: Optimizer steps, each a pass over the rows.
         n_rows: Rows, drawn by the config's seed.
         progress: Called with the steps done whenever the job's step or state has changed.
 
     Raises:
-        InputError: The method learns no answers, or there are too few rows or steps.
+        InputError: The method does not train on answers, or there are too few rows or steps.
     """
     from ftlab_kit.diagnostics import overfit
 
-    return overfit.diagnose(ws, config, dataset, overfit.Size(steps, n_rows), progress)
+    return overfit.diagnose(ws, config, dataset, steps=steps, n_rows=n_rows, progress=progress)

@@ -1,39 +1,33 @@
-"""Ten rows by heart: the flowchart's quickest test of whether model or data is the trouble."""
+"""Overfit ten rows on purpose: the quickest test of whether model or data is the trouble."""
 
 import statistics
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from ftlab_kit import datasets, trainers
 from ftlab_kit.configs import Config
-from ftlab_kit.diagnostics import curve_findings, evidence, row_findings
-from ftlab_kit.diagnostics.evidence import Evidence, Reading, rows_in_words
-from ftlab_kit.errors import InputError, JobFailed
+from ftlab_kit.diagnostics import curve_findings, row_findings
+from ftlab_kit.diagnostics.evidence import TokenizedRows, gather, listed, tokenize
+from ftlab_kit.errors import Conflict, InputError, JobFailed
 from ftlab_kit.records import DatasetVersion, Diagnosis, Finding, Job, OnProgress, Rows
 from ftlab_kit.workspace import Workspace
 
-# nats a token above the least: each right token has a chance of five in six or so, and the
-# likeliest answer is the row's own
-KNOWN = 0.2
-CONTRADICTING = "contradicting answers"
+# nats per token above the minimum: each correct token has a probability of five in six or so, and
+# the likeliest answer is the row's own
+MARGIN = 0.2
+CONTRADICTORY = "contradictory answers"
 LAST = 3  # losses whose mean is the end
-FALLING = 0.9  # of the loss at half-time: what still falls so fast only wants more steps
+FALLING = 0.9  # of the loss at half-time: a loss that still falls this fast needs more steps
 # preflight's names for rows that teach nothing, are cut, or have no end
-OF_ROWS = ("trained tokens", "whole answers", "end token")
+CHECKS_OF_ROWS = {"trained tokens", "whole answers", "end token"}
 
 
-class Size(NamedTuple):
-    """How much is trained."""
-
-    steps: int
-    n_rows: int
-
-
-class Learnt(NamedTuple):
-    """What came of the training: the losses, and the least that any model could have reached."""
+@dataclass(frozen=True, slots=True)
+class TrainingResult:
+    """The losses of a training, and the lowest that any model could have reached."""
 
     job: Job | None
     losses: list[float]
-    least: float
+    min_loss: float
 
     @property
     def last(self) -> float | None:
@@ -41,52 +35,59 @@ class Learnt(NamedTuple):
         return statistics.fmean(self.losses[-LAST:]) if self.losses else None
 
     @property
-    def is_near(self) -> bool:
-        """Whether the last losses are as low as they can be, or nearly so."""
-        return self.last is not None and self.last <= self.least + KNOWN
+    def is_near_minimum(self) -> bool:
+        """Whether the last losses are within the margin of the minimum."""
+        return self.last is not None and self.last <= self.min_loss + MARGIN
 
 
 def diagnose(
     ws: Workspace,
     config: Config,
     dataset: DatasetVersion | str | int,
-    size: Size,
+    *,
+    steps: int,
+    n_rows: int,
     progress: OnProgress | None,
 ) -> Diagnosis:
-    """Return what ten rows say of a config and a dataset."""
-    whole = datasets.get(ws, dataset)
-    _check(config, size)
-    few = datasets.sample(ws, whole, min(size.n_rows, whole.n_rows), seed=config.seed)
-    config = _small(config, few.n_rows, size.steps)
-    refused = [check for check in trainers.preflight(ws, config, few) if not check.is_ok]
-    reading = evidence.read(ws, config, few)
-    assert reading is not None, "preflight pulled the model"
-    found = [*filter(None, (look(reading) for look in row_findings.ROWS.values()))]
-    against = _contradiction(ws, whole, few, reading)
-    found += [against[0]] if against[0] else []
-    if refused and {check.name for check in refused} <= {*OF_ROWS}:
-        learnt = Learnt(None, [], row_findings.least_loss(reading.cut))
+    """Return what training on a few rows says about a config and a dataset."""
+    version = datasets.get(ws, dataset)
+    _check(config, steps, n_rows)
+    few = datasets.sample(ws, version, min(n_rows, version.n_rows), seed=config.seed)
+    config = _for_few_rows(config, few.n_rows, steps)
+    failed = {check.name for check in trainers.preflight(ws, config, few) if not check.is_ok}
+    rows = tokenize(ws, config, few)
+    if rows is None:
+        raise Conflict(
+            f"The model {config.model} was deleted meanwhile; expected it here. Call "
+            "diagnostics.overfit_ten again."
+        )
+    findings = [*filter(None, (check(rows) for check in row_findings.ROW_CHECKS.values()))]
+    everywhere = row_findings.contradicting(ws, version)
+    contradiction = _contradiction(ws, version, few, rows, everywhere)
+    findings += [contradiction] if contradiction else []
+    if failed and failed <= CHECKS_OF_ROWS:
+        result = TrainingResult(None, [], row_findings.min_loss(rows.cut))
     else:
-        learnt = _train(ws, config, few, reading, progress)
-        found += _of_curve(ws, learnt)
-    return _diagnosis(learnt, few, Rows(found), against[1])
+        result = _train(ws, config, few, rows, progress)
+        findings += _curve_findings(ws, result)
+    return _diagnosis(result, few, Rows(findings), everywhere)
 
 
-def _check(config: Config, size: Size) -> None:
+def _check(config: Config, steps: int, n_rows: int) -> None:
     if config.method != "sft":
         raise InputError(
-            f"Method {config.method!r} learns no answers by heart; expected 'sft'. Ask with "
+            f"Method {config.method!r} does not train on answers; expected 'sft'. Use "
             "config.but(method='sft') and chats."
         )
-    if size.steps < curve_findings.FEWEST or size.n_rows < 1:
+    if steps < curve_findings.MIN_LOSSES or n_rows < 1:
         raise InputError(
-            f"overfit_ten was given {size.steps} steps on {size.n_rows} rows; expected at least "
-            f"{curve_findings.FEWEST} steps on 1 row. The defaults do."
+            f"overfit_ten was given {steps} steps on {n_rows} rows; expected at least "
+            f"{curve_findings.MIN_LOSSES} steps on 1 row. Leave both out for the defaults."
         )
 
 
-def _small(config: Config, n_rows: int, steps: int) -> Config:
-    """Return a config that sees all of a few rows in each step; how it learns stays as it is."""
+def _for_few_rows(config: Config, n_rows: int, steps: int) -> Config:
+    """Return a config that sees all of a few rows in each step, and otherwise trains as before."""
     return config.but(
         effective_batch=n_rows,
         micro_batch=None,
@@ -107,103 +108,110 @@ def _train(
     ws: Workspace,
     config: Config,
     few: DatasetVersion,
-    reading: Reading,
+    rows: TokenizedRows,
     progress: OnProgress | None,
-) -> Learnt:
+) -> TrainingResult:
     job = trainers.start(ws, config, few)
     try:
         job = trainers.wait(ws, job, progress=progress)
     except JobFailed:
         job = trainers.status(ws, job)
     losses = [item.loss for item in trainers.metrics(ws, job) if item.loss is not None]
-    return Learnt(job, losses, row_findings.least_loss(reading.cut))
+    return TrainingResult(job, losses, row_findings.min_loss(rows.cut))
 
 
-def _of_curve(ws: Workspace, learnt: Learnt) -> list[Finding]:
-    """Return what the curve says of the settings, where the rows were not learnt."""
-    if learnt.job is None or learnt.is_near:
+def _curve_findings(ws: Workspace, result: TrainingResult) -> list[Finding]:
+    """Return what the curve says about the settings, where the rows were not memorised."""
+    if result.job is None or result.is_near_minimum:
         return []
-    seen: Evidence = evidence.gather(ws, learnt.job)
-    found = next(filter(None, (look(seen) for look in curve_findings.CURVES.values())), None)
-    # a flat curve at a usual rate points to the rows, and these are looked at anyway
-    return [found] if found and found.side == "settings" else []
+    evidence = gather(ws, result.job)
+    checks = (check(evidence) for check in curve_findings.CURVE_CHECKS.values())
+    finding = next(filter(None, checks), None)
+    # a flat curve at a usual rate points to the rows, and those are checked anyway
+    return [finding] if finding and finding.side == "settings" else []
 
 
 def _contradiction(
-    ws: Workspace, whole: DatasetVersion, few: DatasetVersion, reading: Reading
-) -> tuple[Finding | None, tuple[int, ...]]:
-    """Return the finding that rows contradict each other, and those of the whole version."""
-    among, everywhere = row_findings.contradicting(ws, few), row_findings.contradicting(ws, whole)
-    if not among:
-        return None, everywhere
-    least = row_findings.least_loss(reading.cut)
-    found = Finding(
-        problem=CONTRADICTING,
+    ws: Workspace,
+    version: DatasetVersion,
+    few: DatasetVersion,
+    rows: TokenizedRows,
+    everywhere: tuple[int, ...],
+) -> Finding | None:
+    """Return the finding that the few rows contradict each other, if they do."""
+    among_few = row_findings.contradicting(ws, few)
+    if not among_few:
+        return None
+    min_loss = row_findings.min_loss(rows.cut)
+    return Finding(
+        problem=CONTRADICTORY,
         importance=1,
         side="data",
         evidence=(
-            f"{len(among)} of the {few.n_rows} rows ask what an earlier one asks and answer "
-            f"otherwise, {len(everywhere)} of all {whole.n_rows}: {rows_in_words(everywhere)}. No "
-            f"model gets below a loss of {least:.3g} on the {few.n_rows}."
+            f"{len(among_few)} of the {few.n_rows} rows have the prompt of an earlier row and "
+            f"another answer, {len(everywhere)} of all {version.n_rows}: {listed(everywhere)}. No "
+            f"model can reach a loss below {min_loss:.3g} on the {few.n_rows} rows."
         ),
-        cause="the same question has different answers, and nothing tells which is meant",
+        cause="the same prompt has different answers, and nothing says which one is meant",
         fix=(
-            "Keep one answer to each question: datasets.filter(ws, dataset, "
+            "Keep one answer for each prompt: datasets.filter(ws, dataset, "
             "without=diagnosis.contradicting)."
         ),
         changes=None,
     )
-    return found, everywhere
 
 
 def _diagnosis(
-    learnt: Learnt, few: DatasetVersion, found: Rows[Finding], against: tuple[int, ...]
+    result: TrainingResult,
+    few: DatasetVersion,
+    findings: Rows[Finding],
+    contradicting: tuple[int, ...],
 ) -> Diagnosis:
-    side, words = _verdict(learnt, found)
-    losses, last = learnt.losses, learnt.last
-    began = f"{few.n_rows} rows"
+    side, message = _verdict(result, findings)
+    losses, last = result.losses, result.last
+    summary = f"{few.n_rows} rows"
     if last is not None:
-        began += f", loss from {losses[0]:.3g} to {last:.3g} in {len(losses)} steps"
-    is_contradicting = any(item.problem == CONTRADICTING for item in found)
+        summary += f", loss from {losses[0]:.3g} to {last:.3g} in {len(losses)} steps"
+    is_contradictory = any(finding.problem == CONTRADICTORY for finding in findings)
     return Diagnosis(
         side=side,
-        message=f"{began}: {words}",
-        is_learnt=None if last is None else learnt.is_near and not is_contradicting,
-        job_id=learnt.job.id if learnt.job else None,
+        message=f"{summary}: {message}",
+        is_memorised=None if last is None else result.is_near_minimum and not is_contradictory,
+        job_id=result.job.id if result.job else None,
         n_rows=few.n_rows,
-        n_steps=len(losses) if learnt.job else None,
-        loss_first=losses[0] if losses else None,
-        loss_last=last,
-        loss_known=KNOWN,
-        loss_least=learnt.least,
-        findings=found,
-        contradicting=against,
+        n_steps=len(losses) if result.job else None,
+        first_loss=losses[0] if losses else None,
+        last_loss=last,
+        loss_margin=MARGIN,
+        min_loss=result.min_loss,
+        findings=findings,
+        contradicting=contradicting,
     )
 
 
-def _verdict(learnt: Learnt, found: Rows[Finding]) -> tuple[str, str]:
-    """Return the side of the trouble and why, in words."""
-    of_rows = [item for item in found if item.side == "data"]
-    if learnt.job is None:
-        return "data", f"preflight refuses them. {found[0].evidence} {found[0].fix}"
-    contradiction = next((item for item in found if item.problem == CONTRADICTING), None)
+def _verdict(result: TrainingResult, findings: Rows[Finding]) -> tuple[str, str]:
+    """Return the side of the trouble, and why."""
+    of_data = [finding for finding in findings if finding.side == "data"]
+    if result.job is None:
+        return "data", f"preflight refused them. {findings[0].evidence} {findings[0].fix}"
+    contradiction = next((item for item in findings if item.problem == CONTRADICTORY), None)
     if contradiction:
-        near = "which it is near" if learnt.is_near else "far from which it still is"
-        return "data", f"no model can learn them by heart. {contradiction.evidence[:-1]}, {near}."
-    if learnt.is_near:
-        more = f" Among these already: {of_rows[0].evidence}" if of_rows else ""
-        words = "learnt by heart. Model and settings can learn; look for the trouble in the rows."
-        return "data", words + more
-    if learnt.job.state == "failed":
-        return "settings", f"the job failed. {learnt.job.error}"
-    if found:
-        worst = min(found, key=lambda item: item.importance)
-        return worst.side, f"not learnt: {worst.problem}. {worst.evidence} {worst.fix}"
-    return "settings", _not_learnt(learnt)
+        near = "the model is close to it" if result.is_near_minimum else "the model is far from it"
+        return "data", (f"no model can memorise them. {contradiction.evidence[:-1]}; {near}.")
+    if result.is_near_minimum:
+        more = f" One finding already: {of_data[0].evidence}" if of_data else ""
+        message = "memorised. Model and settings can learn; look for the trouble in the rows."
+        return "data", message + more
+    if result.job.state == "failed":
+        return "settings", f"the job failed. {result.job.error}"
+    if findings:
+        worst = min(findings, key=lambda finding: finding.importance)
+        return worst.side, f"not memorised: {worst.problem}. {worst.evidence} {worst.fix}"
+    return "settings", _not_memorised(result)
 
 
-def _not_learnt(learnt: Learnt) -> str:
-    before = statistics.fmean(learnt.losses[len(learnt.losses) // 2 :][:LAST])
-    if learnt.last is not None and learnt.last < FALLING * before:
-        return "not learnt yet, and still falling. Ask again with more steps."
-    return "not learnt. Try a higher learning_rate or adapter_rank, or a larger model."
+def _not_memorised(result: TrainingResult) -> str:
+    half_time = statistics.fmean(result.losses[len(result.losses) // 2 :][:LAST])
+    if result.last is not None and result.last < FALLING * half_time:
+        return "not memorised yet, and still falling. Try again with more steps."
+    return "not memorised. Try a higher learning_rate or adapter_rank, or a larger model."

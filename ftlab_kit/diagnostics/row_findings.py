@@ -1,4 +1,4 @@
-"""Looks at the rows of a job and at its answers: what can't be learnt, is cut, or never ends."""
+"""Checks of a job's rows and answers: what can't be learned, is cut, or never ends."""
 
 import math
 from collections import Counter, defaultdict
@@ -8,170 +8,180 @@ import numpy as np
 
 from ftlab_kit import datasets
 from ftlab_kit.datasets import schema
-from ftlab_kit.diagnostics.evidence import Evidence, Reading, in_words, rows_in_words
+from ftlab_kit.diagnostics.evidence import Evidence, TokenizedRows, listed, set_settings
 from ftlab_kit.lm.tokens import IGNORED, Encoded
-from ftlab_kit.records import DatasetVersion, Finding, percent
+from ftlab_kit.records import DatasetVersion, Evaluation, Finding, percent
 from ftlab_kit.workspace import Workspace
 
-MOSTLY = 0.5  # of the answers: one that rambles is an accident
-ASKED = 4  # answers before a share of them says anything
-LONGER = 1.5  # than its reference: a shorter one that has no end was cut by who asked
+MOST = 0.5  # of the answers: a single long one is an accident
+MIN_ANSWERS = 4  # fewer give no share worth reporting
+LONGER = 1.5  # than its reference: a shorter answer was just cut by max_new_tokens
 
 
-def masked(reading: Reading) -> Finding | None:
-    """Look for rows in which no token is trained."""
-    blind = np.flatnonzero(reading.cut.n_trained == 0)
-    if not len(blind):
+def masked_rows(rows: TokenizedRows) -> Finding | None:
+    """Look for rows without a trained token."""
+    masked = np.flatnonzero(rows.cut.n_trained == 0)
+    if not len(masked):
         return None
-    is_cut = bool((reading.whole.n_trained[blind] > 0).all())
-    changes = _longer(reading, blind) if is_cut else None
-    rows = _numbers(reading, blind)
+    is_cut = bool((rows.whole.n_trained[masked] > 0).all())
+    changes = _longer(rows, masked) if is_cut else None
+    numbers = _numbers(rows, masked)
     return Finding(
         problem="all-masked rows",
         importance=2,
         side="data",
         evidence=(
-            f"{len(blind)} of {len(reading.cut)} rows have no trained token: "
-            f"{rows_in_words(rows)}; max_length is "
-            f"{reading.config.max_length} tokens."
+            f"{len(masked)} of {len(rows.cut)} rows have no trained token: {listed(numbers)}; "
+            f"max_length is {rows.config.max_length} tokens."
         ),
         cause=(
-            "the question alone fills max_length, and the answer is cut away"
+            "the prompt alone fills max_length, so the answer is cut off"
             if is_cut
-            else "no turn of the assistant is to be learnt from"
+            else "no assistant turn is marked for training"
         ),
-        fix=f"Set {in_words(changes)}."
+        fix=set_settings(changes)
         if changes
-        else f"Leave them out: datasets.filter(ws, {reading.version.id}, without={rows}).",
+        else f"Remove them: datasets.filter(ws, {rows.version.id}, without={numbers}).",
         changes=changes,
     )
 
 
-def cut(reading: Reading) -> Finding | None:
+def truncated_answers(rows: TokenizedRows) -> Finding | None:
     """Look for answers that are cut at max_length."""
-    rows = np.flatnonzero(reading.cut.n_cut > 0)
-    if not len(rows):
+    cut = np.flatnonzero(rows.cut.n_cut > 0)
+    if not len(cut):
         return None
-    changes = _longer(reading, rows)
-    longest = int(reading.whole.lengths[rows].max())
+    changes = _longer(rows, cut)
+    longest = int(rows.whole.lengths[cut].max())
     return Finding(
-        problem="cut answers",
+        problem="truncated answers",
         importance=2,
         side="settings" if changes else "data",
         evidence=(
-            f"{len(rows)} of {len(reading.cut)} rows are cut at {reading.config.max_length} tokens"
-            f" ({percent(len(rows) / len(reading.cut))}): {rows_in_words(_numbers(reading, rows))};"
-            f" {int(reading.cut.n_cut.sum())} tokens of answers are lost, the longest row has "
+            f"{len(cut)} of {len(rows.cut)} rows are cut at {rows.config.max_length} tokens"
+            f" ({percent(len(cut) / len(rows.cut))}): {listed(_numbers(rows, cut))};"
+            f" {int(rows.cut.n_cut.sum())} tokens of answers are lost, the longest row has "
             f"{longest}."
         ),
-        cause="max_length is shorter than these rows, and a cut answer teaches never to end",
-        fix=f"Set {in_words(changes)}."
+        cause="these rows are longer than max_length; cut answers teach the model not to stop",
+        fix=set_settings(changes)
         if changes
-        else f"Part these rows: the model reads {reading.context_tokens} tokens at most.",
+        else f"Split these rows: the model reads at most {rows.context_tokens} tokens.",
         changes=changes,
     )
 
 
-def no_end(reading: Reading) -> Finding | None:
-    """Look for whole answers that no end token closes."""
-    rows = np.flatnonzero(~reading.whole.has_end)
-    if not len(rows):
+def missing_end_token(rows: TokenizedRows) -> Finding | None:
+    """Look for whole answers without an end token."""
+    unclosed = np.flatnonzero(~rows.whole.has_end)
+    if not len(unclosed):
         return None
     return Finding(
         problem="no end token",
         importance=1,
         side="data",
         evidence=(
-            f"{len(rows)} of {len(reading.whole)} rows have an answer without an end token: "
-            f"{rows_in_words(_numbers(reading, rows))}; the end is {reading.whole.end!r}."
+            f"{len(unclosed)} of {len(rows.whole)} rows have an answer without an end token: "
+            f"{listed(_numbers(rows, unclosed))}; the end token is {rows.whole.end!r}."
         ),
-        cause="the chat template does not close an answer, so that ending is never learnt",
-        fix="Take a model whose chat template closes each answer with a special token.",
+        cause="the chat template does not close an answer, so the model never learns to stop",
+        fix="Use a model whose chat template closes each answer with a special token.",
         changes=None,
     )
 
 
-def endless(seen: Evidence) -> Finding | None:
-    """Look for answers that don't end by themselves, in the newest evaluation that has some."""
-    for evaluation in reversed(seen.evaluations):
-        known = [item for item in evaluation.samples if item.is_complete is not None]
-        if len(known) < ASKED:
+def never_ending_answers(evidence: Evidence) -> Finding | None:
+    """Look for answers that don't end by themselves, in the newest evaluation with answers."""
+    for evaluation in reversed(evidence.evaluations):
+        answers = [item for item in evaluation.samples if item.is_complete is not None]
+        if len(answers) < MIN_ANSWERS:
             continue
-        open_ended = [
+        unended = [
             item
-            for item in known
+            for item in answers
             if not item.is_complete
             and item.reference
             and len(item.answer or "") > LONGER * len(item.reference)
         ]
-        if len(open_ended) <= MOSTLY * len(known):
+        if len(unended) <= MOST * len(answers):
             return None
-        words = (
-            f"{len(open_ended)} of {len(known)} answers of evaluation {evaluation.id} did not end "
-            "and are far longer than asked for"
-        )
-        return _endless(seen, words)
+        return _never_ending(evidence, evaluation, len(unended), len(answers))
     return None
 
 
-def _endless(seen: Evidence, words: str) -> Finding:
-    cuts = cut(seen.reading) if seen.reading else None
-    steps = seen.job.total_steps or seen.job.step
-    changes = cuts.changes if cuts else {"max_steps": 2 * steps} if steps else None
+def _never_ending(
+    evidence: Evidence, evaluation: Evaluation, n_unended: int, n_answers: int
+) -> Finding:
+    truncated = truncated_answers(evidence.rows) if evidence.rows else None
+    steps = evidence.job.total_steps or evidence.job.step
+    changes = truncated.changes if truncated else {"max_steps": 2 * steps} if steps else None
     return Finding(
         problem="never-ending answers",
         importance=2,
         side="settings",
-        evidence=f"{words}." + (f" {cuts.evidence}" if cuts else f" The job did {steps} steps."),
+        evidence=(
+            f"{n_unended} of {n_answers} answers of evaluation {evaluation.id} did not end and are "
+            "far longer than their references. "
+            + (truncated.evidence if truncated else f"The job did {steps} steps.")
+        ),
         cause=(
-            "cut answers, which have taught never to end"
-            if cuts
+            "truncated answers, which teach the model not to stop"
+            if truncated
             else "the job was too short to learn where an answer ends"
         ),
-        fix=f"Set {in_words(changes)}." if changes else "Part the rows that are cut.",
+        fix=set_settings(changes) if changes else "Split the rows that are cut.",
         changes=changes,
     )
 
 
 def contradicting(ws: Workspace, version: DatasetVersion) -> tuple[int, ...]:
-    """Return rows that ask what an earlier row asks and answer otherwise, counted from 0."""
-    first: dict[str, tuple[str, int]] = {}
-    found = []
+    """Return rows with the prompt of an earlier row and another answer, counted from 0."""
+    answer_to: dict[str, str] = {}
+    numbers = []
     for number, row in enumerate(datasets.rows(ws, version)):
-        asked = "\n".join(
+        prompt = "\n".join(
             turn["content"] for turn in schema.messages(row) if turn["role"] != "assistant"
         )
-        answer, _ = first.setdefault(asked, (schema.answers(row), number))
-        if asked and answer != schema.answers(row):
-            found.append(number)
-    return tuple(found)
+        answer = schema.answers(row)
+        if prompt and answer_to.setdefault(prompt, answer) != answer:
+            numbers.append(number)
+    return tuple(numbers)
 
 
-def least_loss(rows: Iterable[Encoded]) -> float:
-    """Return the lowest mean loss that any model can reach on some rows, in nats a token.
+def min_loss(rows: Iterable[Encoded]) -> float:
+    """Return the lowest mean loss that any model can reach on some rows, in nats per token.
 
-    It is above 0 where equal beginnings go on differently: then no model can know how.
+    Where equal prefixes continue differently no model can know how: the loss there is at least the
+    entropy of the next token.
     """
-    after: dict[tuple[int, ...], Counter[int]] = defaultdict(Counter)
+    next_tokens: dict[tuple[int, ...], Counter[int]] = defaultdict(Counter)
     for row in rows:
         for place, label in enumerate(row.labels):
             if label != IGNORED:
-                after[tuple(row.input_ids[:place])][label] += 1
-    total = sum(count.total() for count in after.values())
-    nats = sum(-n * math.log(n / count.total()) for count in after.values() for n in count.values())
+                next_tokens[tuple(row.input_ids[:place])][label] += 1
+    total = sum(counts.total() for counts in next_tokens.values())
+    nats = sum(
+        -n * math.log(n / counts.total())
+        for counts in next_tokens.values()
+        for n in counts.values()
+    )
     return nats / total if total else 0.0
 
 
-def _longer(reading: Reading, rows: np.ndarray) -> dict[str, int] | None:
+def _longer(rows: TokenizedRows, places: np.ndarray) -> dict[str, int] | None:
     """Return the length at which some rows are whole, or None if the model can't read so far."""
-    longest = int(reading.whole.lengths[rows].max())
-    return {"max_length": longest} if longest <= reading.context_tokens else None
+    longest = int(rows.whole.lengths[places].max())
+    return {"max_length": longest} if longest <= rows.context_tokens else None
 
 
-def _numbers(reading: Reading, places: np.ndarray) -> list[int]:
-    """Return the numbers of rows; a preference stands in two places."""
-    sides = max(1, len(reading.cut) // reading.version.n_rows)
+def _numbers(rows: TokenizedRows, places: np.ndarray) -> list[int]:
+    """Return the numbers of rows; a preference has two places."""
+    sides = max(1, len(rows.cut) // rows.version.n_rows)
     return sorted({int(place) // sides for place in places})
 
 
-ROWS = {"all-masked rows": masked, "cut answers": cut, "no end token": no_end}
+ROW_CHECKS = {
+    "all-masked rows": masked_rows,
+    "truncated answers": truncated_answers,
+    "no end token": missing_end_token,
+}

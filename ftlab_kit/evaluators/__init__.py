@@ -94,9 +94,14 @@ def get(ws: Workspace, evaluation_id: int) -> Evaluation:
     return Evaluation.of(row)
 
 
-def list(ws: Workspace) -> Rows[Evaluation]:
-    """Return all evaluations, the oldest first."""
-    return Rows(Evaluation.of(row) for row in ws.store.rows("evaluations"))
+def list(ws: Workspace, *, job_id: int | None = None) -> Rows[Evaluation]:
+    """Return the evaluations, the oldest first.
+
+    Args:
+        job_id: Only those of this job; None for all.
+    """
+    where: dict[str, Any] = {} if job_id is None else {"job_id": job_id}
+    return Rows(Evaluation.of(row) for row in ws.store.rows("evaluations", **where))
 
 
 def scores(ws: Workspace, evaluation: Evaluation | int, *, level: float = 0.95) -> Rows[Score]:

@@ -197,7 +197,7 @@ def test_a_burst_of_the_gradient_at_the_peak_is_a_short_warmup(ws: Workspace):
     metrics.write(ws, job_id, 3, grad_norm=6.0)
     finding = only(ws, job_id)
     assert (finding.problem, finding.changes) == ("short warm-up", {"warmup_fraction": 0.2})
-    assert "6 at step 3, 1 later" in finding.evidence
+    assert "6 at step 3 and 1 later" in finding.evidence
 
 
 @pytest.mark.parametrize(("step", "warmup"), [(3, 0.2), (30, 0.0)])

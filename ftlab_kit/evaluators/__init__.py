@@ -183,13 +183,14 @@ def suite(
 ) -> Evaluation:
     """Run tasks of lm-eval on a model by lm-eval itself, and return its scores as an evaluation.
 
+    Of the settings, lm-eval uses checkpoint, max_rows, max_new_tokens and seed.
+
     Args:
         target: A base model by name, a job, a checkpoint, an export or a path.
         tasks: Names of lm-eval's tasks, such as gsm8k.
         folder: The folder of your own task files.
         progress: Called before lm-eval starts and when it is done.
-        settings: Those of an EvaluationConfig; lm-eval uses checkpoint, max_rows, max_new_tokens
-            and seed.
+        settings: Those of an EvaluationConfig.
 
     Raises:
         Unavailable: lm-eval is not installed.

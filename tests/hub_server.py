@@ -83,8 +83,8 @@ def model(root: Path) -> None:
     from ftlab_kit.models.sources import tiny
 
     tiny.fetch(CATALOGUE["tiny"], folder)
-    made = models.pull(Workspace(root), "smollm2-135m-instruct")
-    print(json.dumps({"source": made.source, "is_here": made.is_here}))
+    model = models.pull(Workspace(root), "smollm2-135m-instruct")
+    print(json.dumps({"source": model.source, "is_here": model.is_here}))
 
 
 def rows(root: Path) -> None:
@@ -101,8 +101,8 @@ def rows(root: Path) -> None:
     ws, columns = Workspace(root), {"prompt": "question", "completion": "answer"}
     for name in (ROWS, f"{ROWS}:test", f"{ROWS}:other", "owner/none"):
         try:
-            made = datasets.add(ws, name, columns=columns)
-            print(json.dumps([made.dataset, made.n_rows, made.derivation["source"]]))
+            version = datasets.add(ws, name, columns=columns)
+            print(json.dumps([version.dataset, version.n_rows, version.derivation["source"]]))
         except KitError as error:
             print(json.dumps([type(error).__name__, str(error)]))
 

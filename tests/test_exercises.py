@@ -100,7 +100,7 @@ PLAIN: list[tuple[str, int, dict[str, Any], Any, Any]] = [
     (
         "12",
         3,
-        {"hot": Stub(config=HOT), "cured": Stub(config={**HOT, "learning_rate": 0.1})},
+        {"hot": Stub(config=HOT), "fixed": Stub(config={**HOT, "learning_rate": 0.1})},
         ["learning_rate"],
         ["learning_rate", "seed"],
     ),
@@ -218,8 +218,8 @@ def versions(ws: Workspace) -> Iterator[tuple[Workspace, Any, Any]]:
 def test_checks_of_versions(versions: tuple[Workspace, Any, Any]):
     ws, desk, sums = versions
     refunds = datasets.filter(ws, desk, matching="(?i)refund")
-    assert verdict("00", 1, 7, {"ws": ws, "judged": desk})
-    assert not verdict("00", 1, 0, {"ws": ws, "judged": desk})
+    assert verdict("00", 1, 7, {"ws": ws, "held_out": desk})
+    assert not verdict("00", 1, 0, {"ws": ws, "held_out": desk})
     assert verdict("01", 1, refunds, {"ws": ws, "clean": desk})
     assert not verdict("01", 1, desk, {"ws": ws, "clean": desk})
     sides = datasets.split(ws, datasets.merge(ws, [desk, sums], name="both"), held_out=0.3)
@@ -288,7 +288,7 @@ def test_checks_of_prompts(versions: tuple[Workspace, Any, Any]):
             job_id=None, n_rows=9, scores=scores, dataset_version_id=version.id, target=target
         )
 
-    variables = {"ws": ws, "judged": desk}
+    variables = {"ws": ws, "held_out": desk}
     assert verdict("21", 2, evaluation(ruled), variables)
     assert not verdict("21", 2, evaluation(desk), variables)
     shown = [{"messages": row["messages"][:2] * 2 + row["messages"]}

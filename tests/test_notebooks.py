@@ -41,13 +41,13 @@ SMALL: dict[str, dict[str, Any]] = {
     "02_models_and_configs": {"model": "tiny", "steps": 2},
     "03_train": {"model": "tiny", "steps": 6, "max_new_tokens": 4},
     "04_steer_a_job": {"model": "tiny", "steps": 60, "max_new_tokens": 4},
-    "05_evaluate": {"model": "tiny", "steps": 8, "judged_rows": 12, "max_new_tokens": 6},
+    "05_evaluate": {"model": "tiny", "steps": 8, "scored_rows": 12, "max_new_tokens": 6},
     "06_analytics_and_cost": {"model": "tiny", "steps": 8},
-    "09_graph": {"embedder": "hash", "asked": 20},
+    "09_graph": {"embedder": "hash", "n_questions": 20},
     "12_troubleshoot": {"model": "tiny"},
     "20_customer_support": {"model": "tiny", "steps": 4, "max_new_tokens": 4},
     "21_internal_code": {"model": "tiny", "epochs": 0.1, "max_new_tokens": 4},
-    "22_legal_clauses": {"model": "tiny", "max_steps": 4, "max_new_tokens": 4, "judged_rows": 8},
+    "22_legal_clauses": {"model": "tiny", "max_steps": 4, "max_new_tokens": 4, "scored_rows": 8},
     "23_brand_voice": {"model": "tiny", "steps": 4, "max_new_tokens": 4},
     "template": {"max_steps": 2},
 }
@@ -88,7 +88,7 @@ def test_it_has_the_form_of_the_house(name: str):
         for line in source(cell).splitlines()
         if re.match(r"#+ ", line)
     ]
-    assert 20 <= len(book) <= 30
+    assert len(book) <= 40
     assert sum(line.startswith("# ") for line in headings) == 1
     assert headings[0].startswith("# ")
     assert sum(line.startswith("## ") for line in headings) >= 5
@@ -108,7 +108,7 @@ def test_its_code_is_short_plain_and_defines_nothing(name: str):
         assert not re.search(r"time\.sleep|^\s*[!%]|if False", text, re.M), text
         for node in ast.walk(ast.parse(text)):
             assert not isinstance(node, ast.FunctionDef | ast.ClassDef), text
-    assert lines <= 120
+    assert lines <= 180
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -17,9 +17,9 @@ from ftlab_kit import analytics, datasets, evaluators, models, trainers
 Check = Callable[..., bool]
 
 
-def two_user_turns(row: Any, *, ws: Any, judged: Any) -> bool:
-    """datasets.preview(ws, judged, n_rows=9) shows nine; look for two turns of the user."""
-    turns = datasets.preview(ws, judged, start=row, n_rows=1)
+def two_user_turns(row: Any, *, ws: Any, held_out: Any) -> bool:
+    """datasets.preview(ws, held_out, n_rows=9) shows nine; look for two turns of the user."""
+    turns = datasets.preview(ws, held_out, start=row, n_rows=1)
     return bool(sum(turn.role == "user" for turn in turns) > 1)
 
 
@@ -179,11 +179,11 @@ def step_of_the_lowest_loss(step: Any, *, ws: Any, fat: Any) -> bool:
     return bool(metrics[step - 1].eval_loss == lowest)
 
 
-def settings_that_differ(names: Any, *, hot: Any, cured: Any) -> bool:
-    """hot.config and cured.config are dicts with the same keys."""
+def settings_that_differ(names: Any, *, hot: Any, fixed: Any) -> bool:
+    """hot.config and fixed.config are dicts with the same keys."""
     return bool(
         {name: hot.config[name] for name in names}.items()
-        == hot.config.items() - cured.config.items()
+        == hot.config.items() - fixed.config.items()
     )
 
 
@@ -217,10 +217,10 @@ def shortest_length_without_cuts(length: Any, *, ws: Any, train: Any, model: str
     return cut[1] == 0 and bool(cut[0])
 
 
-def rules_in_a_system_turn(evaluation: Any, *, ws: Any, judged: Any) -> bool:
+def rules_in_a_system_turn(evaluation: Any, *, ws: Any, held_out: Any) -> bool:
     """A list of {'messages': [...]} in a data frame is a dataset too."""
     row = next(datasets.rows(ws, evaluation.dataset_version_id))
-    is_base = (evaluation.job_id, evaluation.n_rows) == (None, judged.n_rows)
+    is_base = (evaluation.job_id, evaluation.n_rows) == (None, held_out.n_rows)
     return is_base and "regex" in evaluation.scores and row["messages"][0]["role"] == "system"
 
 

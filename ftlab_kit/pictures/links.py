@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from ftlab_kit.records import Citation, Entity, Fact, Neighbourhood, show
-from ftlab_kit.records.shown import grid
+from ftlab_kit.records import Citation, Entity, Fact, Neighbourhood, grid, show
 
 MAX_ROWS = 60  # facts of a table
 

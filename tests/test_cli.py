@@ -159,17 +159,17 @@ def test_a_job_from_start_to_end(capsys, lab: Workspace):
     number = json.loads(out)["id"]
     code, out, err = run(capsys, lab.root, f"job wait {number} --timeout-s 120")
     assert code == 0
-    assert f"job {number} completed step 2 of 2" in err
+    assert f"job {number} completed, steps: 2 of 2" in err
     assert run(capsys, lab.root, f"job wait {number} --until-step 1")[0] == 0
     assert run(capsys, lab.root, f"job cancel {number}")[0] == 1
     assert "checkpoint at step 2" in run(capsys, lab.root, f"job logs {number}")[1]
     command = f"evaluation run {number} hues --metrics perplexity --json"
     code, out, err = run(capsys, lab.root, command)
     assert json.loads(out)["scores"]["perplexity"] > 1000
-    assert "likelihood  20  20" in err
+    assert "likelihood: 20 of 20" in err
 
 
-def test_a_model_is_talked_to(capsys, lab: Workspace):
+def test_a_model_answers_whole_and_in_pieces(capsys, lab: Workspace):
     arguments = ["tiny", "What is snow?", "--max-new-tokens", "4"]
     message = chats.reply(lab, *arguments[:2], max_new_tokens=4)
     printed = {}

@@ -92,7 +92,7 @@ class Hosted(ChatModel):
     def _add_costs(self, costs: Sequence[float | None]) -> None:
         self._costs += costs
         known_usd = [cost for cost in self._costs if cost is not None]
-        # part of a bill is no bill
+        # part of a bill is not the bill
         is_whole = known_usd and len(known_usd) == len(self._costs)
         self.cost_usd = sum(known_usd) if is_whole else None
 

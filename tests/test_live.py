@@ -1,6 +1,7 @@
 """The live view of a job: what it shows, what its buttons do, and what it reads."""
 
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
@@ -9,20 +10,34 @@ from ipywidgets import Button
 from ftlab_kit import Workspace, metrics, trainers, widgets
 from ftlab_kit.errors import InputError
 from ftlab_kit.pictures import job_panels
-from ftlab_kit.records import Event, Job
+from ftlab_kit.records import Event, Job, show
 from ftlab_kit.widgets.live_view import TrainerView
 from tests.conftest import TINY, every, text_of, until
 
 pytestmark = pytest.mark.usefixtures("seated")
 
 
+@pytest.fixture(scope="module")
+def started(lab: Workspace) -> Iterator[list[Job]]:
+    """The long jobs that tests of this file have started; the last one may still run."""
+    jobs: list[Job] = []
+    yield jobs
+    for job in jobs:
+        if not trainers.status(lab, job).is_over:
+            trainers.cancel(lab, job)
+
+
 @pytest.fixture
-def long(lab: Workspace):
-    """A job that runs on until it is cancelled."""
-    job = trainers.start(lab, TINY.but(max_steps=20_000, save_every_steps=20_000), "hues")
-    yield trainers.wait(lab, job, until_step=2, timeout_s=180)
-    if not trainers.status(lab, job).is_over:
-        trainers.cancel(lab, job)
+def long(lab: Workspace, started: list[Job]) -> Job:
+    """A running job that tests share, and that runs until one of them cancels it."""
+    if not started or trainers.status(lab, started[-1]).state != "running":
+        config = TINY.but(max_steps=200_000, save_every_steps=200_000)
+        started.append(trainers.start(lab, config, "hues"))
+    return trainers.wait(lab, started[-1], until_step=2, timeout_s=180)
+
+
+def of_command(lab: Workspace, job: Job, command: str) -> list[Event]:
+    return [event for event in trainers.events(lab, job) if event.command == command]
 
 
 def test_a_fresh_view_has_the_whole_history(lab: Workspace, job: Job):
@@ -48,12 +63,12 @@ def test_a_view_follows_what_is_new(lab: Workspace, job: Job):
 
 
 def test_pause_adjust_and_resume_are_requested_and_confirmed(lab: Workspace, long: Job):
-    view = TrainerView(lab, long)
-    view.fields.field["learning_rate"].value = "0.003"
+    view, rate = TrainerView(lab, long), trainers.settings(lab, long).learning_rate
+    view.fields.field["learning_rate"].value = str(rate / 2)
     view.adjust.click()
     until(lambda: "confirmed: adjust at step" in text_of(view))
-    (event,) = trainers.events(lab, long)
-    assert event.result == {"learning_rate": [0.01, 0.003]}
+    event = of_command(lab, long, "adjust")[-1]
+    assert event.result == {"learning_rate": [rate, rate / 2]}
     view.refresh(whole=True)
     assert "<title>adjust at step" in text_of(view)
     view.pause.click()
@@ -66,10 +81,10 @@ def test_pause_adjust_and_resume_are_requested_and_confirmed(lab: Workspace, lon
 
 
 def test_checkpoint_now_writes_one(lab: Workspace, long: Job):
-    view = TrainerView(lab, long)
+    view, n_before = TrainerView(lab, long), len(trainers.checkpoints(lab, long))
     view.checkpoint.click()
     until(lambda: "confirmed: checkpoint at step" in text_of(view))
-    assert len(trainers.checkpoints(lab, long)) == 1
+    assert len(trainers.checkpoints(lab, long)) == n_before + 1
     view.close()
 
 
@@ -77,7 +92,7 @@ def test_a_click_reaches_the_mailbox_within_half_a_second(lab: Workspace, long: 
     view = TrainerView(lab, long)
     began = time.monotonic()
     view.cancel.click()
-    until(lambda: bool(trainers.events(lab, long)), 0.5)
+    until(lambda: bool(of_command(lab, long, "cancel")), 0.5)
     assert time.monotonic() - began < 0.5
     assert "requested: cancel" in text_of(view) or "confirmed" in text_of(view)
     until(lambda: trainers.status(lab, long).state == "cancelled")
@@ -194,20 +209,20 @@ def test_an_unknown_curve_names_the_nearest(lab: Workspace, job: Job):
 
 def test_events_have_the_numbers_of_their_marks(lab: Workspace, long: Job):
     trainers.adjust(lab, long, weight_decay=0.1)
-    trainers.cancel(lab, long)
     events = trainers.events(lab, long)
-    (mark,) = [item for item in job_panels.marks(events) if item.label.startswith("adjust")]
+    mark = [item for item in job_panels.marks(events) if item.label.startswith("adjust")][-1]
     listed = job_panels.events_list(events)
     assert f"mark {mark.sign}" in listed and "weight_decay 0 to 0.1" in listed
     assert "weight_decay 0 to 0.1" in mark.label
 
 
 def test_a_report_has_the_marks_the_events_and_the_checkpoints(lab: Workspace, long: Job):
-    trainers.adjust(lab, long, learning_rate=0.002)
+    rate = trainers.settings(lab, long).learning_rate
+    trainers.adjust(lab, long, learning_rate=rate / 5)
     trainers.checkpoint(lab, long)
-    trainers.cancel(lab, long)
     text = widgets.report(lab, long)._repr_html_()
-    assert "learning_rate 0.01 to 0.002" in text and "<h3>checkpoints</h3>" in text
+    change = f"learning_rate {show(rate)} to {show(rate / 5)}"
+    assert change in text and "<h3>checkpoints</h3>" in text
 
 
 def test_only_adjustments_have_old_and_new_values():

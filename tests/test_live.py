@@ -33,7 +33,9 @@ def long(lab: Workspace, started: list[Job]) -> Job:
     if not started or trainers.status(lab, started[-1]).state != "running":
         config = TINY.but(max_steps=200_000, save_every_steps=200_000)
         started.append(trainers.start(lab, config, "hues"))
-    return trainers.wait(lab, started[-1], until_step=2, timeout_s=180)
+    # one step further than now: a job that was just resumed is running before its worker steps
+    step = trainers.status(lab, started[-1]).step + 1
+    return trainers.wait(lab, started[-1], until_step=max(2, step), timeout_s=180)
 
 
 def of_command(lab: Workspace, job: Job, command: str) -> list[Event]:

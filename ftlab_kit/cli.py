@@ -17,21 +17,20 @@ import itertools
 import json
 import math
 import re
+import shutil
 import sys
 import textwrap
 import typing
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from datetime import datetime
 from pathlib import Path
 from types import ModuleType, UnionType
-from typing import Annotated, Any
+from typing import Any
 
-import typer
+import click
 from pydantic import BaseModel
-from rich.console import Console
-from rich.table import Table
-from typer.core import TyperGroup
 
 from ftlab_kit import configs
 from ftlab_kit.configs import Config, Settings, describe
@@ -47,6 +46,7 @@ from ftlab_kit.records import (
     fields_of,
     plain,
     show,
+    text_table,
 )
 
 NOUNS = {
@@ -70,21 +70,23 @@ IS_YES: dict[str, Callable[[Any, Mapping[str, Any]], bool]] = {
         job.state == "completed" or job.step >= (values["until_step"] or math.inf)
     ),
 }
-SIMPLE = (bool, int, float, str, Path, datetime)
-# from the values that typer parsed to what a verb takes
-Reader = Callable[[typer.Context, dict[str, Any]], Any]
+# what can be typed, and how click reads it
+SIMPLE: dict[Any, Any] = {
+    bool: click.BOOL,
+    int: click.INT,
+    float: click.FLOAT,
+    str: click.STRING,
+    Path: click.Path(path_type=Path),
+    datetime: click.DateTime(),
+}
 
-# a pipe has no width, and a table cut to 80 columns would be useless there
-Out = Console(
-    width=None if sys.stdout.isatty() else 200, markup=False, emoji=False, highlight=False
-)
 
-
-class RoomCommands(TyperGroup):
+class RoomCommands(click.Group):
     """The commands of one noun, made when they are used."""
 
     def __init__(self, noun: str) -> None:
-        super().__init__(name=noun, help=_summary(NOUNS[noun]), no_args_is_help=True)
+        summary = _summary(NOUNS[noun])
+        super().__init__(noun, help=summary, short_help=summary, no_args_is_help=True)
         self.noun = noun
 
     @functools.cached_property
@@ -93,46 +95,47 @@ class RoomCommands(TyperGroup):
         room = importlib.import_module(f"ftlab_kit.{NOUNS[self.noun]}")
         return {name: verb for name, verb in _verbs(room).items() if _can_be_typed(verb)}
 
-    def list_commands(self, ctx: Any) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names of the verbs."""
         return [*self.verbs]
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return the command of a verb, None if there is no such verb."""
         verb = self.verbs.get(cmd_name)
         return None if verb is None else _command(verb, cmd_name, noun=self.noun)
 
 
-class Commands(TyperGroup):
+class Commands(click.Group):
     """Every noun, and the quick start."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the nouns."""
         return [*NOUNS, "quickstart"]
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Return a noun's commands, or the quick start."""
         if cmd_name == "quickstart":
             return RoomCommands("notebook").get_command(ctx, "quickstart")
         return RoomCommands(cmd_name) if cmd_name in NOUNS else None
 
 
-app = typer.Typer(
-    cls=Commands,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help=__doc__,
+@click.command(
+    cls=Commands, help=__doc__, no_args_is_help=True, context_settings={"max_content_width": 100}
 )
+@click.option(
+    "-w",
+    "--workspace",
+    type=SIMPLE[Path],
+    default=Path("~/ftlab"),
+    envvar="FTLAB_WORKSPACE",
+    show_default=True,
+    show_envvar=True,
+    help="Folder of the workspace.",
+)
+@click.pass_context
+def app(context: click.Context, workspace: Path) -> None:
+    """Run a command in a workspace."""
 
-
-@app.callback()
-def _open(
-    context: typer.Context,
-    workspace: Annotated[
-        Path, typer.Option("--workspace", "-w", envvar="FTLAB_WORKSPACE", help="Folder.")
-    ] = Path("~/ftlab"),
-) -> None:
     def opened() -> Any:
         from ftlab_kit.workspace import Workspace
 
@@ -184,31 +187,28 @@ def _is_typed(kind: Any) -> bool:
     return not is_record and kind is not Any and typing.get_origin(kind) is not Callable
 
 
-def _command(verb: Callable[..., Any], name: str, *, noun: str) -> Any:
+def _command(verb: Callable[..., Any], name: str, *, noun: str) -> click.Command:
     """Return the command that parses, calls one verb, and shows what it returns."""
-    flags, readers = _flags(verb)
     parameters = _signature(verb).parameters
     is_yes = IS_YES.get(f"{noun} {name}")
 
-    def command(context: typer.Context, as_json: bool, **values: Any) -> None:
-        arguments: dict[str, Any] = {}
-        for key, read in readers.items():
-            arguments |= read(context, values) if key == "" else {key: read(context, values)}
+    @click.pass_context
+    def run(context: click.Context, /, as_json: bool, **values: Any) -> None:
+        arguments = _arguments(verb, context, values)
         if "ws" in parameters:
             arguments["ws"] = context.obj()
         if "progress" in parameters:
             arguments["progress"] = _show_progress
-        result = _call(verb, arguments)
+        bound = inspect.BoundArguments(_signature(verb), OrderedDict(arguments))
+        result = verb(*bound.args, **bound.kwargs)
         _show(result, as_json)
         if is_yes and not is_yes(result, arguments):
-            raise typer.Exit(1)
+            context.exit(1)
 
-    command.__doc__ = _documentation(verb)[""]
-    command.__signature__ = inspect.Signature(flags)  # type: ignore[attr-defined]
-    command.__annotations__ = {flag.name: flag.annotation for flag in flags}
-    alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
-    alone.command(name)(command)
-    return typer.main.get_command(alone)
+    as_json = click.Option(["as_json", "--json"], is_flag=True, help="Print JSON.")
+    text = _documentation(verb)[""]
+    params = [*_parameters(verb), as_json]
+    return click.Command(name, params=params, callback=run, help=text, short_help=text)
 
 
 def _signature(verb: Callable[..., Any]) -> inspect.Signature:
@@ -217,29 +217,9 @@ def _signature(verb: Callable[..., Any]) -> inspect.Signature:
     return own or inspect.signature(verb)
 
 
-def _call(verb: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
-    """Call a verb with its parameters by name; those that it takes in any number come in order."""
-    ordered: list[Any] = []
-    rest = dict(arguments)
-    kinds = {name: item.kind for name, item in _signature(verb).parameters.items()}
-    if inspect.Parameter.VAR_POSITIONAL in kinds.values():
-        for name, kind in kinds.items():
-            if kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
-                ordered.append(rest.pop(name))
-            elif kind is inspect.Parameter.VAR_POSITIONAL:
-                ordered += rest.pop(name)
-    return verb(*ordered, **rest)
-
-
-def _flags(verb: Callable[..., Any]) -> tuple[list[inspect.Parameter], dict[str, Reader]]:
-    """Return a command's arguments and flags, and how each of the verb's parameters is read.
-
-    The reader under '' reads the settings that a verb takes.
-    """
+def _parameters(verb: Callable[..., Any]) -> Iterator[click.Parameter]:
+    """Yield the arguments and options of a verb's command, named like the verb's parameters."""
     hints, documented = typing.get_type_hints(verb), _documentation(verb)
-    by_name = inspect.Parameter.KEYWORD_ONLY
-    flags = [inspect.Parameter("context", by_name, annotation=typer.Context)]
-    readers: dict[str, Reader] = {}
     for name, item in _signature(verb).parameters.items():
         is_optional = item.default is not item.empty
         if name in ("ws", "progress") or _origin(hints[name]) is Callable:
@@ -247,17 +227,46 @@ def _flags(verb: Callable[..., Any]) -> tuple[list[inspect.Parameter], dict[str,
         if is_optional and _is_of_records(hints[name]):
             continue
         if item.kind is item.VAR_KEYWORD:
-            settings = [*inspect.signature(verb).parameters.keys() - hints.keys()]
-            kind = getattr(verb, "settings_kind", Config)
-            flags += _settings(kind, settings or [*kind.model_fields])
-            readers[""] = functools.partial(_given, settings or [*kind.model_fields])
+            yield from _settings(*_settings_of(verb))
         elif hints[name] is Config:
-            flags += [*_bases(), *_settings(Config, [*Config.model_fields])]
-            readers[name] = _config
+            presets = " or ".join(configs.PRESETS)
+            yield _option("base", "Start from a saved config.", flag="--config")
+            yield _option("preset", f"Start from a preset: {presets}.")
+            yield from _settings(Config, [*Config.model_fields])
         else:
-            flag, readers[name] = _flag(item, hints[name], documented.get(name, ""))
-            flags.append(flag)
-    return [*flags, _option("as_json", bool, False, "Print JSON.", "--json")], readers
+            yield _parameter(item, hints[name], documented.get(name, ""))
+
+
+def _arguments(
+    verb: Callable[..., Any], context: click.Context, values: dict[str, Any]
+) -> dict[str, Any]:
+    """Return what a verb takes, from the values of its command's parameters."""
+    arguments = dict(values)
+    hints = typing.get_type_hints(verb)
+    for name, item in _signature(verb).parameters.items():
+        if item.kind is item.VAR_KEYWORD:
+            arguments[name] = _pop_given(arguments, _settings_of(verb)[1])
+        elif hints[name] is Config:
+            changes = _pop_given(arguments, Config.model_fields)
+            base, preset = arguments.pop("base"), arguments.pop("preset")
+            if base:
+                arguments[name] = configs.get(context.obj(), base).but(**changes)
+            else:
+                arguments[name] = configs.preset(preset, **changes) if preset else Config(**changes)
+    return arguments
+
+
+def _settings_of(verb: Callable[..., Any]) -> tuple[type[Settings], list[str]]:
+    """Return the class of a verb's settings, and the names of those that it takes."""
+    kind = getattr(verb, "settings_kind", Config)
+    names = inspect.signature(verb).parameters.keys() - _signature(verb).parameters.keys()
+    return kind, [*(names or kind.model_fields)]
+
+
+def _pop_given(values: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Take the named settings out of the values and return those that were typed."""
+    settings = {name: values.pop(name) for name in names}
+    return {name: value for name, value in settings.items() if value is not None}
 
 
 def _documentation(verb: Callable[..., Any]) -> dict[str, str]:
@@ -271,59 +280,57 @@ def _documentation(verb: Callable[..., Any]) -> dict[str, str]:
     return documented
 
 
-def _flag(item: inspect.Parameter, hint: Any, help_text: str) -> tuple[inspect.Parameter, Reader]:
-    """Return an argument or option for a verb's parameter, and how its value is read."""
-    is_argument = item.kind is not item.KEYWORD_ONLY
+def _parameter(item: inspect.Parameter, hint: Any, help_text: str) -> click.Parameter:
+    """Return the argument or option for a verb's parameter."""
+    name, is_required = item.name, item.default is item.empty
     if _origin(hint) is Mapping:
-        text = f"{help_text} As name=value; repeatable."
-        flag = _option(item.name, list[str] | None, None, text.strip(), "-p")
-        return flag, lambda _, values: dict(_pair(text) for text in values[item.name] or [])
-    is_many = _origin(hint) is Sequence and item.default is item.empty
+        text = f"{help_text} As name=value; repeatable.".strip()
+        return _option(name, text, flag="-p", multiple=True, callback=_pairs)
+    is_many = _origin(hint) is Sequence and is_required
     if is_many or item.kind is item.VAR_POSITIONAL:
-        texts: Any = Annotated[list[str], typer.Argument(help=help_text)]
-        many = inspect.Parameter(item.name, item.KEYWORD_ONLY, annotation=texts)
         inner = typing.get_args(hint)[0] if is_many else hint
-        return many, lambda _, values: _many(inner, values[item.name])
+        convert = functools.partial(_items, inner)
+        return click.Argument([name], help=help_text, nargs=-1, required=True, callback=convert)
     if _origin(hint) in (Sequence, tuple):
-        default = ",".join(map(str, item.default))
-        flag = _option(item.name, str, default, f"{help_text} With commas between.")
-        inner = typing.get_args(hint)[0]
-        return flag, lambda _, values: tuple(_many(inner, _parts(values[item.name])))
-    return _single(item, hint, help_text, is_argument=is_argument)
-
-
-def _single(
-    item: inspect.Parameter, hint: Any, help_text: str, *, is_argument: bool
-) -> tuple[inspect.Parameter, Reader]:
-    """Return an argument or option that takes one value, and how it is read."""
+        convert = functools.partial(_items, typing.get_args(hint)[0])
+        text = f"{help_text} With commas between.".strip()
+        return _option(name, text, default=",".join(map(str, item.default)), callback=convert)
     choices = _choices(hint)
     simple = [kind for kind in choices if kind in SIMPLE]
+    options: dict[str, Any] = {}
     # a job or a version is typed by its number
-    may_be_number = (len(simple) > 1 and int in simple) or {DatasetVersion, Job, Model} & {*choices}
+    if (len(simple) > 1 and int in simple) or {DatasetVersion, Job, Model} & {*choices}:
+        options["callback"] = _number_or_name
     kind: Any = next((kind for kind in (str, Path) if kind in simple), None) or simple[0]
-    if is_argument and item.default is item.empty:
-        annotation = Annotated[kind, typer.Argument(help=help_text)]
-        flag = inspect.Parameter(item.name, item.KEYWORD_ONLY, annotation=annotation)
-    else:
-        kind = kind | None if item.default is None else kind
-        flag = _option(item.name, kind, item.default, help_text)
-
-    def read(_: typer.Context, values: dict[str, Any]) -> Any:
-        value = values[item.name]
-        is_number = may_be_number and isinstance(value, str) and value.isdigit()
-        return int(value) if is_number else value
-
-    return flag, read
+    if is_required and item.kind is not item.KEYWORD_ONLY:
+        return click.Argument([name], help=help_text, type=SIMPLE[kind], **options)
+    flag = _flag_of(name)
+    if kind is bool:
+        options["flag"] = f"{flag}/--no-{flag.removeprefix('--')}"
+    if not is_required:
+        options["default"] = item.default
+    return _option(name, help_text, type=SIMPLE[kind], required=is_required, **options)
 
 
-def _parts(text: str) -> list[str]:
-    return text.split(",") if text else []
+def _number_or_name(_: click.Context, __: click.Parameter, value: Any) -> Any:
+    return int(value) if isinstance(value, str) and value.isdigit() else value
 
 
-def _many(kind: Any, texts: list[str]) -> list[Any]:
-    """Return texts as the items of a sequence of a kind, as numbers where it may hold numbers."""
+def _items(
+    kind: Any, _: click.Context, __: click.Parameter, value: str | Sequence[str]
+) -> tuple[Any, ...]:
+    """Return texts, or one with commas, as items of a kind: numbers where it may hold numbers."""
+    texts = value if not isinstance(value, str) else value.split(",") if value else []
     may_be_number = int in (kind, *typing.get_args(kind))
-    return [int(text) if may_be_number and text.isdigit() else text for text in texts]
+    return tuple(int(text) if may_be_number and text.isdigit() else text for text in texts)
+
+
+def _pairs(_: click.Context, __: click.Parameter, texts: Sequence[str]) -> dict[str, str]:
+    """Return texts such as name=value as a mapping."""
+    for text in texts:
+        if "=" not in text:
+            raise ConfigError(f"The parameter {text!r} has no '='; expected name=value.")
+    return dict(text.split("=", 1) for text in texts)
 
 
 def _choices(hint: Any) -> tuple[Any, ...]:
@@ -340,45 +347,28 @@ def _origin(hint: Any) -> Any:
     return typing.get_origin(_choices(hint)[0])
 
 
-def _option(name: str, kind: Any, default: Any, help_text: str, *flags: str) -> inspect.Parameter:
-    shows_default = default is not None and not isinstance(default, bool)
-    option = Annotated[kind, typer.Option(*flags, help=help_text, show_default=shows_default)]
-    by_name = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter(name, by_name, default=default, annotation=option)
+def _flag_of(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
-def _bases() -> Iterator[inspect.Parameter]:
-    """Yield the flags for what a Config starts from."""
-    presets = " or ".join(configs.PRESETS)
-    yield _option("base", str | None, None, "Start from a saved config.", "--config")
-    yield _option("preset", str | None, None, f"Start from a preset: {presets}.")
+def _option(name: str, help_text: str, *, flag: str = "", **options: Any) -> click.Option:
+    """Return an option; its help ends with its default, where it has one."""
+    default = options.get("default")
+    is_shown = default not in (None, "") and not isinstance(default, bool)
+    text = f"{help_text} Default: {show(default)}".strip() if is_shown else help_text
+    return click.Option([name, flag or _flag_of(name)], help=text, **options)
 
 
-def _settings(kind: type[Settings], names: Sequence[str]) -> Iterator[inspect.Parameter]:
-    """Yield a flag for each of the named settings."""
+def _settings(kind: type[Settings], names: Sequence[str]) -> Iterator[click.Option]:
+    """Yield an option for each of the named settings; it is None where it is not typed."""
     for item in describe(kind):
         if item["name"] in names:
-            unit = f" ({item['unit']})" if item["unit"] else ""
-            text = f"{item['help']}{unit}. Default: {show(item['default'])}"
-            yield _option(item["name"], str | None, None, text)
-
-
-def _given(names: Iterable[str], _: typer.Context, values: dict[str, Any]) -> dict[str, Any]:
-    return {name: values[name] for name in names if values.get(name) not in (None, [])}
-
-
-def _config(context: typer.Context, values: dict[str, Any]) -> Config:
-    changes = _given(Config.model_fields, context, values)
-    if values["base"]:
-        return configs.get(context.obj(), values["base"]).but(**changes)
-    return configs.preset(values["preset"], **changes) if values["preset"] else Config(**changes)
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals:
-        raise ConfigError(f"The parameter {text!r} has no '='; expected name=value.")
-    return name, value
+            facts = "; ".join(fact for fact in (item["unit"], item["bounds"]) if fact)
+            text = (
+                f"{item['help']}{f' ({facts})' if facts else ''}. Default: {show(item['default'])}"
+            )
+            metavar = "|".join(map(show, item["choices"])) if item["choices"] else "VALUE"
+            yield _option(item["name"], text, metavar=metavar)
 
 
 def _show_progress(progress: Progress) -> None:
@@ -387,7 +377,7 @@ def _show_progress(progress: Progress) -> None:
 
 
 def _show(result: Any, as_json: bool) -> None:
-    """Print what a verb returned: a record or several as a table, all else as it is."""
+    """Print what a verb returned: records and settings as a table, all else as it is."""
     if isinstance(result, Iterator):
         result = [*result] if as_json else _show_pieces(result)
     if as_json or isinstance(result, BaseModel) or (isinstance(result, dict) and result):
@@ -396,16 +386,18 @@ def _show(result: Any, as_json: bool) -> None:
         print(result)
     elif isinstance(result, Record):
         _show_record(result)
-    elif isinstance(result, list | tuple) and result and isinstance(result[0], Record):
-        names = fields_of(result[0])
-        table = Table(*names, box=None)
-        for row in result:
-            table.add_row(*(show(getattr(row, name, None)) for name in names))
-        Out.print(table)
+    elif isinstance(result, list | tuple) and result and isinstance(result[0], Record | dict):
+        names = [*result[0]] if isinstance(result[0], dict) else fields_of(result[0])
+        cells = [[show(_field(row, name)) for name in names] for row in result]
+        print(text_table(cells, width=_width(), names=names))
     elif isinstance(result, list | tuple | dict):
         print("\n".join(json.dumps(plain(item)) for item in result) or "none")
     elif result is not None:
         print(result)
+
+
+def _field(row: Any, name: str) -> Any:
+    return row.get(name) if isinstance(row, dict) else getattr(row, name, None)
 
 
 def _show_pieces(pieces: Iterator[Any]) -> list[Any] | None:
@@ -423,14 +415,16 @@ def _show_record(record: Record) -> None:
     """Print a record as a table, and the records in it below."""
     parts = {item.name: getattr(record, item.name) for item in fields(record)}
     inner = {name: part for name, part in parts.items() if isinstance(part, Record | Rows)}
-    table = Table(show_header=False, box=None)
-    for name, value in record.as_dict().items():
-        if name not in inner:
-            table.add_row(name, show(value))
-    Out.print(table)
+    values = {name: value for name, value in record.as_dict().items() if name not in inner}
+    print(text_table([(name, show(value)) for name, value in values.items()], width=_width()))
     for name, part in inner.items():
-        Out.print(f"\n{name}")
+        print(f"\n{name}")
         _show(part, as_json=False)
+
+
+def _width() -> int:
+    # a pipe has no width, and a table cut to 80 columns would be useless there
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 200
 
 
 def main(arguments: Iterable[str] | None = None) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from ftlab_kit import Workspace, analytics, datasets, evaluators, graphs, trainers
 from ftlab_kit.cli import app

@@ -4,7 +4,16 @@ from datetime import UTC, datetime
 
 import pytest
 
-from ftlab_kit.records import Dataset, Metric, Rows, Sample, percent, show
+from ftlab_kit.records import (
+    Dataset,
+    Metric,
+    Rows,
+    Sample,
+    display_width,
+    percent,
+    show,
+    text_table,
+)
 
 SAMPLE = Sample(prompt="<b>hi</b>", reference="yes", answer="")
 
@@ -74,3 +83,37 @@ def test_values_are_shown_with_four_digits(value: object, text: str):
 )
 def test_a_share_is_shown_in_percent(share: float | None, text: str):
     assert percent(share) == text
+
+
+def test_wide_letters_and_accents_keep_the_columns_of_a_text_table_aligned():
+    rows = [("雪は白い", "3", "white"), ("ne\u0301ige", "12", "白"), ("🙂 ok", "4", "\x1b[31mred")]
+    table = text_table(rows, width=80, names=("prompt", "tokens", "answer"))
+    lines = table.splitlines()
+    starts = [
+        display_width(line[: line.index(cell)])
+        for line, cell in zip(lines, ["answer", "------", "white", "白", " [31mred"], strict=True)
+        if cell != "------"
+    ]
+    assert starts == [18, 18, 18, 18]
+    assert lines[1] == "--------  ------  --------"
+    assert "\x1b" not in table
+
+
+def test_a_long_cell_is_wrapped_between_words_and_keeps_every_letter():
+    text = "the snow is white and the coal is black\n" + "雪" * 20
+    table = text_table([("1", text)], width=21, names=("row", "text"))
+    assert max(map(display_width, table.splitlines())) <= 21
+    assert table.splitlines()[2:4] == ["1    the snow is", "     white and the"]
+    assert table.count("雪") == 20
+
+
+def test_a_row_with_more_columns_than_fit_is_shown_one_name_a_line():
+    names = [f"name_{number}" for number in range(9)]
+    table = text_table([["a value of some length"] * 9, ["b"] * 9], width=60, names=names)
+    first, second = table.split("\n\n")
+    assert first.splitlines()[0] == "name_0  a value of some length"
+    assert second.splitlines()[8] == "name_8  b"
+
+
+def test_a_text_table_without_rows_is_empty():
+    assert text_table([], width=80) == ""

@@ -81,6 +81,7 @@ from ftlab_kit.records.shown import (
     plain,
     show,
 )
+from ftlab_kit.records.text_table import display_width, text_table
 
 __all__ = [
     "ALIKE",
@@ -155,10 +156,12 @@ __all__ = [
     "Usage",
     "Verdict",
     "cell",
+    "display_width",
     "fields_of",
     "grid",
     "marked",
     "percent",
     "plain",
     "show",
+    "text_table",
 ]

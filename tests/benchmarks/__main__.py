@@ -13,24 +13,39 @@ python -m tests.benchmarks graph         ten thousand facts, in a file and besid
 python -m tests.benchmarks document      a document from file to searchable graph
 """
 
+import inspect
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
-import typer
+import click
 
 from ftlab_kit import Workspace, datasets, models
 from ftlab_kit import graphs as knowledge
 from ftlab_kit.configs import Config
 from tests.benchmarks import graphs, race, rows, watching
 
-app = typer.Typer(no_args_is_help=True, add_completion=False)
+app = click.Group(help=(__doc__ or "").split("\n")[0], no_args_is_help=True)
 
 
-@app.command()
+def benchmark(run: Callable[..., None], title: str = "") -> Callable[..., None]:
+    """Add a benchmark as a command, with an option for each of its parameters."""
+    options = [
+        click.Option([name, "--" + name.replace("_", "-")], default=item.default, show_default=True)
+        for name, item in inspect.signature(run).parameters.items()
+    ]
+    app.add_command(
+        click.Command(title or run.__name__, params=[*options], callback=run, help=run.__doc__)
+    )
+    return run
+
+
+@benchmark
 def quickstart(runs: int = 1) -> None:
     """Run `ftlab quickstart` in a fresh workspace; it prints the time of each phase."""
     minutes = []
@@ -43,21 +58,21 @@ def quickstart(runs: int = 1) -> None:
     print(f"quickstart: median {median(minutes):.2f} min of {runs} (limit 6)")
 
 
-@app.command()
+@benchmark
 def view(steps: int = 50_000, updates: int = 1_000) -> None:
     """Follow a job with a long history: the view's processor time, and how it grows."""
     with tempfile.TemporaryDirectory() as folder:
         watching.view(Path(folder), steps, updates)
 
 
-@app.command()
+@benchmark
 def browser(updates: int = 2_000) -> None:
     """Redraw a live view in a real JupyterLab, and print the memory that the browser keeps."""
     with tempfile.TemporaryDirectory() as folder:
         watching.browser_memory(Path(folder), updates)
 
 
-@app.command()
+@benchmark
 def graph(facts: int = 10_000, neo4j: str = "") -> None:
     """Store and search facts; beside Graphiti's own driver if a Neo4j is given.
 
@@ -66,13 +81,13 @@ def graph(facts: int = 10_000, neo4j: str = "") -> None:
     graphs.many(facts, neo4j or None)
 
 
-@app.command()
+@benchmark
 def document(path: Path = knowledge.SAMPLES / "models.md", embedder: str = "hash") -> None:
     """Load a document into a fresh graph, load it again, and search it."""
     graphs.document(path, embedder)
 
 
-@app.command()
+@benchmark
 def train(
     model: str = "smollm2-135m-instruct",
     data: Path = datasets.PUDDLE_AND_PINE,
@@ -93,7 +108,7 @@ def train(
         ws.close()
 
 
-@app.command()
+@benchmark
 def order(model: str = "smollm2-135m-instruct", steps: int = 35, rounds: int = 2) -> None:
     """Train with shuffled batches and with ones of similar length; print the held-out losses."""
     with tempfile.TemporaryDirectory() as folder:
@@ -104,7 +119,7 @@ def order(model: str = "smollm2-135m-instruct", steps: int = 35, rounds: int = 2
         ws.close()
 
 
-@app.command()
+@benchmark
 def perplexity(
     model: str = "smollm2-135m-instruct", data: Path = datasets.PUDDLE_AND_PINE, rounds: int = 3
 ) -> None:
@@ -116,7 +131,7 @@ def perplexity(
         ws.close()
 
 
-@app.command()
+@benchmark
 def startup(model: str = "smollm2-135m-instruct", rounds: int = 5) -> None:
     """Start jobs and print the seconds to their first optimizer step."""
     with tempfile.TemporaryDirectory() as folder:
@@ -128,13 +143,13 @@ def startup(model: str = "smollm2-135m-instruct", rounds: int = 5) -> None:
         ws.close()
 
 
-@app.command("rows")
+@partial(benchmark, title="rows")
 def validation(n_rows: int = 1_000_000, rounds: int = 3) -> None:
     """Validate a file of a million rows, beside `datasets` and a plain checker."""
     rows.validation(n_rows, rounds)
 
 
-@app.command()
+@benchmark
 def duplicates(n_rows: int = 100_000) -> None:
     """Find near duplicates among a hundred thousand rows, and measure their quality twice."""
     rows.duplicates(n_rows)

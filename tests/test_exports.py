@@ -151,7 +151,7 @@ def test_how_texts_are_split_is_known_or_not_written(steps: list[dict], name: st
     assert gguf_file._splitter({**config, "model": {"type": "BPE"}}) == name
 
 
-def test_what_does_not_say_the_same_is_not_kept(lab: Workspace, job: Job):
+def test_an_export_that_answers_differently_is_not_kept(lab: Workspace, job: Job):
     # values beyond what 16 bits hold are infinite in f16: a real way to lose a model
     path = trainers.checkpoints(lab, job)[-1].path
     other = lab.root / "loud"
@@ -161,7 +161,7 @@ def test_what_does_not_say_the_same_is_not_kept(lab: Workspace, job: Job):
     models.add(lab, "loud", export)
     loud = trainers.start(lab, TINY.but(model="loud", max_steps=1), "hues")
     loud = trainers.wait(lab, loud, timeout_s=120)
-    with pytest.raises(Conflict, match="does not say what the checkpoint says: perplexity"):
+    with pytest.raises(Conflict, match="does not answer as the checkpoint does: perplexity"):
         checkpoints.export(lab, loud, format="safetensors-f16")
     assert checkpoints.exports(lab, loud) == () and not [*lab.exports.glob(f"*job-{loud.id}-*")]
     forced = checkpoints.export(lab, loud, format="safetensors-f16", force=True)

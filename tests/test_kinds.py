@@ -77,6 +77,17 @@ def test_a_crash_without_restarts_fails_the_job(counter: Workspace):
         jobs.wait(counter, job, timeout_s=60)
 
 
+def test_a_worker_that_ends_before_it_takes_the_job_is_not_started_for_ever(
+    counter: Workspace, tmp_path: Path
+):
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\nif 'ftlab_kit.jobs.worker' in sys.orig_argv:\n    os._exit(7)\n"
+    )
+    job = jobs.launch(counter, queue(counter, max_restarts=3))
+    with pytest.raises(JobFailed, match="ended with exit code 7 before the job was done"):
+        jobs.wait(counter, job, timeout_s=60)
+
+
 def test_an_error_of_another_kind_fails_the_job_with_its_message(counter: Workspace):
     job = jobs.launch(counter, queue(counter, fail_at=2))
     with pytest.raises(JobFailed, match="at step 2: The number 2 can't be counted"):

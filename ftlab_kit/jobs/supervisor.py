@@ -73,6 +73,12 @@ def conclude(
         held_by: The supervisor of that worker; a job that was resumed since has another one.
     """
     row = states.row(ws, job_id)
+    if row["state"] == "queued" and held_by == {"pid": row["pid"]}:
+        # it never took the job, and would not the next time: no endless loop of starts
+        states.move(
+            ws, job_id, "failed", only_from="queued", held_by=held_by, error=_explain(exit_code)
+        )
+        return
     if row["state"] != "running":
         return
     error = row["error"] or _explain(exit_code)

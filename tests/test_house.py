@@ -313,6 +313,18 @@ def test_the_extra_named_all_holds_the_packages_that_were_asked_for():
     }
 
 
+def test_a_missing_package_names_an_extra_that_brings_it():
+    from ftlab_kit.errors import DISTRIBUTIONS, EXTRAS
+
+    extras = PROJECT["project"]["optional-dependencies"]
+    # what comes along with one of these packages
+    indirect = {"IPython", "jinja2", "nbclient", "nbformat", "pandas", "psycopg_pool"}
+    indirect |= {"tokenizers", "traitlets"}
+    for package, extra in EXTRAS.items():
+        names = {re.split(r"[<>=!~\[]", item)[0] for item in extras[extra]}
+        assert DISTRIBUTIONS.get(package, package) in names or package in indirect, package
+
+
 # lint
 
 

@@ -72,7 +72,7 @@ def test_the_core_works_alone(tmp_path: Path):
         ),
         (
             "from ftlab_kit.chats import connection; connection.client('openai:m@http://here/v1')",
-            "chats needs evaluate",
+            "chats needs chat",
         ),
     ],
 )

@@ -197,7 +197,9 @@ def test_texts_have_no_prompts(ws: Workspace):
     path = ws.root / "texts.jsonl"
     path.write_text("\n".join(json.dumps({"text": f"Once, {n} geese flew."}) for n in range(8)))
     texts = datasets.add(ws, path)
-    with pytest.raises(InputError, match="holds texts, in which nothing is asked.*leave it empty"):
+    with pytest.raises(
+        InputError, match="holds texts without prompts.*leave sample_every_steps empty"
+    ):
         trainers.start(ws, SAMPLED, texts)
     job = trainers._enqueue(ws, STEPS.but(max_steps=2), texts)
     trainers.adjust(ws, job, sample_every_steps=1)

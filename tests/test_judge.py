@@ -169,7 +169,7 @@ def test_without_a_judge_the_reason_says_so(ws: Workspace):
 
 
 def test_criteria_that_name_nothing_are_refused():
-    with pytest.raises(ConfigError, match="criteria names nothing"):
+    with pytest.raises(ConfigError, match="criteria is empty"):
         EvaluationConfig(judge="tiny", criteria=" , ")
 
 

@@ -252,7 +252,7 @@ def test_the_datasets_are_in_versions_that_know_where_they_come_from(executed):
         5, 9, 14, 20, 24, 29, 33, 40, 46, 52, 58, 66,
     ]  # fmt: skip
     (mistake,) = datasets.diff(ws, first, clean).changes[:1]
-    assert "[E-MAIL]" in mistake.what and "ann.mallow" in (mistake.was or "")
+    assert "[E-MAIL]" in mistake.text and "ann.mallow" in (mistake.text_before or "")
     text = copy.read_text()
     assert "12 of 75 lines are refused" in text
     assert "tokens of tiny: " in text and "60 rows the same, 0 added, 2 removed, 1 changed" in text

@@ -178,7 +178,9 @@ def test_texts_are_trained_whole_and_scored_by_perplexity(ws: Workspace):
     assert scored.details["perplexity"]["n_tokens"] == sum(
         len(datasets.mask(ws, texts, "tiny", row=row).tokens) for row in range(8)
     )
-    with pytest.raises(InputError, match="holds texts, in which nothing is asked"):
+    with pytest.raises(
+        InputError, match="is plain text without prompts, so bleu can.t be computed"
+    ):
         evaluators.run(ws, job, texts)
 
 
@@ -231,7 +233,7 @@ def test_cut_answers_refuse_the_job(lab: Workspace):
 def test_a_precision_that_this_processor_lacks_is_refused(lab: Workspace):
     if device.kind() == "cuda":
         pytest.skip("a GPU can do fp16")
-    with pytest.raises(InputError, match="precision='fp16' wants a GPU"):
+    with pytest.raises(InputError, match="precision='fp16' needs a GPU"):
         trainers.start(lab, TINY.but(precision="fp16"), "hues")
 
 

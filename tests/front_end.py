@@ -142,9 +142,10 @@ def run(page: Any, command: str = "notebook:run-all-cells") -> None:
     page.evaluate(EXECUTE, command)
 
 
-def write_notebook(path: Path, ws: Workspace, *shown: str) -> None:
+def write_notebook(path: Path, ws: Workspace | str, *shown: str) -> None:
     """Write a notebook that opens the workspace and shows widgets, a cell each."""
-    begin = f'from ftlab_kit import Workspace, widgets\nws = Workspace("{ws.root}")'
+    place = ws if isinstance(ws, str) else ws.root
+    begin = f'from ftlab_kit import Workspace, widgets\nws = Workspace("{place}")'
     book = nb.new_notebook(cells=[nb.new_code_cell(code) for code in (begin, *shown)])
     book.metadata["kernelspec"] = {"name": "python3", "display_name": "", "language": "python"}
     path.write_text(json.dumps(book))

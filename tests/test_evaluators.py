@@ -141,7 +141,7 @@ def test_checkpoints_are_listed_with_their_scores(lab: Workspace, job: Job):
     scored = next(item for item in checkpoints.list(lab, job) if item.step == evaluation.step)
     assert scored.scores["perplexity"] == evaluation.scores["perplexity"]
     assert checkpoints.best(lab, job, by="perplexity").scores
-    with pytest.raises(InputError, match="has a measure 'taste'"):
+    with pytest.raises(InputError, match="has the measure 'taste'"):
         checkpoints.best(lab, job, by="taste")
 
 

@@ -305,12 +305,12 @@ def limit_memory(more_bytes: int) -> None:
 
 def test_settings_that_conflict_are_refused():
     for changes, message in (
-        ({"packing": True, "streaming": True}, "packing must see all rows first"),
-        ({"method": "dpo", "packing": True}, "packing is set, method is 'dpo'"),
-        ({"method": "grpo", "effective_batch": 6}, "whole groups of answers"),
-        ({"processes": 3}, "that the processes can share evenly"),
+        ({"packing": True, "streaming": True}, "packing needs all rows first"),
+        ({"method": "dpo", "packing": True}, "packing is set and method is 'dpo'"),
+        ({"method": "grpo", "effective_batch": 6}, "a multiple of answers_per_prompt"),
+        ({"processes": 3}, "a multiple of processes"),
         ({"processes": 2, "micro_batch": 4}, "a process's share of it"),
-        ({"micro_batch": "most"}, "micro_batch is 'most'; expected"),
+        ({"micro_batch": "most"}, "micro_batch is 'most'; expected an integer or 'auto'"),
     ):
         with pytest.raises(ConfigError, match=message):
             TINY.but(**changes)

@@ -147,7 +147,8 @@ def _explain(error: ValidationError, kind: type[BaseModel]) -> str:
             )
         else:
             expected = item["msg"].removeprefix("Value error, ")
-            expected = expected.removeprefix("Input should be ").replace("a valid ", "a ")
+            expected = expected.removeprefix("Input should be ")
+            expected = expected.replace("a valid integer", "an integer").replace("a valid ", "a ")
             # a setting of a union type has an error for each of its types
             _, expectations = invalid.setdefault(name, (item["input"], []))
             expectations.append(expected.partition(", unable to parse")[0])
